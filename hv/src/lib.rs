@@ -1,0 +1,2 @@
+//! Faultline hypervisor half.
+#![no_std]

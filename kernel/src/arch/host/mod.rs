@@ -1,0 +1,1 @@
+//! A software machine, so that the kernel's logic runs under `cargo test`.

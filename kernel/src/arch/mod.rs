@@ -1,0 +1,117 @@
+//! The line between the generic kernel and the machine.
+//!
+//! The traits below are the whole contract. On bare metal [`Machine`] is `x86_64::Machine`; in host builds it is
+//! `host::Machine`, a software machine on which the same kernel code is tested. Nothing outside this folder names a
+//! CPU architecture.
+
+use crate::mm::addr::{Pfn, PhysAddr, VirtAddr};
+
+#[cfg(target_os = "none")]
+pub mod x86_64;
+#[cfg(target_os = "none")]
+pub use x86_64::Machine;
+
+#[cfg(not(target_os = "none"))]
+pub mod host;
+#[cfg(not(target_os = "none"))]
+pub use host::Machine;
+
+/// Most CPUs that per-CPU tables are sized for.
+pub const MAX_CPUS: usize = 16;
+
+/// The CPU that runs this code.
+pub trait Cpu {
+    /// The per-CPU record of this CPU. Meaningful while preemption is off, or for a task pinned to its CPU.
+    fn local() -> &'static crate::cpu::Local;
+    /// Number of this CPU, `0..MAX_CPUS`.
+    fn id() -> usize;
+    /// Adds one level of "do not preempt".
+    fn preempt_disable();
+    /// Drops one level; when it was the last and a reschedule is due, the scheduler runs before this returns.
+    fn preempt_enable();
+    /// A hint that this is a busy-wait loop.
+    fn relax();
+    /// Enables interrupts and stops until one arrives, without a window in between.
+    fn wait_for_interrupt();
+}
+
+/// Interrupts on this CPU.
+pub trait Irq {
+    /// Whether interrupts were enabled; what `restore` takes back.
+    type Flags: Copy;
+    /// Disables interrupts and says what was before.
+    fn disable() -> Self::Flags;
+    /// Restores what `disable` returned.
+    fn restore(flags: Self::Flags);
+    /// Whether interrupts are enabled.
+    fn enabled() -> bool;
+}
+
+/// Translations of this CPU. Other CPUs are the business of [`crate::mm::space`].
+pub trait Tlb {
+    /// Drops what is cached for the page at `addr`.
+    fn flush_page(addr: VirtAddr);
+    /// Drops everything that is not global.
+    fn flush_all();
+    /// Makes `root` the page-table root of this CPU and drops what is not global.
+    ///
+    /// The caller keeps the tables alive until another root is loaded.
+    fn load_root(root: Pfn);
+    /// The current root.
+    fn root() -> Pfn;
+}
+
+/// Time.
+pub trait Clock {
+    /// A counter that never goes back. Under QEMU's icount one tick is one guest instruction.
+    fn ticks() -> u64;
+    /// Ticks per second.
+    fn frequency() -> u64;
+}
+
+/// Physical memory through the direct map.
+pub trait Memory {
+    /// Where the kernel sees physical address `addr`.
+    fn direct_map(addr: PhysAddr) -> *mut u8;
+}
+
+/// Stacks and switching between them.
+pub trait Switch {
+    /// Prepares the stack that ends below `top` (16-aligned) so that the first switch to the returned stack pointer
+    /// calls `entry` on it.
+    ///
+    /// # Safety
+    /// `top` is the end of a writable stack of at least 256 bytes that nothing else uses.
+    unsafe fn prepare(top: *mut u8, entry: extern "C" fn() -> !) -> usize;
+
+    /// Saves the callee-saved registers and the stack pointer to `*save`, and continues on the stack pointer `load`.
+    ///
+    /// # Safety
+    /// `load` came from `prepare` or from an earlier `switch` that saved it, its stack is alive, and no CPU runs on
+    /// it. Interrupts are off on this CPU.
+    unsafe fn switch(save: *mut usize, load: usize);
+}
+
+/// Memory of the current task, reached with faults that end in an error instead of a panic.
+///
+/// An access may sleep: the page may be delegated to a monitor. No lock may be held. Why an access failed is in
+/// [`crate::mm::fault::last_error`].
+pub trait TaskMemory {
+    /// Copies `len` bytes from task memory; returns how many were *not* copied.
+    ///
+    /// # Safety
+    /// `dst` is valid for `len` bytes of writes.
+    unsafe fn copy_in(dst: *mut u8, src: VirtAddr, len: usize) -> usize;
+
+    /// Copies `len` bytes to task memory; returns how many were *not* copied.
+    ///
+    /// # Safety
+    /// `src` is valid for `len` bytes of reads.
+    unsafe fn copy_out(dst: VirtAddr, src: *const u8, len: usize) -> usize;
+
+    /// Loads an aligned word with one instruction; `None` when the access failed.
+    fn load_u64(src: VirtAddr) -> Option<u64>;
+
+    /// Stores an aligned word with one instruction; `false` when the access failed.
+    fn store_u64(dst: VirtAddr, value: u64) -> bool;
+}

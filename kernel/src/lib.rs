@@ -1,0 +1,39 @@
+//! Faultline's kernel, as a library.
+//!
+//! One subject: **delegated page faults**. A task touches memory that is missing; it stops; a monitor task is
+//! told over a userfault channel; the monitor fills the page; the task goes on.
+//!
+//! ```text
+//!            boot (the bare-metal image, applications)
+//!              │
+//!   task ── uffd ── mm ── drivers      trace (log, records for the host side)
+//!     └──────┴──────┴───────┘
+//!              │
+//!            sync, cpu
+//!              │
+//!            arch  (x86_64 on bare metal; host: a software machine for tests)
+//! ```
+//!
+//! The library builds for `x86_64-unknown-none` and for the host. On the host [`arch::host`] stands in for the
+//! hardware: an arena for physical memory, a walker as MMU and a TLB that keeps stale entries, so that the memory
+//! manager and the channel are tested by plain `cargo test`.
+//!
+//! Lock order, outermost first (see each module's header for what the locks protect):
+//! `Space::vmas` → `Space::table` → `uffd::Ctx` queue → task wait queues → run queue → heap → frame allocator.
+#![no_std]
+
+extern crate alloc;
+#[cfg(not(target_os = "none"))]
+extern crate std;
+
+pub mod arch;
+pub mod bootinfo;
+pub mod cpu;
+pub mod mm;
+pub mod sync;
+pub mod task;
+pub mod trace;
+pub mod uffd;
+
+#[cfg(target_os = "none")]
+pub mod drivers;

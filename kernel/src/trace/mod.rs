@@ -1,0 +1,3 @@
+//! What the kernel tells the outside: typed records for the host side.
+
+pub mod record;

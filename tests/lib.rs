@@ -1,0 +1,1 @@
+//! Tests that boot the image in an emulator.
