@@ -1,0 +1,14 @@
+//! Hands the linker script to the linker, for the bare-metal image only.
+use std::env;
+
+fn main() {
+    println!("cargo:rerun-if-changed=kernel.ld");
+    println!("cargo:rerun-if-changed=build.rs");
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
+        let dir = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it for every build script");
+        println!("cargo:rustc-link-arg-bins=-T{dir}/kernel.ld");
+        // Registries made with linkme are reached through their __start_/__stop_ symbols only.
+        println!("cargo:rustc-link-arg-bins=-znostart-stop-gc");
+        println!("cargo:rustc-link-arg-bins=--build-id=none");
+    }
+}
