@@ -29,11 +29,9 @@ extern crate std;
 pub mod arch;
 pub mod bootinfo;
 pub mod cpu;
+pub mod drivers;
 pub mod mm;
 pub mod sync;
 pub mod task;
 pub mod trace;
 pub mod uffd;
-
-#[cfg(target_os = "none")]
-pub mod drivers;

@@ -1,1 +1,17 @@
 //! Drivers.
+//!
+//! | module | what | hardware |
+//! | --- | --- | --- |
+//! | `serial` | COM1, human-readable text | 16550 UART at ports 0x3f8-0x3ff |
+//! | `debugcon` | records for the host side | port 0xe9 of QEMU and Bochs |
+//! | `exit` | the end of a run | QEMU's exit device, Bochs' shutdown port, 8042 and 0xcf9 reset |
+//!
+//! A driver owns its ports: nobody else touches them. What a driver returns is typed and names the device, and absence
+//! of a device is a state, never a fault.
+
+#[cfg(target_os = "none")]
+pub mod debugcon;
+#[cfg(target_os = "none")]
+pub mod exit;
+#[cfg(target_os = "none")]
+pub mod serial;

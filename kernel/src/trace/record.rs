@@ -34,6 +34,16 @@ impl ExitStatus {
         }
     }
 
+    /// The status as people read it at the end of a run.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Success => "done",
+            Self::Failed => "failed",
+            Self::Usage => "wrong usage",
+            Self::Panic => "panic",
+        }
+    }
+
     /// The status QEMU's process ends with.
     pub const fn qemu_status(self) -> i32 {
         (self.code() as i32) * 2 + 1
