@@ -3,6 +3,7 @@
 //! The traits below are the whole contract. On bare metal [`Machine`] is `x86_64::Machine`; in host builds it is
 //! `host::Machine`, a software machine on which the same kernel code is tested. Nothing outside this folder names a
 //! CPU architecture.
+#![expect(unsafe_code, reason = "the machine itself")]
 
 use crate::mm::addr::{Pfn, PhysAddr, VirtAddr};
 
@@ -73,6 +74,10 @@ pub trait Clock {
 pub trait Memory {
     /// Where the kernel sees physical address `addr`.
     fn direct_map(addr: PhysAddr) -> *mut u8;
+    /// Largest level at which the CPU takes stage-1 leaves (1 GiB where it has them).
+    fn max_leaf() -> crate::mm::pt::Level;
+    /// The frame allocator of this machine.
+    fn frames() -> &'static crate::mm::frame::FrameAllocator;
 }
 
 /// Stacks and switching between them.
@@ -114,4 +119,12 @@ pub trait TaskMemory {
 
     /// Stores an aligned word with one instruction; `false` when the access failed.
     fn store_u64(dst: VirtAddr, value: u64) -> bool;
+}
+
+mod stage1;
+pub use stage1::Stage1;
+
+/// Largest level at which stage-1 tables of this machine may have leaves.
+pub fn max_leaf() -> crate::mm::pt::Level {
+    <Machine as Memory>::max_leaf()
 }

@@ -19,18 +19,27 @@ pub type GuestRange = AddrRange<GuestPhysAddr>;
 impl<A: PageAddr> AddrRange<A> {
     /// `[start, end)`; an inverted pair gives an empty range at `start`.
     pub fn new(start: A, end: A) -> Self {
-        Self { start, end: end.max(start) }
+        Self {
+            start,
+            end: end.max(start),
+        }
     }
 
     /// `len` bytes from `start`; `None` when the end wraps.
     pub fn from_len(start: A, len: u64) -> Option<Self> {
         let end = start.to_u64().checked_add(len)?;
-        Some(Self { start, end: A::from_u64(end) })
+        Some(Self {
+            start,
+            end: A::from_u64(end),
+        })
     }
 
     /// The page at `start`, which the caller has aligned.
     pub fn page(start: A) -> Self {
-        Self { start, end: A::from_u64(start.to_u64() + PAGE_SIZE) }
+        Self {
+            start,
+            end: A::from_u64(start.to_u64() + PAGE_SIZE),
+        }
     }
 
     /// Length in bytes.

@@ -8,7 +8,10 @@
 //!
 //! No lock may be held where a task can sleep: a delegated fault drops every guard first. The locks are `spin`'s; this
 //! module adds what a kernel needs around them.
-#![expect(unsafe_code, reason = "guards drop the inner guard before they restore preemption or interrupts")]
+#![expect(
+    unsafe_code,
+    reason = "guards drop the inner guard before they restore preemption or interrupts"
+)]
 
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
@@ -104,14 +107,20 @@ impl<T> IrqLock<T> {
     #[inline]
     pub fn lock(&self) -> IrqGuard<'_, T> {
         let flags = Machine::disable();
-        IrqGuard { guard: ManuallyDrop::new(self.0.lock()), flags }
+        IrqGuard {
+            guard: ManuallyDrop::new(self.0.lock()),
+            flags,
+        }
     }
 
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Option<IrqGuard<'_, T>> {
         let flags = Machine::disable();
         match self.0.try_lock() {
-            Some(guard) => Some(IrqGuard { guard: ManuallyDrop::new(guard), flags }),
+            Some(guard) => Some(IrqGuard {
+                guard: ManuallyDrop::new(guard),
+                flags,
+            }),
             None => {
                 Machine::restore(flags);
                 None

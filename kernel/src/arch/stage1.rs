@@ -1,0 +1,191 @@
+//! The entry format of stage 1: x86-64 with four levels (Intel SDM vol. 3A, section 5.5, revision of June 2025; AMD
+//! APM vol. 2, section 5.3).
+//!
+//! | bits | present entry | absent entry |
+//! | --- | --- | --- |
+//! | 0 | 1 | 0 |
+//! | 1, 2 | writable, user | with bit 11 clear: bits 1-3 are the marker |
+//! | 3, 4, 7/12 | PWT, PCD, PAT: memory type | |
+//! | 5, 6 | accessed, dirty | kept when bit 11 is set |
+//! | 7 | leaf, above page level | |
+//! | 8 | global | |
+//! | 9 | software: the frame is borrowed | the same |
+//! | 10 | software: userfault write-protect | the same |
+//! | 11 | 0 | software: a leaf without rights |
+//! | 12-51 | frame | frame, when bit 11 is set |
+//! | 63 | no execute | |
+
+use crate::mm::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::mm::pt::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot, PtFormat};
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const PWT: u64 = 1 << 3;
+const PCD: u64 = 1 << 4;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+const PAT_SMALL: u64 = 1 << 7;
+const GLOBAL: u64 = 1 << 8;
+const BORROWED: u64 = 1 << 9;
+const UFFD_WP: u64 = 1 << 10;
+const NO_RIGHTS: u64 = 1 << 11;
+const PAT_LARGE: u64 = 1 << 12;
+const NO_EXEC: u64 = 1 << 63;
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+const MARKER_SHIFT: u32 = 1;
+
+/// The format.
+#[derive(Debug)]
+pub struct Stage1;
+
+impl PtFormat for Stage1 {
+    type Addr = VirtAddr;
+
+    fn max_leaf() -> Level {
+        super::max_leaf()
+    }
+
+    fn can_encode(entry: &Entry, level: Level) -> bool {
+        match entry {
+            Entry::Absent(_) => true,
+            Entry::Table(_) => level > Level::PAGE,
+            Entry::Leaf(leaf) => {
+                level <= Level::UPPER
+                    && leaf.frame.as_u64() & (level.frames() - 1) == 0
+                    // Whatever is allowed implies loading, and a leaf without rights has none for user mode either.
+                    && (leaf.prot.is_empty() || leaf.prot.contains(Prot::READ))
+            }
+        }
+    }
+
+    #[inline]
+    fn encode(entry: &Entry, level: Level) -> u64 {
+        match entry {
+            Entry::Absent(marker) => encode_marker(*marker),
+            // The leaf entry alone decides about rights.
+            Entry::Table(pfn) => pfn.start().as_u64() | PRESENT | WRITABLE | USER,
+            Entry::Leaf(leaf) => encode_leaf(leaf, level),
+        }
+    }
+
+    #[inline]
+    fn decode(raw: u64, level: Level) -> Entry {
+        if raw & (PRESENT | NO_RIGHTS) == 0 {
+            return Entry::Absent(decode_marker(raw));
+        }
+        if raw & PRESENT != 0 && level > Level::PAGE && raw & LARGE == 0 {
+            return Entry::Table(Pfn::containing(PhysAddr::new(raw & FRAME)));
+        }
+        Entry::Leaf(decode_leaf(raw, level))
+    }
+}
+
+fn encode_marker(marker: Marker) -> u64 {
+    let number = match marker {
+        Marker::None => 0,
+        Marker::UffdWp => 1,
+        Marker::Poison => 2,
+        Marker::Guard => 3,
+    };
+    number << MARKER_SHIFT
+}
+
+fn decode_marker(raw: u64) -> Marker {
+    match raw >> MARKER_SHIFT & 7 {
+        1 => Marker::UffdWp,
+        2 => Marker::Poison,
+        3 => Marker::Guard,
+        _ => Marker::None,
+    }
+}
+
+/// Pairs of a flag and its bit, for both directions.
+const FLAG_BITS: [(AttrFlags, u64); 5] = [
+    (AttrFlags::ACCESSED, ACCESSED),
+    (AttrFlags::DIRTY, DIRTY),
+    (AttrFlags::GLOBAL, GLOBAL),
+    (AttrFlags::UFFD_WP, UFFD_WP),
+    (AttrFlags::BORROWED, BORROWED),
+];
+
+#[inline]
+fn encode_leaf(leaf: &Leaf, level: Level) -> u64 {
+    let mut raw = leaf.frame.start().as_u64();
+    for (flag, bit) in FLAG_BITS {
+        if leaf.attr.flags.contains(flag) {
+            raw |= bit;
+        }
+    }
+    if level > Level::PAGE {
+        raw |= LARGE;
+    }
+    raw |= encode_cache(leaf.attr.cache, level);
+    if leaf.prot.is_empty() {
+        return raw | NO_RIGHTS;
+    }
+    raw |= PRESENT;
+    if leaf.prot.contains(Prot::WRITE) {
+        raw |= WRITABLE;
+    }
+    if leaf.prot.contains(Prot::USER) {
+        raw |= USER;
+    }
+    if !leaf.prot.contains(Prot::EXEC) {
+        raw |= NO_EXEC;
+    }
+    raw
+}
+
+fn decode_leaf(raw: u64, level: Level) -> Leaf {
+    let mut flags = AttrFlags::empty();
+    for (flag, bit) in FLAG_BITS {
+        if raw & bit != 0 {
+            flags |= flag;
+        }
+    }
+    let mut prot = Prot::empty();
+    if raw & PRESENT != 0 {
+        prot |= Prot::READ;
+        prot.set(Prot::WRITE, raw & WRITABLE != 0);
+        prot.set(Prot::USER, raw & USER != 0);
+        prot.set(Prot::EXEC, raw & NO_EXEC == 0);
+    }
+    // Bits below the leaf's own size (PAT among them) are not part of the frame.
+    let frame = Pfn::containing(PhysAddr::new(raw & FRAME & !(level.size() - 1)));
+    Leaf {
+        frame,
+        prot,
+        attr: Attr {
+            flags,
+            cache: decode_cache(raw, level),
+        },
+    }
+}
+
+const fn pat_bit(level: Level) -> u64 {
+    if level.number() == 1 { PAT_SMALL } else { PAT_LARGE }
+}
+
+/// The page attribute table is programmed so that entry 4 is write-combining; 0, 1 and 3 are the reset values
+/// (SDM vol. 3A, table 13-12).
+fn encode_cache(cache: CacheType, level: Level) -> u64 {
+    match cache {
+        CacheType::WriteBack => 0,
+        CacheType::WriteThrough => PWT,
+        CacheType::WriteCombining => pat_bit(level),
+        CacheType::Uncached => PCD | PWT,
+    }
+}
+
+fn decode_cache(raw: u64, level: Level) -> CacheType {
+    if raw & pat_bit(level) != 0 {
+        return CacheType::WriteCombining;
+    }
+    match raw & (PCD | PWT) {
+        0 => CacheType::WriteBack,
+        PWT => CacheType::WriteThrough,
+        _ => CacheType::Uncached,
+    }
+}

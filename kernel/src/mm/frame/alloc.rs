@@ -1,0 +1,286 @@
+//! The frame allocator: metadata, buddy and per-CPU caches under one roof.
+//!
+//! State of a block: `Reserved → Free ⇄ Cached → in use (a kind of its own) → Cached or Free`.
+//! Only this file moves a block from one state to another.
+#![expect(unsafe_code, reason = "holds the raw metadata table")]
+
+use core::ptr;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
+
+use super::buddy::Buddy;
+use super::meta::{FrameMeta, Kind};
+use super::percpu::{BATCH, CAPACITY, Caches};
+use super::{MAX_ORDER, OutOfFrames};
+use crate::mm::addr::Pfn;
+use crate::sync::SpinLock;
+
+const KINDS: usize = Kind::ALL.len();
+const NO_INJECTION: u64 = u64::MAX;
+
+/// All frames of the machine.
+#[derive(Debug)]
+pub struct FrameAllocator {
+    meta: AtomicPtr<FrameMeta>,
+    frames: AtomicUsize,
+    buddy: SpinLock<Buddy>,
+    caches: Caches,
+    /// `CAPACITY`, or 0 while failures are injected, so that every allocation takes the path that checks.
+    cache_limit: AtomicUsize,
+    /// Allocations that still succeed before one fails; `NO_INJECTION` when none shall.
+    fail_after: AtomicU64,
+    in_use: [AtomicU64; KINDS],
+    managed: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// Figures of the allocator, in frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stats {
+    /// Frames that were given to the allocator.
+    pub managed: u64,
+    /// Frames free: in the buddy or in a CPU's cache.
+    pub free: u64,
+    /// Free blocks of each order in the buddy.
+    pub free_blocks: [u64; MAX_ORDER as usize + 1],
+    /// Frames in use, by kind.
+    pub in_use: [u64; KINDS],
+    /// Allocations that failed.
+    pub failures: u64,
+}
+
+impl Stats {
+    /// Frames in use as `kind`.
+    pub fn of(&self, kind: Kind) -> u64 {
+        self.in_use[kind as usize]
+    }
+}
+
+impl Default for FrameAllocator {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FrameAllocator {
+    /// An allocator without memory.
+    pub const fn new() -> Self {
+        Self {
+            meta: AtomicPtr::new(ptr::null_mut()),
+            frames: AtomicUsize::new(0),
+            buddy: SpinLock::new(Buddy::new()),
+            caches: Caches::new(),
+            cache_limit: AtomicUsize::new(CAPACITY),
+            fail_after: AtomicU64::new(NO_INJECTION),
+            in_use: [const { AtomicU64::new(0) }; KINDS],
+            managed: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Gives the allocator its metadata table: one entry for each of the first `frames` frames of physical memory,
+    /// all of them `Reserved` afterwards.
+    ///
+    /// # Safety
+    /// `table` is valid for `frames` entries for as long as the allocator is used, and nothing else touches it. Called
+    /// once, before anything else.
+    pub unsafe fn install(&self, table: *mut FrameMeta, frames: usize) {
+        for i in 0..frames {
+            // SAFETY: in bounds, and nobody reads the table before it is installed.
+            unsafe { table.add(i).write(FrameMeta::RESERVED) };
+        }
+        self.frames.store(frames, Relaxed);
+        self.meta.store(table, Release);
+    }
+
+    /// Hands the frames `[start, end)` to the allocator.
+    ///
+    /// # Safety
+    /// They are RAM that the direct map reaches, nothing else uses them, and they were not handed over before.
+    ///
+    /// # Panics
+    /// They lie outside the metadata table or are not `Reserved`.
+    pub unsafe fn donate(&self, start: Pfn, end: Pfn) {
+        let meta = self.table();
+        let (mut at, end) = (start.as_u64() as u32, end.as_u64() as u32);
+        let mut buddy = self.buddy.lock();
+        self.managed.fetch_add(u64::from(end.saturating_sub(at)), Relaxed);
+        while at < end {
+            let aligned = at.trailing_zeros().min(u32::from(MAX_ORDER)) as u8;
+            let fits = (end - at).ilog2().min(u32::from(MAX_ORDER)) as u8;
+            let order = aligned.min(fits);
+            for m in &meta[at as usize..(at + (1 << order)) as usize] {
+                assert_eq!(m.kind(), Kind::Reserved, "frames handed over twice");
+                m.kind.store(Kind::Free as u8, Relaxed);
+            }
+            buddy.free(meta, at, order);
+            at += 1 << order;
+        }
+    }
+
+    fn table(&self) -> &[FrameMeta] {
+        let base = self.meta.load(Acquire);
+        if base.is_null() {
+            return &[];
+        }
+        // SAFETY: `install` gave a table of this length that lives as long as the allocator is used; entries are atomics.
+        unsafe { core::slice::from_raw_parts(base, self.frames.load(Relaxed)) }
+    }
+
+    /// Number of frames the metadata table covers.
+    pub fn span(&self) -> u64 {
+        self.frames.load(Relaxed) as u64
+    }
+
+    /// Metadata of a frame.
+    ///
+    /// # Panics
+    /// The frame lies outside the table.
+    #[inline]
+    pub fn meta(&self, pfn: Pfn) -> &FrameMeta {
+        &self.table()[pfn.as_u64() as usize]
+    }
+
+    /// Takes a block of 2^`order` frames for `kind`, with one reference. Contents are whatever they were.
+    ///
+    /// # Errors
+    /// No such block is free, or a failure was injected.
+    #[inline]
+    pub(super) fn alloc(&self, order: u8, kind: Kind) -> Result<Pfn, OutOfFrames> {
+        let block = match order {
+            0 => self
+                .caches
+                .with(|cache| cache.pop().or_else(|| self.refill(cache))),
+            _ => self.alloc_block(order),
+        };
+        let Some(block) = block else {
+            self.failures.fetch_add(1, Relaxed);
+            return Err(OutOfFrames);
+        };
+        let meta = &self.table()[block as usize];
+        meta.order.store(order, Relaxed);
+        meta.kind.store(kind as u8, Relaxed);
+        meta.refs.store(1, Relaxed);
+        self.in_use[kind as usize].fetch_add(1 << order, Relaxed);
+        Ok(Pfn::new(u64::from(block)))
+    }
+
+    /// Gives a block back whose last reference is gone.
+    ///
+    /// # Panics
+    /// The block is not in use: a double free.
+    #[inline]
+    pub(super) fn free(&self, pfn: Pfn) {
+        let block = pfn.as_u64() as u32;
+        let meta = self.meta(pfn);
+        let (order, kind) = (meta.order.load(Relaxed), meta.kind());
+        assert!(
+            !matches!(kind, Kind::Reserved | Kind::Free | Kind::Cached),
+            "double free of {pfn:?} ({kind:?})"
+        );
+        meta.refs.store(0, Relaxed);
+        self.in_use[kind as usize].fetch_sub(1 << order, Relaxed);
+        if order > 0 {
+            self.buddy.lock().free(self.table(), block, order);
+            return;
+        }
+        self.caches.with(|cache| {
+            let limit = self.cache_limit.load(Relaxed);
+            if cache.len() >= limit {
+                self.spill(cache, limit.saturating_sub(BATCH));
+            }
+            if limit == 0 {
+                self.buddy.lock().free(self.table(), block, 0);
+            } else {
+                meta.kind.store(Kind::Cached as u8, Relaxed);
+                cache.push(block);
+            }
+        });
+    }
+
+    fn alloc_block(&self, order: u8) -> Option<u32> {
+        if self.injected_failure() {
+            return None;
+        }
+        self.buddy.lock().alloc(self.table(), order)
+    }
+
+    /// Takes one frame and, unless failures are injected, a batch more for the cache.
+    #[cold]
+    fn refill(&self, cache: &mut arrayvec::ArrayVec<u32, CAPACITY>) -> Option<u32> {
+        if self.injected_failure() {
+            return None;
+        }
+        let table = self.table();
+        let mut buddy = self.buddy.lock();
+        let first = buddy.alloc(table, 0)?;
+        let more = BATCH.min(self.cache_limit.load(Relaxed)).saturating_sub(1);
+        for _ in 0..more {
+            let Some(block) = buddy.alloc(table, 0) else { break };
+            table[block as usize].kind.store(Kind::Cached as u8, Relaxed);
+            cache.push(block);
+        }
+        // The stack hands out the frame pushed last; reversing keeps neighbours in ascending order.
+        cache.reverse();
+        Some(first)
+    }
+
+    fn spill(&self, cache: &mut arrayvec::ArrayVec<u32, CAPACITY>, keep: usize) {
+        let mut buddy = self.buddy.lock();
+        for block in cache.drain(keep.min(cache.len())..) {
+            buddy.free(self.table(), block, 0);
+        }
+    }
+
+    fn injected_failure(&self) -> bool {
+        // Off: one load and a compare, on a slow path.
+        self.fail_after.load(Relaxed) != NO_INJECTION
+            && self
+                .fail_after
+                .fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(1)))
+                .is_ok_and(|before| before == 0)
+    }
+
+    /// Makes allocations fail after `successes` more have succeeded, until [`Self::stop_injection`].
+    ///
+    /// Meant for one CPU: caches of other CPUs may still hold frames.
+    pub fn inject_failure(&self, successes: u64) {
+        self.cache_limit.store(0, Relaxed);
+        self.flush_cache();
+        self.fail_after.store(successes, Relaxed);
+    }
+
+    /// Ends what [`Self::inject_failure`] began.
+    pub fn stop_injection(&self) {
+        self.fail_after.store(NO_INJECTION, Relaxed);
+        self.cache_limit.store(CAPACITY, Relaxed);
+    }
+
+    /// Returns this CPU's cached frames to the buddy.
+    pub fn flush_cache(&self) {
+        self.caches.with(|cache| self.spill(cache, 0));
+    }
+
+    /// Figures of this moment. Exact only while nobody allocates.
+    pub fn stats(&self) -> Stats {
+        let managed = self.managed.load(Relaxed);
+        let mut in_use = [0; KINDS];
+        for (n, counter) in in_use.iter_mut().zip(&self.in_use) {
+            *n = counter.load(Relaxed);
+        }
+        let free = managed - in_use.iter().sum::<u64>();
+        let free_blocks = self.buddy.lock().blocks();
+        Stats {
+            managed,
+            free,
+            free_blocks,
+            in_use,
+            failures: self.failures.load(Relaxed),
+        }
+    }
+
+    /// Frames in the buddy's free lists; less than [`Stats::free`] by what CPUs hold in their caches.
+    pub fn free_in_buddy(&self) -> u64 {
+        self.buddy.lock().free_frames()
+    }
+}

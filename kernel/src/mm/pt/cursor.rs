@@ -1,0 +1,426 @@
+//! A cursor over a locked range of a table.
+//!
+//! It stands at an address of its range and acts on the entry that decides about it. It remembers the lowest node it
+//! visited, so that going through neighbouring pages does not walk from the root each time. All changes of a table go
+//! through a cursor; see the module above for ownership and flushing.
+
+use super::flush::Flush;
+use super::format::{Attr, Entry, Leaf, Level, Marker, Prot, PtFormat};
+use super::node::{Node, Taken, new_node, reclaim_leaf, reclaim_node, share_leaf};
+use super::split::{SplitError, split_at};
+use super::table::PageTable;
+use crate::mm::addr::{PAGE_SIZE, PageAddr, Pfn};
+use crate::mm::frame::{Folio, OutOfFrames};
+use crate::mm::range::AddrRange;
+
+/// Whether a walk over a range got to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Progress {
+    /// The cursor is at the end of its range.
+    Done,
+    /// The flush is full: spend it and go on.
+    FlushFull,
+}
+
+/// What an entry held before something was installed over it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Installed {
+    /// The marker that was overwritten.
+    pub over: Marker,
+}
+
+/// Why a folio was not installed; it comes back to the caller.
+#[derive(Debug)]
+pub enum InstallError {
+    /// Something is mapped there.
+    Occupied(Folio),
+    /// No frame for a node on the way.
+    OutOfFrames(Folio),
+}
+
+/// A position in a range of a table that is borrowed for changes.
+#[derive(Debug)]
+pub struct Cursor<'a, F: PtFormat> {
+    table: &'a mut PageTable<F>,
+    at: u64,
+    end: u64,
+    /// The `Level::PAGE` node of the 2 MiB around `.0`, if it was visited.
+    near: Option<(u64, Pfn)>,
+}
+
+/// An entry's place: its node, index and level.
+pub(super) struct Place<F> {
+    pub(super) node: Node<F>,
+    pub(super) index: usize,
+    pub(super) level: Level,
+}
+
+impl<'a, F: PtFormat> Cursor<'a, F> {
+    #[inline]
+    pub(super) fn new(table: &'a mut PageTable<F>, range: AddrRange<F::Addr>) -> Self {
+        let (at, end) = (range.start.to_u64(), range.end.to_u64());
+        assert!(
+            (at | end) & (PAGE_SIZE - 1) == 0,
+            "cursor over a range that is not page-aligned"
+        );
+        assert!(
+            at == end || (table.owns(at) && table.owns(end - 1)),
+            "cursor over a part of another table"
+        );
+        Self {
+            table,
+            at,
+            end,
+            near: None,
+        }
+    }
+
+    /// Where the cursor stands; the end of its range when it is through.
+    pub fn addr(&self) -> F::Addr {
+        F::Addr::from_u64(self.at)
+    }
+
+    /// Whether the cursor is through its range.
+    pub fn is_done(&self) -> bool {
+        self.at >= self.end
+    }
+
+    /// Moves to the next address that an entry of `level` decides about.
+    pub fn advance(&mut self, level: Level) {
+        let next = (self.at & !(level.size() - 1)).saturating_add(level.size());
+        self.at = next.min(self.end);
+    }
+
+    /// Moves to `addr`, which lies in the range or is its end.
+    pub fn seek(&mut self, addr: F::Addr) {
+        assert!(addr.to_u64() <= self.end, "seek past the cursor's range");
+        self.at = addr.to_u64();
+    }
+
+    /// The place of the entry that decides about the cursor's address.
+    #[inline]
+    fn place(&mut self) -> (Place<F>, Entry) {
+        let base = self.at & !(Level::MID.size() - 1);
+        let (mut node, mut level) = match self.near {
+            Some((near, pfn)) if near == base => (Node::<F>::at(pfn), Level::PAGE),
+            _ => (Node::<F>::at(self.table.root()), Level::ROOT),
+        };
+        loop {
+            let index = level.index(self.at);
+            match node.load(index, level) {
+                Entry::Table(pfn) => {
+                    (node, level) = (Node::at(pfn), level.below());
+                    if level == Level::PAGE {
+                        self.near = Some((base, pfn));
+                    }
+                }
+                entry => return (Place { node, index, level }, entry),
+            }
+        }
+    }
+
+    /// The entry that decides about the cursor's address, and its level.
+    #[inline]
+    pub fn entry(&mut self) -> (Entry, Level) {
+        let (place, entry) = self.place();
+        (entry, place.level)
+    }
+
+    /// The place of the entry of `level` at the cursor, with nodes created on the way; `None` when a leaf of a higher
+    /// level is in the way.
+    #[inline]
+    fn place_at(&mut self, level: Level) -> Result<Option<(Place<F>, Entry)>, OutOfFrames> {
+        loop {
+            let (place, entry) = self.place();
+            if place.level == level {
+                return Ok(Some((place, entry)));
+            }
+            if place.level < level {
+                // A node hangs where the leaf shall go: with anything below it, the place is occupied.
+                return Ok(None);
+            }
+            match entry {
+                Entry::Absent(Marker::None) => {
+                    place
+                        .node
+                        .fill(place.index, place.level, &Entry::Table(new_node()?));
+                }
+                // Markers exist at the granule of what may be installed there only.
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Maps `folio` at the cursor with a leaf of `level`, over nothing or over a marker. No flush is needed: absent entries
+    /// are not cached.
+    ///
+    /// # Errors
+    /// Something is mapped there, or a node could not be allocated; the folio comes back.
+    ///
+    /// # Panics
+    /// The address, the folio's order or the range do not fit the level.
+    #[inline]
+    pub fn install(
+        &mut self,
+        level: Level,
+        folio: Folio,
+        prot: Prot,
+        attr: Attr,
+    ) -> Result<Installed, InstallError> {
+        assert!(self.fits(level), "a leaf that leaves the cursor's range");
+        debug_assert!(folio.order() >= level.order());
+        match self.place_at(level) {
+            Err(OutOfFrames) => Err(InstallError::OutOfFrames(folio)),
+            Ok(Some((place, Entry::Absent(over)))) => {
+                let leaf = Leaf {
+                    frame: folio.into_raw(),
+                    prot,
+                    attr,
+                };
+                debug_assert!(!attr.is_borrowed());
+                place.node.fill(place.index, place.level, &Entry::Leaf(leaf));
+                Ok(Installed { over })
+            }
+            Ok(_) => Err(InstallError::Occupied(folio)),
+        }
+    }
+
+    /// Maps memory that the entry does not own (direct map, zero page, devices) over nothing or over a marker.
+    ///
+    /// # Errors
+    /// `Ok(None)` when something is mapped there; out of frames when a node could not be allocated.
+    ///
+    /// # Panics
+    /// The address or the range do not fit the level.
+    pub fn install_borrowed(
+        &mut self,
+        level: Level,
+        frame: Pfn,
+        prot: Prot,
+        mut attr: Attr,
+    ) -> Result<Option<Installed>, OutOfFrames> {
+        assert!(self.fits(level), "a leaf that leaves the cursor's range");
+        attr.flags |= super::AttrFlags::BORROWED;
+        match self.place_at(level)? {
+            Some((place, Entry::Absent(over))) => {
+                place
+                    .node
+                    .fill(place.index, place.level, &Entry::Leaf(Leaf { frame, prot, attr }));
+                Ok(Some(Installed { over }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a leaf of `level` at the cursor is aligned and within the range.
+    pub fn fits(&self, level: Level) -> bool {
+        self.at & (level.size() - 1) == 0 && self.end - self.at >= level.size()
+    }
+
+    /// Sets what the absent entry of `level` at the cursor remembers; returns what it remembered before, or `None` when
+    /// something is mapped there.
+    ///
+    /// # Errors
+    /// A node could not be allocated.
+    pub fn mark(&mut self, level: Level, marker: Marker) -> Result<Option<Marker>, OutOfFrames> {
+        match self.place_at(level)? {
+            Some((place, Entry::Absent(old))) => {
+                place.node.fill(place.index, place.level, &Entry::Absent(marker));
+                Ok(Some(old))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A further reference to the folio that the leaf at the cursor owns; `None` for borrowed leaves and absent entries.
+    pub fn share(&mut self) -> Option<Folio> {
+        match self.place().1 {
+            Entry::Leaf(leaf) => share_leaf(&leaf),
+            _ => None,
+        }
+    }
+
+    /// Replaces rights and attributes of the leaf at the cursor; false when there is none. Whether the frame is owned does
+    /// not change.
+    pub fn rewrite(&mut self, prot: Prot, attr: Attr, flush: &mut Flush<F::Addr>) -> bool {
+        let (place, entry) = self.place();
+        let Entry::Leaf(old) = entry else { return false };
+        let borrowed = old.attr.flags & super::AttrFlags::BORROWED;
+        let flags = (attr.flags - super::AttrFlags::BORROWED) | borrowed;
+        let new = Leaf {
+            frame: old.frame,
+            prot,
+            attr: Attr { flags, ..attr },
+        };
+        if new == old {
+            return true;
+        }
+        let was = Taken::out_of(place.node, place.index, place.level, &Entry::Leaf(new));
+        // What the hardware noted between the load and the swap is kept.
+        if let Entry::Leaf(last) = was.entry() {
+            let noted = last.attr.flags - old.attr.flags;
+            if !noted.is_empty() {
+                let leaf = Leaf {
+                    attr: Attr {
+                        flags: new.attr.flags | noted,
+                        ..new.attr
+                    },
+                    ..new
+                };
+                let _bits = place.node.swap(place.index, place.level, &Entry::Leaf(leaf));
+            }
+        }
+        flush.touch(self.at & !(place.level.size() - 1), place.level.size());
+        true
+    }
+
+    /// Replaces what is mapped at the cursor by `folio`, for copy-on-write: the old translation goes into the flush. The
+    /// caller has seen a leaf of `Level::PAGE` there.
+    ///
+    /// # Panics
+    /// There is no such leaf.
+    pub fn replace(&mut self, folio: Folio, prot: Prot, attr: Attr, flush: &mut Flush<F::Addr>) {
+        let (place, entry) = self.place();
+        assert!(
+            entry.is_leaf() && place.level == Level::PAGE,
+            "nothing to replace"
+        );
+        let leaf = Leaf {
+            frame: folio.into_raw(),
+            prot,
+            attr,
+        };
+        let old = Taken::out_of(place.node, place.index, place.level, &Entry::Leaf(leaf));
+        flush.touch(self.at, PAGE_SIZE);
+        if let Some(folio) = reclaim_leaf(old) {
+            flush.keep(folio);
+        }
+    }
+
+    /// Takes the leaf or marker of `level` or below at the cursor away and puts what it owned into the flush.
+    fn clear_place(&mut self, place: &Place<F>, flush: &mut Flush<F::Addr>) {
+        let old = Taken::out_of(place.node, place.index, place.level, &Entry::EMPTY);
+        if old.entry().is_leaf() {
+            flush.touch(self.at, place.level.size());
+        }
+        if let Some(folio) = reclaim_leaf(old) {
+            flush.keep(folio);
+        }
+    }
+
+    /// Takes away everything from the cursor to the end of its range, markers too. A leaf that sticks out of the range is
+    /// split first. With `free_nodes`, nodes that lie wholly in the range are freed as well; the caller then excludes every
+    /// other user of the range.
+    ///
+    /// # Errors
+    /// A leaf could not be split; what came before it is gone already and is in the flush.
+    pub fn unmap(&mut self, free_nodes: bool, flush: &mut Flush<F::Addr>) -> Result<Progress, SplitError> {
+        let start = self.at;
+        while !self.is_done() {
+            if flush.is_full() {
+                return Ok(Progress::FlushFull);
+            }
+            let (place, entry) = self.place();
+            if entry.is_leaf() && !self.fits(place.level) {
+                split_at(&place, flush, self.at)?;
+                self.near = None;
+                continue;
+            }
+            if entry != Entry::EMPTY {
+                self.clear_place(&place, flush);
+            }
+            self.advance(place.level);
+            if free_nodes && self.at & (Level::MID.size() - 1) == 0 {
+                self.free_empty_nodes(start, flush);
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Frees the nodes that end at the cursor's address and lie wholly in `[start, cursor)`.
+    fn free_empty_nodes(&mut self, start: u64, flush: &mut Flush<F::Addr>) {
+        let mut level = Level::MID;
+        // The entry of `level` that covers the bytes just below the cursor.
+        while self.at & (level.size() - 1) == 0 && self.at - level.size() >= start && level < Level::ROOT {
+            if flush.is_full() {
+                return;
+            }
+            let at = self.at - level.size();
+            let Some(place) = self.place_of(at, level) else {
+                return;
+            };
+            if let Entry::Table(_) = place.node.load(place.index, level) {
+                let old = Taken::out_of(place.node, place.index, level, &Entry::EMPTY);
+                flush.touch(at, PAGE_SIZE);
+                if let Some(node) = reclaim_node(old) {
+                    flush.keep_node(node);
+                }
+                self.near = None;
+            }
+            match level.above() {
+                Some(above) => level = above,
+                None => return,
+            }
+        }
+    }
+
+    /// The place of the entry of `level` for `addr`, if the nodes down to it exist.
+    pub(super) fn place_of(&self, addr: u64, level: Level) -> Option<Place<F>> {
+        let (mut node, mut at) = (Node::<F>::at(self.table.root()), Level::ROOT);
+        while at > level {
+            let Entry::Table(pfn) = node.load(at.index(addr), at) else {
+                return None;
+            };
+            (node, at) = (Node::at(pfn), at.below());
+        }
+        Some(Place {
+            node,
+            index: level.index(addr),
+            level,
+        })
+    }
+
+    /// Sets the rights of every leaf from the cursor to the end of its range to what `rights` makes of the old leaf; a leaf
+    /// that sticks out of the range is split first.
+    ///
+    /// # Errors
+    /// A leaf could not be split; what came before it is changed already and is in the flush.
+    pub fn protect(
+        &mut self,
+        rights: impl Fn(&Leaf) -> (Prot, Attr),
+        flush: &mut Flush<F::Addr>,
+    ) -> Result<(), SplitError> {
+        while !self.is_done() {
+            let (place, entry) = self.place();
+            let Entry::Leaf(leaf) = entry else {
+                self.advance(place.level);
+                continue;
+            };
+            if !self.fits(place.level) {
+                split_at(&place, flush, self.at)?;
+                self.near = None;
+                continue;
+            }
+            let (prot, attr) = rights(&leaf);
+            self.rewrite(prot, attr, flush);
+            self.advance(place.level);
+        }
+        Ok(())
+    }
+
+    /// Splits the leaf at the cursor into 512 leaves one level down, with the same frames, rights and attributes.
+    ///
+    /// # Errors
+    /// There is no leaf to split, its folio has other owners, or no frame is free for the node.
+    pub fn split(&mut self, flush: &mut Flush<F::Addr>) -> Result<(), SplitError> {
+        let (place, _) = self.place();
+        self.near = None;
+        split_at(&place, flush, self.at)
+    }
+
+    /// Forgets the remembered node: the caller changed the tree above it.
+    pub(super) fn forget(&mut self) {
+        self.near = None;
+    }
+}

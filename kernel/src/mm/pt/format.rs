@@ -1,0 +1,201 @@
+//! What an entry means, apart from how a CPU encodes it.
+
+use bitflags::bitflags;
+
+use crate::mm::addr::{PAGE_SHIFT, PageAddr, Pfn};
+
+/// Level of a node and of its entries: 1 has 4 KiB leaves, 2 has 2 MiB, 3 has 1 GiB, 4 is the root.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Level(u8);
+
+impl Level {
+    /// Entries of 4 KiB.
+    pub const PAGE: Level = Level(1);
+    /// Entries of 2 MiB.
+    pub const MID: Level = Level(2);
+    /// Entries of 1 GiB.
+    pub const UPPER: Level = Level(3);
+    /// Entries of 512 GiB: the root.
+    pub const ROOT: Level = Level(4);
+
+    /// 1 to 4.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// log2 of the bytes that an entry covers.
+    pub const fn shift(self) -> u32 {
+        PAGE_SHIFT + 9 * (self.0 as u32 - 1)
+    }
+
+    /// Bytes that an entry covers.
+    pub const fn size(self) -> u64 {
+        1 << self.shift()
+    }
+
+    /// Base frames that an entry covers.
+    pub const fn frames(self) -> u64 {
+        1 << (self.shift() - PAGE_SHIFT)
+    }
+
+    /// log2 of [`Self::frames`]: the order of a block that fills an entry.
+    pub const fn order(self) -> u8 {
+        (self.shift() - PAGE_SHIFT) as u8
+    }
+
+    /// The level of the nodes that this level's table entries point to.
+    ///
+    /// # Panics
+    /// There is none below [`Level::PAGE`].
+    pub const fn below(self) -> Level {
+        assert!(self.0 > 1, "no level below pages");
+        Level(self.0 - 1)
+    }
+
+    /// The level above, if it is not the root.
+    pub const fn above(self) -> Option<Level> {
+        if self.0 < 4 { Some(Level(self.0 + 1)) } else { None }
+    }
+
+    /// Which of a node's 512 entries decides about `addr`.
+    pub const fn index(self, addr: u64) -> usize {
+        (addr >> self.shift()) as usize & 511
+    }
+}
+
+bitflags! {
+    /// Rights of a leaf. An empty set is a leaf that is there but lets nobody in.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    pub struct Prot: u8 {
+        /// Loads.
+        const READ = 1;
+        /// Stores.
+        const WRITE = 2;
+        /// Instruction fetches.
+        const EXEC = 4;
+        /// User mode too, not only the kernel.
+        const USER = 8;
+    }
+}
+
+bitflags! {
+    /// What else is known about a leaf.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct AttrFlags: u8 {
+        /// Used since this was last cleared.
+        const ACCESSED = 1;
+        /// Written since this was last cleared.
+        const DIRTY = 2;
+        /// Survives a change of the root.
+        const GLOBAL = 4;
+        /// Write-protected by a userfault context.
+        const UFFD_WP = 8;
+        /// The entry owns no reference to the frame.
+        const BORROWED = 16;
+    }
+}
+
+/// How the CPU caches a leaf's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum CacheType {
+    /// Ordinary memory.
+    #[default]
+    WriteBack,
+    /// Reads are cached, writes go through.
+    WriteThrough,
+    /// Framebuffers.
+    WriteCombining,
+    /// Device registers.
+    Uncached,
+}
+
+/// Attributes of a leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Attr {
+    /// Flags.
+    pub flags: AttrFlags,
+    /// Memory type.
+    pub cache: CacheType,
+}
+
+impl Attr {
+    /// Ordinary memory with these flags.
+    pub const fn flags(flags: AttrFlags) -> Self {
+        Self {
+            flags,
+            cache: CacheType::WriteBack,
+        }
+    }
+
+    /// Whether the entry owns no reference.
+    pub const fn is_borrowed(self) -> bool {
+        self.flags.contains(AttrFlags::BORROWED)
+    }
+}
+
+/// What an absent entry remembers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Marker {
+    /// Nothing.
+    #[default]
+    None,
+    /// Write-protected by a userfault context before it was populated.
+    UffdWp,
+    /// Any access is a bus error.
+    Poison,
+    /// Any access is a segmentation fault.
+    Guard,
+}
+
+/// A translation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaf {
+    /// First frame.
+    pub frame: Pfn,
+    /// Rights.
+    pub prot: Prot,
+    /// The rest.
+    pub attr: Attr,
+}
+
+/// An entry, decoded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// No translation.
+    Absent(Marker),
+    /// A node one level down.
+    Table(Pfn),
+    /// A translation.
+    Leaf(Leaf),
+}
+
+impl Entry {
+    /// Nothing there, nothing remembered.
+    pub const EMPTY: Entry = Entry::Absent(Marker::None);
+
+    /// Whether it is a leaf.
+    pub const fn is_leaf(&self) -> bool {
+        matches!(self, Entry::Leaf(_))
+    }
+}
+
+/// A way to encode entries.
+///
+/// `decode(encode(e, l), l) == e` for every entry that [`PtFormat::can_encode`] accepts; an all-zero entry decodes to
+/// [`Entry::EMPTY`]. Tables have four levels of 512 entries of 8 bytes.
+pub trait PtFormat: Sized + core::fmt::Debug + 'static {
+    /// What the tables translate from.
+    type Addr: PageAddr;
+
+    /// Largest level at which this machine may have leaves.
+    fn max_leaf() -> Level;
+
+    /// Whether the format can say this; for example x86-64 cannot grant writing without reading.
+    fn can_encode(entry: &Entry, level: Level) -> bool;
+
+    /// The entry's bits.
+    fn encode(entry: &Entry, level: Level) -> u64;
+
+    /// The entry that has these bits.
+    fn decode(raw: u64, level: Level) -> Entry;
+}

@@ -1,0 +1,38 @@
+//! Page tables: one walker, formats plugged in.
+//!
+//! ```text
+//!   PageTable<F> ── Cursor<F> over a range ── Flush<F::Addr> (must be spent on an Invalidator)
+//!        │              │
+//!      node: 512 raw entries in a frame         format: F::decode / F::encode, nothing else
+//! ```
+//!
+//! A format ([`PtFormat`]) says how an entry is encoded: absent with a [`Marker`], a table, or a leaf. Stage 1 is
+//! [`crate::arch::Stage1`]; the stage-2 formats live in the hypervisor crate.
+//!
+//! **Ownership.** A table entry owns the node it points to. A leaf owns one reference to its [`Folio`], unless it carries
+//! [`AttrFlags::BORROWED`] (direct map, shared zero page, device memory). Numbered invariants, on which the unsafe code
+//! of [`node`] rests:
+//!
+//! 1. a `Table` entry at a slot that the table owns names a live `Frame<Table>` that nothing else names;
+//! 2. an owned leaf stands for exactly one reference that was given up by `Folio::into_raw`;
+//! 3. entries change only through `&mut PageTable` (the hardware may set accessed and dirty bits meanwhile).
+//!
+//! **Locking.** Whoever holds `&mut PageTable` has the lock of its owner; a [`Cursor`] borrows it for a range.
+//!
+//! **Flushing.** Taking away or restricting a translation yields a [`Flush`] that keeps what was mapped alive until
+//! the invalidator has run on every CPU that may hold the old translation. Filling an absent entry needs no flush.
+
+mod collapse;
+mod cursor;
+mod flush;
+mod format;
+mod node;
+mod split;
+mod table;
+
+pub use collapse::CollapseError;
+pub use cursor::{Cursor, InstallError, Installed, Progress};
+pub use flush::{Flush, Invalidator};
+pub use format::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot, PtFormat};
+pub use split::SplitError;
+pub use table::PageTable;

@@ -1,0 +1,147 @@
+//! Raw access to a node: 512 entries in one frame.
+//!
+//! The only place that turns stored numbers back into owners; see the invariants in the module above.
+#![expect(
+    unsafe_code,
+    reason = "page-table nodes are raw memory that the CPU reads too"
+)]
+
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::format::{Entry, Leaf, Level, PtFormat};
+use crate::mm::addr::Pfn;
+use crate::mm::frame::{Folio, Frame, OutOfFrames, Table};
+use crate::mm::phys;
+
+/// Entries in a node.
+pub(super) const ENTRIES: usize = 512;
+
+/// A node of a table, found by following owned entries.
+pub(super) struct Node<F> {
+    entries: *const AtomicU64,
+    format: PhantomData<F>,
+}
+
+impl<F> Clone for Node<F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F> Copy for Node<F> {}
+
+impl<F: PtFormat> Node<F> {
+    /// The node in frame `pfn`.
+    ///
+    /// Callers are the table and cursor code of this module: they got `pfn` from a root they borrow or from a `Table` entry
+    /// below it, so the frame is a live node for as long as they use the result (invariant 1).
+    #[inline]
+    pub(super) fn at(pfn: Pfn) -> Self {
+        Self {
+            entries: phys::frame_ptr(pfn).cast(),
+            format: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn slot(&self, index: usize) -> &AtomicU64 {
+        assert!(index < ENTRIES);
+        // SAFETY: the frame is a live node (see `at`) of 512 aligned 8-byte entries; the CPU and other walkers access them
+        // atomically too.
+        unsafe { &*self.entries.add(index) }
+    }
+
+    /// Decodes an entry.
+    #[inline]
+    pub(super) fn load(&self, index: usize, level: Level) -> Entry {
+        F::decode(self.slot(index).load(Ordering::Acquire), level)
+    }
+
+    /// Replaces an entry and says what it was, with the accessed and dirty bits it had at the very end.
+    ///
+    /// Who owned what the old entry named is now the caller's business.
+    #[inline]
+    pub(super) fn swap(&self, index: usize, level: Level, entry: &Entry) -> Entry {
+        F::decode(
+            self.slot(index).swap(F::encode(entry, level), Ordering::AcqRel),
+            level,
+        )
+    }
+
+    /// Fills an entry that is absent; nothing owned is lost.
+    #[inline]
+    pub(super) fn fill(&self, index: usize, level: Level, entry: &Entry) {
+        debug_assert!(matches!(self.load(index, level), Entry::Absent(_)));
+        self.slot(index).store(F::encode(entry, level), Ordering::Release);
+    }
+
+    /// Copies an entry's bits from another node; neither side may own what it names.
+    pub(super) fn alias(&self, index: usize, from: &Self) {
+        self.slot(index)
+            .store(from.slot(index).load(Ordering::Acquire), Ordering::Release);
+    }
+}
+
+/// A fresh node; its `Table` entry will own it.
+pub(super) fn new_node() -> Result<Pfn, OutOfFrames> {
+    Ok(Frame::<Table>::alloc_zeroed()?.into_raw())
+}
+
+/// The node that a `Table` entry owned, out of that entry.
+pub(super) fn reclaim_node(entry: Taken) -> Option<Frame<Table>> {
+    match entry.0 {
+        // SAFETY: `Taken` is made once per entry that was swapped out, and the entry owned its node (invariant 1).
+        Entry::Table(pfn) => Some(unsafe { Frame::from_raw(pfn) }),
+        _ => None,
+    }
+}
+
+/// The reference that a leaf owned, out of that entry; `None` for borrowed leaves.
+pub(super) fn reclaim_leaf(entry: Taken) -> Option<Folio> {
+    match entry.0 {
+        // SAFETY: `Taken` is made once per entry that was swapped out, and an owned leaf stands for one reference
+        // (invariant 2).
+        Entry::Leaf(leaf) if !leaf.attr.is_borrowed() => Some(unsafe { Folio::from_raw(leaf.frame) }),
+        _ => None,
+    }
+}
+
+/// A further reference to the folio of an owned leaf that stays where it is.
+pub(super) fn share_leaf(leaf: &Leaf) -> Option<Folio> {
+    if leaf.attr.is_borrowed() {
+        return None;
+    }
+    // SAFETY: the leaf owns a reference (invariant 2) and cannot go away while the caller borrows the table (invariant 3).
+    Some(unsafe { Folio::share_raw(leaf.frame) })
+}
+
+/// An entry that was swapped out of a node and whose ownership has to go somewhere. Not `Copy`: it is used up once.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Taken(Entry);
+
+impl Taken {
+    /// Takes the entry at `index`, leaving `new` there.
+    #[inline]
+    pub(super) fn out_of<F: PtFormat>(node: Node<F>, index: usize, level: Level, new: &Entry) -> Self {
+        Self(node.swap(index, level, new))
+    }
+
+    /// What it was.
+    pub(super) fn entry(&self) -> &Entry {
+        &self.0
+    }
+}
+
+impl Taken {
+    /// The root of a table that is being dropped, as if a `Table` entry had named it.
+    pub(super) fn root(root: Pfn) -> Self {
+        Self(Entry::Table(root))
+    }
+}
+
+/// Frees a node from [`new_node`] that no entry came to own. All its entries are empty.
+pub(super) fn drop_new_node(pfn: Pfn) {
+    let _node = reclaim_node(Taken::root(pfn));
+}

@@ -1,0 +1,125 @@
+//! A table: its root and what it owns.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use super::cursor::Cursor;
+use super::format::{Entry, Level, PtFormat};
+use super::node::{ENTRIES, Node, Taken, new_node, reclaim_leaf, reclaim_node};
+use crate::mm::addr::{PageAddr, Pfn};
+use crate::mm::frame::OutOfFrames;
+use crate::mm::range::AddrRange;
+
+/// A four-level table of format `F`.
+///
+/// It owns the entries `owned` of its root and everything below them; the others alias another table's (the kernel half
+/// of a task's table).
+#[derive(Debug)]
+pub struct PageTable<F: PtFormat> {
+    root: Pfn,
+    owned: Range<usize>,
+    format: PhantomData<F>,
+}
+
+impl<F: PtFormat> PageTable<F> {
+    /// An empty table that owns all of its root.
+    ///
+    /// # Errors
+    /// No frame for the root.
+    pub fn new() -> Result<Self, OutOfFrames> {
+        Ok(Self {
+            root: new_node()?,
+            owned: 0..ENTRIES,
+            format: PhantomData,
+        })
+    }
+
+    /// An empty table that owns the lower half of its root; the upper half is `other`'s, whose root entries must not change
+    /// or go away as long as this table lives.
+    ///
+    /// # Errors
+    /// No frame for the root.
+    pub fn with_upper_half_of(other: &Self) -> Result<Self, OutOfFrames> {
+        let table = Self {
+            root: new_node()?,
+            owned: 0..ENTRIES / 2,
+            format: PhantomData,
+        };
+        let (to, from) = (Node::<F>::at(table.root), Node::<F>::at(other.root));
+        for index in ENTRIES / 2..ENTRIES {
+            to.alias(index, &from);
+        }
+        Ok(table)
+    }
+
+    /// The root node's frame, for the CPU.
+    pub fn root(&self) -> Pfn {
+        self.root
+    }
+
+    /// Whether this table owns the root entry of `addr`.
+    pub(super) fn owns(&self, addr: u64) -> bool {
+        self.owned.contains(&Level::ROOT.index(addr))
+    }
+
+    /// The entry that decides about `addr`, and its level.
+    #[inline]
+    pub fn lookup(&self, addr: F::Addr) -> (Entry, Level) {
+        let (mut node, mut level) = (Node::<F>::at(self.root), Level::ROOT);
+        loop {
+            match node.load(level.index(addr.to_u64()), level) {
+                Entry::Table(pfn) => (node, level) = (Node::at(pfn), level.below()),
+                entry => return (entry, level),
+            }
+        }
+    }
+
+    /// A cursor at the start of `range`.
+    ///
+    /// # Panics
+    /// The range is not page-aligned, or reaches into a part that the table does not own.
+    #[inline]
+    pub fn cursor(&mut self, range: AddrRange<F::Addr>) -> Cursor<'_, F> {
+        Cursor::new(self, range)
+    }
+
+    /// Gives every root entry of `range` a node, so that tables which alias them see whatever is mapped there later.
+    ///
+    /// # Errors
+    /// No frame for a node.
+    pub fn pin_root_entries(&mut self, range: AddrRange<F::Addr>) -> Result<(), OutOfFrames> {
+        let root = Node::<F>::at(self.root);
+        let last = Level::ROOT.index(range.end.to_u64().wrapping_sub(1));
+        for index in Level::ROOT.index(range.start.to_u64())..=last {
+            if root.load(index, Level::ROOT) == Entry::EMPTY {
+                root.fill(index, Level::ROOT, &Entry::Table(new_node()?));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<F: PtFormat> Drop for PageTable<F> {
+    /// Frees everything the table owns. No CPU may have it loaded.
+    fn drop(&mut self) {
+        free_entries::<F>(self.root, Level::ROOT, self.owned.clone());
+        let _root = reclaim_node(Taken::root(self.root));
+    }
+}
+
+/// Takes the entries `range` of a node out and frees what they own, depth first.
+fn free_entries<F: PtFormat>(node: Pfn, level: Level, range: Range<usize>) {
+    let node = Node::<F>::at(node);
+    for index in range {
+        match node.load(index, level) {
+            Entry::Absent(_) => {}
+            Entry::Leaf(_) => {
+                let _folio = reclaim_leaf(Taken::out_of(node, index, level, &Entry::EMPTY));
+            }
+            Entry::Table(below) => {
+                free_entries::<F>(below, level.below(), 0..ENTRIES);
+                let _node = reclaim_node(Taken::out_of(node, index, level, &Entry::EMPTY));
+            }
+        }
+    }
+}
