@@ -30,6 +30,14 @@ pub trait Cpu {
     fn preempt_disable();
     /// Drops one level; when it was the last and a reschedule is due, the scheduler runs before this returns.
     fn preempt_enable();
+    /// Levels of "do not preempt" in force; 0 means that the scheduler may run. Interrupt handlers run with at least 1.
+    fn preempt_count() -> usize;
+    /// Notes that the scheduler shall run on this CPU as soon as preemption and interrupts allow. The note is kept
+    /// with the count, so that [`preempt_enable`](Self::preempt_enable) looks at both in one instruction; the way out
+    /// of an interrupt looks at it too.
+    fn request_reschedule();
+    /// Takes the note back: the scheduler calls this when it runs. Says whether it was there.
+    fn take_reschedule() -> bool;
     /// A hint that this is a busy-wait loop.
     fn relax();
     /// Enables interrupts and stops until one arrives, without a window in between.
