@@ -2,6 +2,9 @@
 //!
 //! | module | what | hardware |
 //! | --- | --- | --- |
+//! | [`ramdisk`] | reader of the initial ramdisk, a cpio "newc" archive | none |
+//! | [`block`] | what a block device is, and its errors | none |
+//! | [`source`] | a snapshot's pages, from memory or from a block device | none |
 //! | `serial` | COM1, human-readable text | 16550 UART at ports 0x3f8-0x3ff |
 //! | `debugcon` | records for the host side | port 0xe9 of QEMU and Bochs |
 //! | `exit` | the end of a run | QEMU's exit device, Bochs' shutdown port, 8042 and 0xcf9 reset |
@@ -9,9 +12,12 @@
 //! A driver owns its ports: nobody else touches them. What a driver returns is typed and names the device, and absence
 //! of a device is a state, never a fault.
 
+pub mod block;
 #[cfg(target_os = "none")]
 pub mod debugcon;
 #[cfg(target_os = "none")]
 pub mod exit;
+pub mod ramdisk;
 #[cfg(target_os = "none")]
 pub mod serial;
+pub mod source;
