@@ -86,6 +86,12 @@ pub trait Memory {
     fn max_leaf() -> crate::mm::pt::Level;
     /// The frame allocator of this machine.
     fn frames() -> &'static crate::mm::frame::FrameAllocator;
+    /// The block of 2^`order` frames at `first` is about to go back to the allocator. The software machine checks that
+    /// no CPU can still reach it; hardware has nothing to do.
+    #[inline]
+    fn note_freed(first: Pfn, order: u8) {
+        let _ = (first, order);
+    }
 }
 
 /// Stacks and switching between them.

@@ -12,6 +12,7 @@ use super::buddy::Buddy;
 use super::meta::{FrameMeta, Kind};
 use super::percpu::{BATCH, CAPACITY, Caches};
 use super::{MAX_ORDER, OutOfFrames};
+use crate::arch::{Machine, Memory};
 use crate::mm::addr::Pfn;
 use crate::sync::SpinLock;
 
@@ -178,6 +179,7 @@ impl FrameAllocator {
             !matches!(kind, Kind::Reserved | Kind::Free | Kind::Cached),
             "double free of {pfn:?} ({kind:?})"
         );
+        Machine::note_freed(pfn, order);
         meta.refs.store(0, Relaxed);
         self.in_use[kind as usize].fetch_sub(1 << order, Relaxed);
         if order > 0 {

@@ -1,0 +1,345 @@
+//! The machine as a whole: RAM, CPUs, a clock, and the account of what went wrong.
+//!
+//! ```text
+//! let machine = SoftMachine::start(Config::default());   // this thread is CPU 0
+//! std::thread::scope(|s| { s.spawn(|| { let _cpu = machine.enter(); .. }); });   // that one is CPU 1
+//! drop(machine);                                         // checks, then gives the RAM back
+//! ```
+//!
+//! Every test has a machine of its own, found through a thread-local, so tests run in parallel. Leaving it checks that all
+//! other CPUs have left, that no [`MissedFlush`] stands unread and that every frame is back.
+
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::boxed::Box;
+use std::string::String;
+use std::sync::Mutex;
+use std::vec::Vec;
+use std::{format, println};
+
+use super::arena::Arena;
+use super::processor::{self, Processor, lock};
+use super::tlb::{MissedFlush, MmuFault, Mode, Report};
+use crate::arch::MAX_CPUS;
+use crate::mm::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::mm::fault::Access;
+use crate::mm::frame::{FrameAllocator, FrameMeta, Kind};
+
+/// What a machine is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Bytes of RAM.
+    pub memory: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { memory: 16 << 20 }
+    }
+}
+
+/// A flush that the kernel asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlushCall {
+    /// One page.
+    Page {
+        /// On which CPU.
+        cpu: usize,
+        /// Its address.
+        addr: VirtAddr,
+    },
+    /// All that is not global.
+    All {
+        /// On which CPU.
+        cpu: usize,
+    },
+    /// A new root, which implies `All`.
+    Root {
+        /// On which CPU.
+        cpu: usize,
+        /// The root.
+        root: Pfn,
+    },
+}
+
+/// A software machine. Lives for ever (tests are short), its RAM does not.
+#[derive(Debug)]
+pub struct SoftMachine {
+    arena: Arena,
+    cpus: Mutex<[Option<&'static Processor>; MAX_CPUS]>,
+    entered: AtomicUsize,
+    clock: AtomicU64,
+    missed: Mutex<Vec<MissedFlush>>,
+    flushes: Mutex<Vec<FlushCall>>,
+    swallow: AtomicUsize,
+    frames: FrameAllocator,
+}
+
+/// Every machine there was, kept reachable for leak checkers.
+static MACHINES: Mutex<Vec<&'static SoftMachine>> = Mutex::new(Vec::new());
+
+/// A started machine; the thread that holds it is CPU 0. Dropping it leaves and checks the machine.
+#[derive(Debug)]
+pub struct Running {
+    machine: &'static SoftMachine,
+    cpu: Option<Entered>,
+}
+
+/// The calling thread as a CPU of a machine, until dropped.
+#[derive(Debug)]
+pub struct Entered {
+    processor: &'static Processor,
+    before: Option<&'static Processor>,
+    /// A thread-local was set: the guard has to be dropped where it was made.
+    _not_send: core::marker::PhantomData<*const ()>,
+}
+
+impl SoftMachine {
+    /// Starts a machine; the calling thread becomes its CPU 0.
+    #[must_use = "the machine is left when the guard is dropped"]
+    pub fn start(config: Config) -> Running {
+        let machine: &'static Self = Box::leak(Box::new(Self {
+            arena: Arena::new(config.memory),
+            cpus: Mutex::new([None; MAX_CPUS]),
+            entered: AtomicUsize::new(0),
+            clock: AtomicU64::new(0),
+            missed: Mutex::default(),
+            flushes: Mutex::default(),
+            swallow: AtomicUsize::new(0),
+            frames: FrameAllocator::new(),
+        }));
+        lock(&MACHINES).push(machine);
+        let running = Running {
+            machine,
+            cpu: Some(machine.enter()),
+        };
+        machine.give_ram_to_kernel();
+        running
+    }
+
+    /// What boot code does on bare metal: the frame metadata goes to the start of RAM, the rest to the allocator.
+    fn give_ram_to_kernel(&self) {
+        let (start, end) = self.ram();
+        let frames = Pfn::containing(end).as_u64() as usize;
+        let table_bytes = (frames * size_of::<FrameMeta>()) as u64;
+        let first = start
+            .checked_add(table_bytes)
+            .and_then(|addr| addr.align_up(PAGE_SIZE));
+        let first = first
+            .filter(|first| *first < end)
+            .expect("RAM is larger than its metadata");
+        let table = self
+            .arena
+            .pointer(start, table_bytes)
+            .expect("inside RAM, as checked");
+        // SAFETY: the table lies in RAM that is not donated, at page alignment; this is the first use of the allocator.
+        unsafe { self.frames.install(table.cast(), frames) };
+        // SAFETY: the rest of RAM is used by nobody.
+        unsafe { self.frames.donate(Pfn::containing(first), Pfn::containing(end)) };
+    }
+
+    /// The frame allocator.
+    pub fn frames(&self) -> &FrameAllocator {
+        &self.frames
+    }
+
+    /// Makes the calling thread one more CPU of this machine: the lowest number that is free.
+    ///
+    /// # Panics
+    /// All of [`MAX_CPUS`] are taken, or the thread holds a lock.
+    #[must_use = "the machine is left when the guard is dropped"]
+    pub fn enter(&'static self) -> Entered {
+        processor::current().assert_may_sleep("entering a machine");
+        let mut cpus = lock(&self.cpus);
+        let id = cpus
+            .iter()
+            .position(Option::is_none)
+            .expect("a machine has MAX_CPUS CPUs");
+        let processor: &'static Processor = Box::leak(Box::new(Processor::new(id, Some(self))));
+        cpus[id] = Some(processor);
+        self.entered.fetch_add(1, Relaxed);
+        let before = processor::become_processor(Some(processor));
+        Entered {
+            processor,
+            before,
+            _not_send: core::marker::PhantomData,
+        }
+    }
+
+    /// The machine that the calling thread is a CPU of.
+    ///
+    /// # Panics
+    /// It is none.
+    pub fn current() -> &'static Self {
+        processor::current()
+            .machine
+            .expect("the test entered a software machine (arch::host::SoftMachine::start)")
+    }
+
+    /// First and past-the-end address of RAM.
+    pub fn ram(&self) -> (PhysAddr, PhysAddr) {
+        (super::arena::RAM_START, self.arena.end())
+    }
+
+    pub(super) fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Advances the clock by `ticks` and returns what it shows then.
+    pub fn advance(&self, ticks: u64) -> u64 {
+        self.clock.fetch_add(ticks, Relaxed) + ticks
+    }
+
+    /// Translates for `processor` and, while its translation cache is held, runs `then` on the physical address.
+    pub(super) fn with_translation<R>(
+        &self,
+        processor: &Processor,
+        addr: VirtAddr,
+        access: Access,
+        mode: Mode,
+        then: impl FnOnce(PhysAddr) -> R,
+    ) -> Result<R, MmuFault> {
+        let concurrent = self.entered.load(Relaxed) > 1;
+        let mut record = |stale| lock(&self.missed).push(MissedFlush::Used(stale));
+        let mut report = Report {
+            cpu: processor.id,
+            concurrent,
+            record: &mut record,
+        };
+        let mut tlb = processor.tlb();
+        let root = Pfn::new(processor.root());
+        tlb.translate(&self.arena, root, addr, access, mode, &mut report)
+            .map(then)
+    }
+
+    /// Carries out a flush on a CPU, unless it is to be lost.
+    pub(super) fn flush(&self, call: FlushCall) {
+        lock(&self.flushes).push(call);
+        let lost = self
+            .swallow
+            .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+            .is_ok();
+        let (FlushCall::Page { cpu, .. } | FlushCall::All { cpu } | FlushCall::Root { cpu, .. }) = call;
+        let Some(processor) = lock(&self.cpus)[cpu] else {
+            return;
+        };
+        let mut tlb = processor.tlb();
+        match call {
+            FlushCall::Page { addr, .. } if !lost => tlb.flush_page(addr),
+            FlushCall::All { .. } if !lost => tlb.flush_all(),
+            FlushCall::Root { root, .. } => {
+                processor.set_root(root.as_u64());
+                tlb.flush_all();
+            }
+            _ => {}
+        }
+    }
+
+    /// Loses the next `count` flushes of pages or of everything (loads of a root are not lost): what a kernel with a
+    /// flush missing would do. For tests that show that such a kernel is caught.
+    pub fn lose_flushes(&self, count: usize) {
+        self.swallow.store(count, Relaxed);
+    }
+
+    /// Flushes asked for since the last call.
+    pub fn take_flushes(&self) -> Vec<FlushCall> {
+        core::mem::take(&mut lock(&self.flushes))
+    }
+
+    /// Flushes found missing since the last call; whoever takes them answers for them.
+    pub fn take_missed_flushes(&self) -> Vec<MissedFlush> {
+        let mut missed = core::mem::take(&mut *lock(&self.missed));
+        for processor in lock(&self.cpus).iter().flatten() {
+            missed.extend(processor.tlb().suspects().map(MissedFlush::Used));
+        }
+        missed
+    }
+
+    /// The block of 2^`order` frames at `first` goes back to the allocator: no CPU may still reach it.
+    pub(super) fn note_freed(&self, first: Pfn, order: u8) {
+        let (start, end) = (first.start(), first.offset(1 << order).start());
+        for processor in lock(&self.cpus).iter().flatten() {
+            if let Some(cached) = processor.tlb().reference_to(start, end) {
+                lock(&self.missed).push(MissedFlush::Freed {
+                    cpu: processor.id,
+                    frame: first,
+                    cached,
+                });
+            }
+        }
+    }
+
+    /// What has to be in order when the machine is left.
+    fn complaints(&self) -> Vec<String> {
+        let mut complaints: Vec<String> = self
+            .take_missed_flushes()
+            .iter()
+            .map(|missed| format!("a flush is missing: {missed:x?}"))
+            .collect();
+        let stats = self.frames.stats();
+        for kind in Kind::ALL.iter().filter(|kind| stats.of(**kind) > 0) {
+            complaints.push(format!(
+                "{} frame(s) of kind {} were not given back",
+                stats.of(*kind),
+                kind.name()
+            ));
+        }
+        if self.entered.load(Relaxed) > 0 {
+            complaints.push(format!(
+                "{} CPU(s) are still in the machine",
+                self.entered.load(Relaxed)
+            ));
+        }
+        complaints
+    }
+}
+
+impl Running {
+    /// The machine, for other threads to enter.
+    pub fn machine(&self) -> &'static SoftMachine {
+        self.machine
+    }
+}
+
+impl Deref for Running {
+    type Target = SoftMachine;
+    fn deref(&self) -> &SoftMachine {
+        self.machine
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.cpu.take());
+        let complaints = self.machine.complaints();
+        if self.machine.entered.load(Relaxed) == 0 {
+            // SAFETY: no thread is a CPU of the machine, so no kernel code runs on it, and what kernel objects remain
+            // are leaked or forgotten; the arena itself panics on later accesses.
+            unsafe { self.machine.arena.release() };
+        }
+        if !complaints.is_empty() {
+            let text = complaints.join("\n");
+            if std::thread::panicking() {
+                println!("also, when the machine was left:\n{text}");
+            } else {
+                panic!("when the machine was left:\n{text}");
+            }
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.processor.assert_may_sleep("leaving a machine");
+        }
+        processor::become_processor(self.before);
+        let machine = self
+            .processor
+            .machine
+            .expect("entered processors belong to a machine");
+        lock(&machine.missed).extend(self.processor.tlb().suspects().map(MissedFlush::Used));
+        lock(&machine.cpus)[self.processor.id] = None;
+        machine.entered.fetch_sub(1, Relaxed);
+    }
+}
