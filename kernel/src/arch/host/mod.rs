@@ -70,6 +70,19 @@ impl Cpu for Machine {
         processor::current().preempt_enable();
     }
 
+    fn preempt_count() -> usize {
+        processor::current().preempt_depth() as usize
+    }
+
+    /// Noted only: the host's own scheduler runs the threads that stand for tasks.
+    fn request_reschedule() {
+        processor::current().set_reschedule(true);
+    }
+
+    fn take_reschedule() -> bool {
+        processor::current().set_reschedule(false)
+    }
+
     fn relax() {
         // The thread that is waited for may need this core.
         std::thread::yield_now();

@@ -24,6 +24,7 @@ pub struct Processor {
     pub local: Local,
     preempt_depth: AtomicU32,
     interrupts: AtomicBool,
+    reschedule: AtomicBool,
     root: AtomicU64,
     tlb: Mutex<TlbState>,
 }
@@ -64,6 +65,7 @@ impl Processor {
             local: Local::new(id),
             preempt_depth: AtomicU32::new(0),
             interrupts: AtomicBool::new(true),
+            reschedule: AtomicBool::new(false),
             root: AtomicU64::new(0),
             tlb: Mutex::default(),
         }
@@ -92,6 +94,11 @@ impl Processor {
         );
         self.preempt_depth.store(before - 1, Relaxed);
         before == 1
+    }
+
+    /// Sets or clears the note that a reschedule is due; says what it was.
+    pub fn set_reschedule(&self, due: bool) -> bool {
+        self.reschedule.swap(due, Relaxed)
     }
 
     /// Turns interrupts on or off; says what they were.
