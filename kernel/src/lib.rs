@@ -30,6 +30,7 @@ pub mod arch;
 pub mod bootinfo;
 pub mod cpu;
 pub mod drivers;
+pub mod lab;
 pub mod mm;
 pub mod sync;
 pub mod task;
