@@ -1,5 +1,7 @@
 //! Per-CPU data.
 
+use crate::arch::MAX_CPUS;
+
 /// What the kernel keeps for each CPU.
 #[derive(Debug)]
 pub struct Local {
@@ -13,7 +15,22 @@ impl Local {
     }
 
     /// Number of the CPU.
-    pub fn id(&self) -> usize {
+    pub const fn id(&self) -> usize {
         self.id
     }
+}
+
+static LOCALS: [Local; MAX_CPUS] = {
+    let mut locals = [const { Local::new(0) }; MAX_CPUS];
+    let mut id = 0;
+    while id < MAX_CPUS {
+        locals[id].id = id;
+        id += 1;
+    }
+    locals
+};
+
+/// The record of CPU `id`, below [`MAX_CPUS`]. (Software machines have records of their own.)
+pub fn of(id: usize) -> &'static Local {
+    &LOCALS[id]
 }

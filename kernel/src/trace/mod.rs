@@ -11,11 +11,14 @@
 //! calls [`console::panicking`] first: from then on a lock that does not come free is bypassed. A run ends in [`end`],
 //! and only there.
 
+pub mod backtrace;
 pub mod cmdline;
 pub mod console;
 pub mod emit;
 pub mod json;
 pub mod log;
+#[cfg(target_os = "none")]
+pub mod panic;
 pub mod record;
 
 pub use emit::emit;

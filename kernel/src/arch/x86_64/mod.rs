@@ -1,1 +1,68 @@
 //! x86-64.
+//!
+//! ```text
+//!   boot door ──► init_cpu: features (CR0, CR4, EFER, PAT) ─ per-CPU block (GS) ─ tables (GDT, TSS, IDT)
+//!             ──► mm::init ──► init_timer: clock (TSC against the PIT) ─ apic (timer, 100 Hz)
+//!
+//!   exception ─► entry.s ─► trap: page fault ─► mm::fault      interrupt ─► entry.s ─► interrupt: handler, preemption
+//!                                └─ fatal ────► trace::panic
+//! ```
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`features`] | what the CPU can do, and the control registers set to it |
+//! | [`percpu`] | the block behind GS: per-CPU record, preemption count |
+//! | [`tables`] | GDT, TSS with its emergency stacks, IDT |
+//! | [`frame`] | registers as the entry code leaves them on the stack |
+//! | [`exception`] | every exception: names, error codes, the fatal report |
+//! | [`page_fault`] | the one exception that is work |
+//! | [`interrupt`] | vectors 32-255 and preemption on the way out |
+//! | [`apic`], [`pic`], [`pit`], [`clock`] | local APIC and its timer, the legacy controller and timer, the TSC |
+//! | [`unwind`] | what a backtrace needs |
+//! | [`machine`], [`switch`], [`task_memory`] | the traits of [`arch`](super) |
+//!
+//! Section numbers are those of Intel's Software Developer's Manual ("SDM"), revision 084, and AMD's Architecture
+//! Programmer's Manual ("APM") volume 2, revision 3.42.
+
+pub mod apic;
+pub mod clock;
+pub mod exception;
+pub mod features;
+pub mod frame;
+pub mod interrupt;
+pub mod machine;
+pub mod page_fault;
+pub mod percpu;
+pub mod pic;
+pub mod pit;
+pub mod switch;
+pub mod tables;
+pub mod task_memory;
+pub mod unwind;
+
+pub use self::machine::Machine;
+
+use crate::mm::addr::VirtAddr;
+
+/// Where physical address 0 stands: in the loaders' tables as in the kernel's own.
+pub const DIRECT_MAP: VirtAddr = VirtAddr::new(0xffff_8000_0000_0000);
+
+core::arch::global_asm!(include_str!("entry.s"), options(att_syntax));
+
+/// Makes the boot CPU ours: control registers, per-CPU block, descriptor tables. Afterwards exceptions are reported,
+/// locks work, and interrupts are still off. Called once, first of all.
+pub fn init_cpu() {
+    percpu::init_boot_cpu();
+    tables::init_boot_cpu();
+    features::enable();
+    pic::disable();
+}
+
+/// Finds the clock's frequency and starts the tick. Needs the kernel's own tables for the APIC's registers. The first
+/// tick comes when interrupts are enabled.
+///
+/// # Errors
+/// There is no usable timer; the reason says what is missing.
+pub fn init_timer() -> Result<(), apic::NoTimer> {
+    apic::start()
+}

@@ -1,0 +1,160 @@
+// Where the CPU comes in: one stub per vector, and three ways on.
+//
+// Every stub leaves the same picture on the stack, read in frame.rs (addresses grow downwards on this page):
+//
+//     r15 r14 r13 r12 rbp rbx            what Rust code preserves by itself; saved by `trap` and `trap_fatal` only
+//     r11 r10 r9 r8 rsi rdi rdx rcx rax  what Rust code may change
+//     vector, error code
+//     rip cs rflags rsp ss               pushed by the CPU
+//
+// GS is swapped only when user mode was interrupted. #DF, NMI and #MC come on stacks of their own (IST), possibly
+// between an entry from user mode and its SWAPGS, so `trap_fatal` looks at the GS base itself; it never returns.
+// DF is cleared on every way in: memmove runs with it set.
+
+.set CODE_SEGMENT, 24                   // offset of cs when the stack pointer is at the vector
+.set GS_BASE, 0xc0000101
+
+.macro SAVE_SCRATCH
+    pushq %rax
+    pushq %rcx
+    pushq %rdx
+    pushq %rdi
+    pushq %rsi
+    pushq %r8
+    pushq %r9
+    pushq %r10
+    pushq %r11
+.endm
+
+.macro SAVE_PRESERVED
+    pushq %rbx
+    pushq %rbp
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+.endm
+
+.macro RESTORE_PRESERVED
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbp
+    popq %rbx
+.endm
+
+// Swaps GS when user mode was interrupted; the stack pointer is at the vector.
+.macro SWAPGS_IF_USER
+    testb $3, CODE_SEGMENT(%rsp)
+    jz 100f
+    swapgs
+100:
+.endm
+
+.macro RETURN
+    popq %r11
+    popq %r10
+    popq %r9
+    popq %r8
+    popq %rsi
+    popq %rdi
+    popq %rdx
+    popq %rcx
+    popq %rax
+    SWAPGS_IF_USER
+    addq $16, %rsp
+    iretq
+.endm
+
+.section .text.trap, "ax"
+
+// The page fault: as little as possible, because a delegated fault pays for it.
+    .balign 16
+page_fault_entry:
+    pushq $14
+    SWAPGS_IF_USER
+    SAVE_SCRATCH
+    cld
+    movq %rsp, %rdi
+    call page_fault
+.global page_fault_returns
+page_fault_returns:
+    testb %al, %al
+    jz 1f
+    RETURN
+1:  SAVE_PRESERVED                      // as they were: page_fault has put them back
+    jmp trap_saved
+
+// Interrupts.
+    .balign 16
+interrupt_entry:
+    SWAPGS_IF_USER
+    SAVE_SCRATCH
+    cld
+    movq %rsp, %rdi
+    call interrupt
+.global interrupt_returns
+interrupt_returns:
+    RETURN
+
+// All other exceptions.
+    .balign 16
+trap_entry:
+    SWAPGS_IF_USER
+    SAVE_SCRATCH
+    SAVE_PRESERVED
+    cld
+trap_saved:
+    movq %rsp, %rdi
+    call exception
+.global exception_returns
+exception_returns:
+    RESTORE_PRESERVED
+    RETURN
+
+// #DF, NMI, #MC.
+    .balign 16
+fatal_entry:
+    SAVE_SCRATCH
+    SAVE_PRESERVED
+    cld
+    movl $GS_BASE, %ecx
+    rdmsr
+    testl %edx, %edx
+    js 1f
+    swapgs
+1:  movq %rsp, %rdi
+    call exception
+    ud2
+
+// One stub of 16 bytes per vector. The CPU pushes an error code for 8, 10-14, 17, 21, 29 and 30 (SDM vol. 3A 7.13).
+    .balign 16
+.global trap_stubs
+trap_stubs:
+.set vector, 0
+.rept 256
+    .balign 16
+    .if vector == 14
+        jmp page_fault_entry
+    .elseif vector == 8 || vector == 2 || vector == 18
+        .if vector != 8
+            pushq $0
+        .endif
+        pushq $vector
+        jmp fatal_entry
+    .elseif vector >= 32
+        pushq $0
+        pushq $vector
+        jmp interrupt_entry
+    .else
+        .if !(vector == 10 || vector == 11 || vector == 12 || vector == 13 || vector == 17 || vector == 21 || vector == 29 || vector == 30)
+            pushq $0
+        .endif
+        pushq $vector
+        jmp trap_entry
+    .endif
+    .set vector, vector + 1
+.endr
+.global trap_stubs_end
+trap_stubs_end:

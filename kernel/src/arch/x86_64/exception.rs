@@ -1,0 +1,150 @@
+//! Every exception: its name, what its error code says, and the report of one that cannot be survived.
+//!
+//! The kernel survives two: a page fault that the memory manager resolves ([`super::page_fault`]), and an impossible
+//! access of task memory at an instruction that has a fixup. Everything else is a bug or broken hardware and ends in
+//! [`trace::panic`](crate::trace::panic) with the registers at that moment.
+#![expect(unsafe_code, reason = "called from entry code by symbol name")]
+
+use core::fmt;
+
+use x86_64::registers::control::{Cr2, Cr3, Cr4};
+
+use super::frame::FullFrame;
+use super::page_fault::PageFaultCode;
+use super::{page_fault, task_memory};
+use crate::trace::panic::{self, Fatal};
+
+/// Non-maskable interrupt.
+pub const NMI: u8 = 2;
+/// Double fault.
+pub const DOUBLE_FAULT: u8 = 8;
+/// General protection fault.
+pub const GENERAL_PROTECTION: u8 = 13;
+/// Page fault.
+pub const PAGE_FAULT: u8 = 14;
+/// Machine check.
+pub const MACHINE_CHECK: u8 = 18;
+
+/// Names of the exceptions (SDM vol. 3A table 7-1, APM vol. 2 table 8-1).
+const NAMES: [(&str, &str); 32] = [
+    ("#DE", "division error"),
+    ("#DB", "debug exception"),
+    ("NMI", "non-maskable interrupt"),
+    ("#BP", "breakpoint"),
+    ("#OF", "overflow"),
+    ("#BR", "bound range exceeded"),
+    ("#UD", "invalid opcode"),
+    ("#NM", "device not available"),
+    ("#DF", "double fault"),
+    ("9", "coprocessor segment overrun"),
+    ("#TS", "invalid TSS"),
+    ("#NP", "segment not present"),
+    ("#SS", "stack fault"),
+    ("#GP", "general protection fault"),
+    ("#PF", "page fault"),
+    ("15", "reserved exception"),
+    ("#MF", "x87 floating-point error"),
+    ("#AC", "alignment check"),
+    ("#MC", "machine check"),
+    ("#XM", "SIMD floating-point error"),
+    ("#VE", "virtualisation exception"),
+    ("#CP", "control protection exception"),
+    ("22", "reserved exception"),
+    ("23", "reserved exception"),
+    ("24", "reserved exception"),
+    ("25", "reserved exception"),
+    ("26", "reserved exception"),
+    ("27", "reserved exception"),
+    ("#HV", "hypervisor injection exception"),
+    ("#VC", "VMM communication exception"),
+    ("#SX", "security exception"),
+    ("31", "reserved exception"),
+];
+
+/// Error code of the exceptions that name a segment: #TS, #NP, #SS, #GP (SDM vol. 3A 7.13).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SelectorCode(pub u64);
+
+impl fmt::Display for SelectorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("no selector");
+        }
+        let table = match (self.0 >> 1) & 3 {
+            0 => "GDT",
+            2 => "LDT",
+            _ => "IDT",
+        };
+        let outside = if self.0 & 1 != 0 { ", while delivering an event" } else { "" };
+        write!(f, "{table} entry {}{outside}", (self.0 >> 3) & 0x1fff)
+    }
+}
+
+/// Called by `trap` and `fatal` in entry.s; returns when the interrupted code can go on.
+#[unsafe(no_mangle)]
+extern "C" fn exception(frame: &mut FullFrame) {
+    let general_protection = u64::from(GENERAL_PROTECTION);
+    if frame.rest.vector == general_protection
+        && let Some(resume) = task_memory::resume_after(frame.rest.rip)
+    {
+        frame.rest.rip = resume;
+        return;
+    }
+    die(frame)
+}
+
+fn die(frame: &FullFrame) -> ! {
+    panic::fatal(&Fatal {
+        message: format_args!("{}", Description(frame)),
+        registers: &Registers(frame),
+        pc: frame.rest.rip,
+        frame_pointer: frame.rbp,
+    })
+}
+
+/// What happened, in one line.
+struct Description<'a>(&'a FullFrame);
+
+impl fmt::Display for Description<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frame = &self.0.rest;
+        let (short, name) = NAMES.get(frame.vector as usize).copied().unwrap_or(("?", "unknown exception"));
+        if frame.vector as u8 == DOUBLE_FAULT && overflowed(frame.rsp) {
+            return write!(f, "kernel stack overflow: stack pointer {:#x} is in a guard page ({short})", frame.rsp);
+        }
+        write!(f, "{name} ({short})")?;
+        match frame.vector as u8 {
+            PAGE_FAULT => write!(f, ": {}", page_fault::Explanation(frame))?,
+            10..=13 => write!(f, ": {}", SelectorCode(frame.error))?,
+            17 | 21 | 29 | 30 => write!(f, ": error code {:#x}", frame.error)?,
+            _ => {}
+        }
+        let mode = if frame.from_user() { "user mode" } else { "the kernel" };
+        write!(f, ", in {mode} at {:#x}", frame.rip)
+    }
+}
+
+/// Whether a double fault came from pushing onto a full stack: the address whose access failed (CR2) is where the
+/// next push would have gone. Local variables can be larger than a push, hence the allowance.
+fn overflowed(rsp: u64) -> bool {
+    const ALLOWANCE: u64 = 4 * 4096;
+    Cr2::read_raw().abs_diff(rsp) < ALLOWANCE
+}
+
+/// Every register, for the text console.
+struct Registers<'a>(&'a FullFrame);
+
+impl fmt::Display for Registers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        let (root, flags) = Cr3::read_raw();
+        let cr3 = root.start_address().as_u64() | u64::from(flags);
+        write!(f, "  cr2 {:016x}  cr3 {cr3:#x}  cr4 {:#x}", Cr2::read_raw(), Cr4::read_raw())?;
+        let frame = &self.0.rest;
+        write!(f, "  error code {:#x}", frame.error)?;
+        if frame.vector as u8 == PAGE_FAULT {
+            write!(f, " ({})", PageFaultCode::from_bits_retain(frame.error))?;
+        }
+        writeln!(f)
+    }
+}

@@ -1,0 +1,61 @@
+//! Interrupts, and preemption on the way out of them.
+//!
+//! | vector | from |
+//! | --- | --- |
+//! | 0x20-0x2f | the legacy controller; masked, so only its spurious 0x27 and 0x2f can come |
+//! | [`TIMER`] | the local APIC's timer |
+//! | [`APIC_ERROR`] | the local APIC found an error |
+//! | [`SPURIOUS`] | the local APIC had nothing to deliver after all |
+//!
+//! A handler runs with interrupts off and preemption disabled.
+#![expect(unsafe_code, reason = "called from entry code by symbol name")]
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::frame::Frame;
+use super::{Machine, apic, percpu, pic};
+use crate::arch::Cpu;
+
+/// The tick.
+pub const TIMER: u8 = 0x40;
+/// The local APIC's error interrupt.
+pub const APIC_ERROR: u8 = 0xfe;
+/// The local APIC's spurious interrupt; its low four bits are 1 as older APICs demand (SDM vol. 3A 12.9).
+pub const SPURIOUS: u8 = 0xff;
+
+static UNEXPECTED: AtomicU64 = AtomicU64::new(0);
+
+/// Interrupts that came on a vector nobody serves.
+pub fn unexpected() -> u64 {
+    UNEXPECTED.load(Ordering::Relaxed)
+}
+
+/// Called by `interrupt_entry` in entry.s with interrupts off.
+#[unsafe(no_mangle)]
+extern "C" fn interrupt(frame: &Frame) {
+    Machine::preempt_disable();
+    serve(frame.vector as u8);
+    Machine::preempt_enable();
+    // Interrupts are off, so the line above has left a due reschedule alone. Whatever was interrupted had interrupts
+    // on; with preemption on as well it can be left here as well as anywhere.
+    if percpu::reschedule_is_due() {
+        crate::task::preempt();
+    }
+}
+
+fn serve(vector: u8) {
+    match vector {
+        TIMER => {
+            apic::end_of_interrupt();
+            crate::task::on_tick();
+        }
+        SPURIOUS => {}
+        vector if pic::owns(vector) => pic::acknowledge_spurious(vector),
+        _ => {
+            apic::end_of_interrupt();
+            if UNEXPECTED.fetch_add(1, Ordering::Relaxed) == 0 {
+                log::warn!("interrupt on vector {vector:#x}, which nobody serves; further ones are only counted");
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The page fault.
+//!
+//! Entry code has saved what Rust may change and nothing more; the way through here to
+//! [`mm::fault::handle`](crate::mm::fault::handle) and back is short because every delegated fault pays for it.
+//!
+//! A fault may sleep, so it is handed to the memory manager only where sleeping is allowed: on an address of the task
+//! half, with preemption on (no lock held, no interrupt being handled) and interrupts enabled. Any other fault is
+//! fatal, unless the instruction has a fixup.
+#![expect(unsafe_code, reason = "CR2, interrupt flag, called from entry code by symbol name")]
+
+use core::arch::asm;
+use core::fmt;
+
+use bitflags::bitflags;
+
+use super::frame::Frame;
+use super::{Machine, task_memory};
+use crate::arch::Cpu;
+use crate::mm::addr::{USER_TOP, VirtAddr};
+use crate::mm::fault::{self, Access, FaultInfo};
+
+bitflags! {
+    /// Error code of a page fault (SDM vol. 3A 5.7).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct PageFaultCode: u64 {
+        /// The page was present: a right was missing. Clear: nothing was mapped.
+        const PRESENT = 1 << 0;
+        /// A write.
+        const WRITE = 1 << 1;
+        /// By user mode.
+        const USER = 1 << 2;
+        /// A reserved bit was set in a table.
+        const RESERVED = 1 << 3;
+        /// An instruction fetch.
+        const FETCH = 1 << 4;
+        /// Against a protection key.
+        const PROTECTION_KEY = 1 << 5;
+        /// Of a shadow stack.
+        const SHADOW_STACK = 1 << 6;
+        /// Against the RMP (SEV-SNP).
+        const RMP = 1 << 31;
+    }
+}
+
+impl PageFaultCode {
+    /// What the access wanted.
+    #[inline]
+    pub fn access(self) -> Access {
+        if self.contains(Self::WRITE) {
+            Access::Write
+        } else if self.contains(Self::FETCH) {
+            Access::Execute
+        } else {
+            Access::Read
+        }
+    }
+}
+
+impl fmt::Display for PageFaultCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.contains(Self::USER) { "user" } else { "kernel" })?;
+        f.write_str(match self.access() {
+            Access::Write => " write",
+            Access::Execute => " fetch",
+            Access::Read => " read",
+        })?;
+        f.write_str(if self.contains(Self::PRESENT) { ", not permitted" } else { ", not mapped" })?;
+        let rare = [
+            (Self::RESERVED, ", reserved bit set in a table"),
+            (Self::PROTECTION_KEY, ", protection key"),
+            (Self::SHADOW_STACK, ", shadow stack"),
+            (Self::RMP, ", RMP"),
+        ];
+        rare.iter().filter(|(bit, _)| self.contains(*bit)).try_for_each(|(_, text)| f.write_str(text))
+    }
+}
+
+/// Called by `page_fault_entry` in entry.s with interrupts off; returns whether the interrupted code can go on.
+#[unsafe(no_mangle)]
+extern "C" fn page_fault(frame: &mut Frame) -> bool {
+    let addr = cr2();
+    let code = PageFaultCode::from_bits_retain(frame.error);
+    if !may_sleep(frame, addr) || code.contains(PageFaultCode::RESERVED) {
+        return refuse(frame, addr);
+    }
+    let info = FaultInfo { addr, access: code.access(), from_user: code.contains(PageFaultCode::USER) };
+    // SAFETY: they were enabled when the fault came; CR2 has been read.
+    unsafe { asm!("sti", options(nostack, preserves_flags)) };
+    let resolved = fault::handle(&info).is_ok();
+    // SAFETY: the way out of an exception runs with interrupts off.
+    unsafe { asm!("cli", options(nostack, preserves_flags)) };
+    resolved || refuse(frame, addr)
+}
+
+/// Whether a fault here can be handed to the memory manager.
+#[inline]
+fn may_sleep(frame: &Frame, addr: VirtAddr) -> bool {
+    addr < USER_TOP && frame.interrupts_enabled() && Machine::preempt_count() == 0
+}
+
+/// An access that cannot be made: goes on at the instruction's fixup, or does not go on. In the latter case CR2 is
+/// restored for the report, since other faults may have come in between.
+#[cold]
+#[inline(never)]
+fn refuse(frame: &mut Frame, addr: VirtAddr) -> bool {
+    if let Some(resume) = task_memory::resume_after(frame.rip) {
+        frame.rip = resume;
+        return true;
+    }
+    // SAFETY: CR2 has no effect; it is read for reports.
+    unsafe { asm!("mov cr2, {}", in(reg) addr.as_u64(), options(nomem, nostack, preserves_flags)) };
+    false
+}
+
+#[inline]
+fn cr2() -> VirtAddr {
+    let addr: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, cr2", out(reg) addr, options(nomem, nostack, preserves_flags)) };
+    VirtAddr::new(addr)
+}
+
+/// Why a fault was fatal, for the report.
+#[derive(Debug)]
+pub struct Explanation<'a>(pub &'a Frame);
+
+impl fmt::Display for Explanation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (frame, addr) = (self.0, cr2());
+        write!(f, "{} at address {addr}", PageFaultCode::from_bits_retain(frame.error))?;
+        if addr.as_u64() < 4096 {
+            return f.write_str(", a null pointer");
+        }
+        if addr >= USER_TOP {
+            return Ok(());
+        }
+        if Machine::preempt_count() != 0 {
+            return f.write_str(", touched while preemption is off (a lock is held or an interrupt is handled)");
+        }
+        if !frame.interrupts_enabled() {
+            return f.write_str(", touched while interrupts are off");
+        }
+        match fault::last_error() {
+            Some((at, why)) if at.align_down(4096) == addr.align_down(4096) => write!(f, ": {why:?}"),
+            _ => Ok(()),
+        }
+    }
+}

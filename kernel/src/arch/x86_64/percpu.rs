@@ -1,0 +1,154 @@
+//! The block that GS points to on each CPU.
+//!
+//! Everything in it is reached by a single GS-relative instruction, so that neither an interrupt nor (once there are
+//! several CPUs) a migration can come in between. The preemption word holds the count in its low bits and, inverted,
+//! the note that a reschedule is due in its top bit: the word is zero exactly when the scheduler must run, and
+//! `preempt_enable` is one decrement and one branch.
+#![expect(unsafe_code, reason = "GS-relative accesses and the GS base register")]
+
+use core::arch::asm;
+use core::mem::offset_of;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::{GsBase, KernelGsBase};
+
+use super::Machine;
+use crate::arch::{Cpu, Irq};
+use crate::cpu::{self, Local};
+
+/// Set in the preemption word while *no* reschedule is due.
+const NOT_DUE: u32 = 1 << 31;
+
+/// What GS points to.
+#[repr(C)]
+#[derive(Debug)]
+struct Block {
+    local: AtomicPtr<Local>,
+    preempt: AtomicU32,
+    id: AtomicU32,
+}
+
+impl Block {
+    const fn new() -> Self {
+        Self { local: AtomicPtr::new(ptr::null_mut()), preempt: AtomicU32::new(NOT_DUE), id: AtomicU32::new(0) }
+    }
+}
+
+static BOOT_BLOCK: Block = Block::new();
+
+/// Points GS to the boot CPU's block.
+pub fn init_boot_cpu() {
+    BOOT_BLOCK.local.store(ptr::from_ref(cpu::of(0)).cast_mut(), Ordering::Relaxed);
+    GsBase::write(VirtAddr::from_ptr(&raw const BOOT_BLOCK));
+    // What SWAPGS brings in while user mode runs; user mode starts with 0.
+    KernelGsBase::write(VirtAddr::zero());
+}
+
+/// Runs the scheduler if it is due and nothing forbids it. Out of line: almost never taken.
+#[cold]
+#[inline(never)]
+fn preempt_now() {
+    // With interrupts off the caller is in a section that must not be left; the note stays and is found by whoever
+    // enables interrupts next, at the latest on the way out of the next tick.
+    if Machine::enabled() {
+        crate::task::preempt();
+    }
+}
+
+/// Whether the scheduler is due and preemption is on: the whole word is zero.
+#[inline]
+pub(super) fn reschedule_is_due() -> bool {
+    word() == 0
+}
+
+#[inline]
+fn word() -> u32 {
+    let word: u32;
+    // SAFETY: GS points to this CPU's block (`init_boot_cpu`), which lives for ever.
+    unsafe {
+        asm!("mov {0:e}, gs:[{1}]", out(reg) word, const offset_of!(Block, preempt),
+             options(nostack, preserves_flags, readonly));
+    }
+    word
+}
+
+impl Cpu for Machine {
+    #[inline]
+    fn local() -> &'static Local {
+        let local: *const Local;
+        // SAFETY: GS points to this CPU's block; its first word points to a static and never changes.
+        unsafe {
+            asm!("mov {0}, gs:[{1}]", out(reg) local, const offset_of!(Block, local),
+                 options(nostack, preserves_flags, readonly));
+            &*local
+        }
+    }
+
+    #[inline]
+    fn id() -> usize {
+        let id: u32;
+        // SAFETY: GS points to this CPU's block.
+        unsafe {
+            asm!("mov {0:e}, gs:[{1}]", out(reg) id, const offset_of!(Block, id),
+                 options(nostack, preserves_flags, readonly));
+        }
+        id as usize
+    }
+
+    #[inline]
+    fn preempt_disable() {
+        // SAFETY: GS points to this CPU's block. Not `nomem`: accesses to protected data stay behind it.
+        unsafe { asm!("inc dword ptr gs:[{0}]", const offset_of!(Block, preempt), options(nostack)) };
+    }
+
+    #[inline]
+    fn preempt_enable() {
+        let zero: u8;
+        // SAFETY: GS points to this CPU's block. Not `nomem`: accesses to protected data stay before it.
+        unsafe {
+            asm!("dec dword ptr gs:[{1}]", "setz {0}", out(reg_byte) zero, const offset_of!(Block, preempt),
+                 options(nostack));
+        }
+        if zero != 0 {
+            preempt_now();
+        }
+    }
+
+    #[inline]
+    fn preempt_count() -> usize {
+        (word() & !NOT_DUE) as usize
+    }
+
+    #[inline]
+    fn request_reschedule() {
+        // SAFETY: GS points to this CPU's block; only the top bit changes.
+        unsafe {
+            asm!("and dword ptr gs:[{0}], {1}", const offset_of!(Block, preempt), const !NOT_DUE as i32,
+                 options(nostack));
+        }
+    }
+
+    #[inline]
+    fn take_reschedule() -> bool {
+        let was_due = word() & NOT_DUE == 0;
+        // SAFETY: GS points to this CPU's block; only the top bit changes.
+        unsafe {
+            asm!("or dword ptr gs:[{0}], {1}", const offset_of!(Block, preempt), const NOT_DUE as i32,
+                 options(nostack));
+        }
+        was_due
+    }
+
+    #[inline]
+    fn relax() {
+        core::hint::spin_loop();
+    }
+
+    #[inline]
+    fn wait_for_interrupt() {
+        // STI takes effect after the instruction that follows it, so no interrupt is lost between the two.
+        x86_64::instructions::interrupts::enable_and_hlt();
+    }
+}

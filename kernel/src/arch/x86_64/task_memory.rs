@@ -1,0 +1,138 @@
+//! Memory of the current task, with faults that end in an error.
+//!
+//! Each instruction that touches task memory has an entry in the section `.fixups`: its address, and where to go on
+//! when the access is impossible. The page-fault handler looks there after the memory manager has said no; the general
+//! exception path does the same for addresses that are not canonical.
+#![expect(unsafe_code, reason = "string instructions on memory that may not be there")]
+
+use core::arch::asm;
+use core::slice;
+
+use super::Machine;
+use crate::arch::TaskMemory;
+use crate::mm::addr::{USER_TOP, VirtAddr};
+
+/// One entry of the table.
+#[repr(C)]
+struct Fixup {
+    /// The instruction that may fault.
+    access: u64,
+    /// Where to go on.
+    resume: u64,
+}
+
+unsafe extern "C" {
+    static __fixups_start: Fixup;
+    static __fixups_end: Fixup;
+}
+
+/// Where to go on when the instruction at `rip` cannot make its access; `None` when it is not one of ours.
+pub(super) fn resume_after(rip: u64) -> Option<u64> {
+    let (start, end) = (&raw const __fixups_start, &raw const __fixups_end);
+    let len = (end.addr() - start.addr()) / size_of::<Fixup>();
+    // SAFETY: the linker script puts the table between the two symbols; it is read-only data.
+    let table = unsafe { slice::from_raw_parts(start, len) };
+    table.iter().find(|fixup| fixup.access == rip).map(|fixup| fixup.resume)
+}
+
+/// Whether `[addr, addr + len)` can be task memory at all.
+fn in_task_half(addr: VirtAddr, len: usize) -> bool {
+    addr.checked_add(len as u64).is_some_and(|end| end <= USER_TOP)
+}
+
+/// Copies eight bytes at a time, then the rest; returns how many bytes are left when an access was impossible.
+///
+/// # Safety
+/// The side that is not task memory is valid for `len` bytes.
+#[inline]
+unsafe fn copy(dst: u64, src: u64, len: usize) -> usize {
+    let left: usize;
+    // SAFETY: the kernel's side is valid (caller); an impossible access on the task's side resumes at label 4 or 5 with
+    // rcx holding what is left. DF is clear (ABI).
+    unsafe {
+        asm!(
+            "2: rep movsq",
+            "mov ecx, {tail:e}",
+            "3: rep movsb",
+            "jmp 5f",
+            "4: lea rcx, [{tail} + rcx * 8]",
+            "5:",
+            ".pushsection .fixups, \"a\"",
+            ".quad 2b, 4b",
+            ".quad 3b, 5b",
+            ".popsection",
+            tail = in(reg) len % 8,
+            inout("rcx") len / 8 => left,
+            inout("rdi") dst => _,
+            inout("rsi") src => _,
+            options(nostack),
+        );
+    }
+    left
+}
+
+impl TaskMemory for Machine {
+    unsafe fn copy_in(dst: *mut u8, src: VirtAddr, len: usize) -> usize {
+        if !in_task_half(src, len) {
+            return len;
+        }
+        // SAFETY: the caller's `dst` is valid for `len` bytes.
+        unsafe { copy(dst.expose_provenance() as u64, src.as_u64(), len) }
+    }
+
+    unsafe fn copy_out(dst: VirtAddr, src: *const u8, len: usize) -> usize {
+        if !in_task_half(dst, len) {
+            return len;
+        }
+        // SAFETY: the caller's `src` is valid for `len` bytes.
+        unsafe { copy(dst.as_u64(), src.expose_provenance() as u64, len) }
+    }
+
+    #[inline]
+    fn load_u64(src: VirtAddr) -> Option<u64> {
+        if !in_task_half(src, 8) {
+            return None;
+        }
+        let (value, done): (u64, u64);
+        // SAFETY: reads task memory only; an impossible access resumes at label 3 with `done` still 0.
+        unsafe {
+            asm!(
+                "2: mov {value}, [{src}]",
+                "mov {done:e}, 1",
+                "3:",
+                ".pushsection .fixups, \"a\"",
+                ".quad 2b, 3b",
+                ".popsection",
+                src = in(reg) src.as_u64(),
+                value = inout(reg) 0u64 => value,
+                done = inout(reg) 0u64 => done,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+        (done != 0).then_some(value)
+    }
+
+    #[inline]
+    fn store_u64(dst: VirtAddr, value: u64) -> bool {
+        if !in_task_half(dst, 8) {
+            return false;
+        }
+        let done: u64;
+        // SAFETY: writes task memory only; an impossible access resumes at label 3 with `done` still 0.
+        unsafe {
+            asm!(
+                "2: mov [{dst}], {value}",
+                "mov {done:e}, 1",
+                "3:",
+                ".pushsection .fixups, \"a\"",
+                ".quad 2b, 3b",
+                ".popsection",
+                dst = in(reg) dst.as_u64(),
+                value = in(reg) value,
+                done = inout(reg) 0u64 => done,
+                options(nostack, preserves_flags),
+            );
+        }
+        done != 0
+    }
+}
