@@ -84,8 +84,8 @@ pub trait Memory {
     fn direct_map(addr: PhysAddr) -> *mut u8;
     /// Largest level at which the CPU takes stage-1 leaves (1 GiB where it has them).
     fn max_leaf() -> crate::mm::pt::Level;
-    /// The frame allocator of this machine.
-    fn frames() -> &'static crate::mm::frame::FrameAllocator;
+    /// The memory manager's state for this machine.
+    fn mm() -> &'static crate::mm::kernel::KernelMm;
     /// The block of 2^`order` frames at `first` is about to go back to the allocator. The software machine checks that
     /// no CPU can still reach it; hardware has nothing to do.
     #[inline]

@@ -1,6 +1,18 @@
 //! From a page-fault exception to a verdict.
+//!
+//! ```text
+//!   exception → FaultInfo → handle ─┬─ Space::step → Verdict   one look under the locks, guards dropped
+//!                                   └─ Delegated: hand over to the monitor, sleep; when woken, execute the access again
+//! ```
+//!
+//! Every step ends in one closed [`Verdict`]; nothing else decides. Nothing resumes in the middle: after sleeping, the
+//! access is executed again and, if the page is still not there, faults again from the top.
+
+use alloc::sync::Arc;
+use core::fmt;
 
 use super::addr::VirtAddr;
+use crate::task::{self, Task, TaskId};
 
 /// What the access wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,22 +36,90 @@ pub struct FaultInfo {
     pub from_user: bool,
 }
 
+/// How one look at a fault ended.
+#[derive(Debug)]
+#[must_use]
+pub enum Verdict {
+    /// The entry now allows the access: execute it again.
+    Resolved,
+    /// The entry allowed the access already (a stale translation, or somebody was faster): execute it again.
+    Retry,
+    /// The fault is queued at a userfault context, which has `reader` waiting for it: wake that one, then sleep.
+    Delegated {
+        /// A monitor that waits in read.
+        reader: Option<Arc<Task>>,
+    },
+    /// The access cannot go on.
+    Failed(FaultError),
+}
+
 /// Why an access cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultError {
-    /// Nothing is mapped there.
+    /// The task has no address space, or nothing is mapped there (Linux: SIGSEGV, MAPERR).
     Unmapped,
+    /// The area's rights forbid the access (SIGSEGV, ACCERR).
+    Forbidden,
+    /// The page is marked so that every access fails (SIGBUS).
+    Poisoned,
+    /// A guard page (SIGSEGV).
+    Guard,
+    /// No frame for the page or for its tables.
+    OutOfMemory,
+    /// The page belongs to a monitor that ended without serving it, and the policy is to fail.
+    MonitorGone,
+    /// The monitor itself touched memory that it is to serve: nobody could ever resolve it.
+    SelfFault {
+        /// The monitor.
+        monitor: TaskId,
+    },
+}
+
+impl fmt::Display for FaultError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unmapped => f.write_str("nothing is mapped there"),
+            Self::Forbidden => f.write_str("the mapping does not allow the access"),
+            Self::Poisoned => f.write_str("the page is poisoned"),
+            Self::Guard => f.write_str("it is a guard page"),
+            Self::OutOfMemory => f.write_str("no physical memory is left"),
+            Self::MonitorGone => f.write_str("its monitor is gone and the page was never filled"),
+            Self::SelfFault { monitor } => {
+                write!(
+                    f,
+                    "the monitor (task {monitor}) touched memory that it has to serve itself"
+                )
+            }
+        }
+    }
 }
 
 /// Handles a fault of the current task; may sleep. `Ok` means: execute the access again.
 ///
 /// # Errors
 /// The access is impossible; the error is also kept for [`last_error`].
-pub fn handle(_info: &FaultInfo) -> Result<(), FaultError> {
-    Err(FaultError::Unmapped)
+#[inline]
+pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
+    let current = task::current();
+    let task = &*current;
+    let verdict = match task.space() {
+        Some(space) => space.step(info, task),
+        None => Verdict::Failed(FaultError::Unmapped),
+    };
+    match verdict {
+        Verdict::Resolved | Verdict::Retry => Ok(()),
+        Verdict::Delegated { reader } => {
+            crate::uffd::delivery::queue::hand_over(task, reader);
+            Ok(())
+        }
+        Verdict::Failed(error) => {
+            task.fault.fail(info.addr, error);
+            Err(error)
+        }
+    }
 }
 
-/// Why the current task's last failed access failed.
+/// Where and why the current task's last failed access failed.
 pub fn last_error() -> Option<(VirtAddr, FaultError)> {
-    None
+    task::current().fault.last_error()
 }

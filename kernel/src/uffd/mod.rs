@@ -1,5 +1,53 @@
-//! The userfault channel.
+//! The userfault channel: faults of one address space, delegated to a monitor.
+//!
+//! ```text
+//!   faulting task                          monitor
+//!   ─────────────                          ───────
+//!   Space::step: classify, enqueue
+//!   hand over ───── wakes a reader ──────► Uffd::read_event
+//!   sleeps in its FaultSlot                Uffd::copy / zeropage
+//!   runs again  ◄─── wakes the range ───── (default of every fill), or Uffd::wake
+//! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`ctx`] | the context and [`Uffd`], the monitor's handle to it |
+//! | [`register`] | registering and unregistering ranges |
+//! | [`classify`](mod@classify) | which fault is a trap: a pure function |
+//! | [`slot`], [`queue`] | the fault a task waits for; who waits, and who reads |
+//! | [`event`] | what a monitor reads |
+//! | [`ops`] | what a monitor does |
+//! | [`delivery`] | ways of handing a fault over |
+//!
+//! Semantics are those of Linux's userfaultfd (checked against 6.18) unless a doc comment says otherwise. Outcomes are
+//! enums: "n bytes done", "refused, and why" never share an integer.
+//!
+//! **Event order.** Faults are read oldest first. A fault is read by one reader, once. A fault that is resolved or woken
+//! before it is read disappears. Whoever is woken executes its access again and, if the page is still missing, queues a new
+//! message.
+//!
+//! **When the monitor goes.** Closing the last handle drops the registrations and wakes everybody: the memory is plain
+//! from then on, as on Linux. A monitor *task* that ends while it is attached ([`Uffd::attach_monitor`]) and the context
+//! still open leaves it orphaned: every waiting and every later missing touch fails with
+//! [`FaultError::MonitorGone`](crate::mm::fault::FaultError::MonitorGone). No silent zeros, no hang.
+//!
+//! **Locks.** A context's queue is locked after the space's areas and table, never before. A task is woken with no lock of
+//! this module's held except the queue's.
 
-/// The fault a task waits for; part of every task, so that delivering a fault allocates nothing.
-#[derive(Default, Debug)]
-pub struct FaultSlot {}
+pub mod classify;
+pub mod ctx;
+pub mod delivery;
+pub mod event;
+pub mod ops;
+pub mod queue;
+pub mod register;
+pub mod slot;
+
+pub use classify::{CacheState, EntryState, Trap, TrapKind, classify};
+pub use ctx::{Ctx, Features, Uffd};
+pub use event::{Event, ReadError};
+pub use ops::{FillMode, Outcome, RangeError, Refusal};
+pub use register::{RegisterError, UnregisterError};
+pub use slot::FaultSlot;
+
+pub use crate::mm::memtype::{Modes, OpSet};

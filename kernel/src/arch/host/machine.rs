@@ -23,7 +23,9 @@ use super::tlb::{MissedFlush, MmuFault, Mode, Report};
 use crate::arch::MAX_CPUS;
 use crate::mm::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::mm::fault::Access;
-use crate::mm::frame::{FrameAllocator, FrameMeta, Kind};
+use crate::mm::frame::{FrameMeta, Kind};
+use crate::mm::kernel::KernelMm;
+use crate::mm::pt::PageTable;
 
 /// What a machine is made of.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +74,7 @@ pub struct SoftMachine {
     missed: Mutex<Vec<MissedFlush>>,
     flushes: Mutex<Vec<FlushCall>>,
     swallow: AtomicUsize,
-    frames: FrameAllocator,
+    mm: KernelMm,
 }
 
 /// Every machine there was, kept reachable for leak checkers.
@@ -106,7 +108,7 @@ impl SoftMachine {
             missed: Mutex::default(),
             flushes: Mutex::default(),
             swallow: AtomicUsize::new(0),
-            frames: FrameAllocator::new(),
+            mm: KernelMm::new(),
         }));
         lock(&MACHINES).push(machine);
         let running = Running {
@@ -114,6 +116,8 @@ impl SoftMachine {
             cpu: Some(machine.enter()),
         };
         machine.give_ram_to_kernel();
+        let table = PageTable::new().expect("RAM is plenty");
+        machine.mm.start(table).expect("RAM is plenty");
         running
     }
 
@@ -133,14 +137,18 @@ impl SoftMachine {
             .pointer(start, table_bytes)
             .expect("inside RAM, as checked");
         // SAFETY: the table lies in RAM that is not donated, at page alignment; this is the first use of the allocator.
-        unsafe { self.frames.install(table.cast(), frames) };
+        unsafe { self.mm.frames.install(table.cast(), frames) };
         // SAFETY: the rest of RAM is used by nobody.
-        unsafe { self.frames.donate(Pfn::containing(first), Pfn::containing(end)) };
+        unsafe {
+            self.mm
+                .frames
+                .donate(Pfn::containing(first), Pfn::containing(end))
+        };
     }
 
-    /// The frame allocator.
-    pub fn frames(&self) -> &FrameAllocator {
-        &self.frames
+    /// The memory manager's state.
+    pub fn mm(&self) -> &KernelMm {
+        &self.mm
     }
 
     /// Makes the calling thread one more CPU of this machine: the lowest number that is free.
@@ -276,7 +284,7 @@ impl SoftMachine {
             .iter()
             .map(|missed| format!("a flush is missing: {missed:x?}"))
             .collect();
-        let stats = self.frames.stats();
+        let stats = self.mm.frames.stats();
         for kind in Kind::ALL.iter().filter(|kind| stats.of(**kind) > 0) {
             complaints.push(format!(
                 "{} frame(s) of kind {} were not given back",
@@ -310,6 +318,7 @@ impl Deref for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.machine.mm.stop();
         drop(self.cpu.take());
         let complaints = self.machine.complaints();
         if self.machine.entered.load(Relaxed) == 0 {

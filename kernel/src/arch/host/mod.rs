@@ -33,7 +33,7 @@ use core::mem::MaybeUninit;
 use super::{Clock, Cpu, Irq, Memory, Switch, TaskMemory, Tlb};
 use crate::cpu::Local;
 use crate::mm::addr::{Pfn, PhysAddr, VirtAddr};
-use crate::mm::frame::FrameAllocator;
+use crate::mm::kernel::KernelMm;
 use crate::mm::pt::Level;
 
 pub mod arena;
@@ -166,8 +166,8 @@ impl Memory for Machine {
         Level::UPPER
     }
 
-    fn frames() -> &'static FrameAllocator {
-        SoftMachine::current().frames()
+    fn mm() -> &'static KernelMm {
+        SoftMachine::current().mm()
     }
 
     fn note_freed(first: Pfn, order: u8) {

@@ -8,7 +8,7 @@ use super::features::{Features, features};
 use super::{DIRECT_MAP, clock};
 use crate::arch::{Clock, Irq, Memory, Tlb};
 use crate::mm::addr::{Pfn, PhysAddr, VirtAddr};
-use crate::mm::frame::FrameAllocator;
+use crate::mm::kernel::KernelMm;
 use crate::mm::pt::Level;
 
 /// This machine.
@@ -96,7 +96,7 @@ impl Clock for Machine {
     }
 }
 
-static FRAMES: FrameAllocator = FrameAllocator::new();
+static MM: KernelMm = KernelMm::new();
 
 impl Memory for Machine {
     #[inline]
@@ -110,7 +110,7 @@ impl Memory for Machine {
     }
 
     #[inline]
-    fn frames() -> &'static FrameAllocator {
-        &FRAMES
+    fn mm() -> &'static KernelMm {
+        &MM
     }
 }

@@ -47,5 +47,5 @@ impl core::fmt::Display for OutOfFrames {
 /// The frame allocator of this machine.
 #[inline]
 pub fn allocator() -> &'static FrameAllocator {
-    Machine::frames()
+    &Machine::mm().frames
 }

@@ -35,4 +35,4 @@ pub use cursor::{Cursor, InstallError, Installed, Progress};
 pub use flush::{Flush, Invalidator};
 pub use format::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot, PtFormat};
 pub use split::SplitError;
-pub use table::PageTable;
+pub use table::{PageTable, lookup_from};

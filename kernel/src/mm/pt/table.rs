@@ -65,13 +65,7 @@ impl<F: PtFormat> PageTable<F> {
     /// The entry that decides about `addr`, and its level.
     #[inline]
     pub fn lookup(&self, addr: F::Addr) -> (Entry, Level) {
-        let (mut node, mut level) = (Node::<F>::at(self.root), Level::ROOT);
-        loop {
-            match node.load(level.index(addr.to_u64()), level) {
-                Entry::Table(pfn) => (node, level) = (Node::at(pfn), level.below()),
-                entry => return (entry, level),
-            }
-        }
+        walk(Node::<F>::at(self.root), addr.to_u64())
     }
 
     /// A cursor at the start of `range`.
@@ -120,6 +114,24 @@ fn free_entries<F: PtFormat>(node: Pfn, level: Level, range: Range<usize>) {
                 free_entries::<F>(below, level.below(), 0..ENTRIES);
                 let _node = reclaim_node(Taken::out_of(node, index, level, &Entry::EMPTY));
             }
+        }
+    }
+}
+
+/// The entry that decides about `addr` in the tables at `root`, which are somebody else's: the loader's, before the
+/// kernel has its own.
+pub fn lookup_from<F: PtFormat>(root: Pfn, addr: F::Addr) -> (Entry, Level) {
+    walk(Node::<F>::at(root), addr.to_u64())
+}
+
+/// Follows the entries from `root` down to the one that decides about `addr`.
+#[inline]
+fn walk<F: PtFormat>(root: Node<F>, addr: u64) -> (Entry, Level) {
+    let (mut node, mut level) = (root, Level::ROOT);
+    loop {
+        match node.load(level.index(addr), level) {
+            Entry::Table(pfn) => (node, level) = (Node::at(pfn), level.below()),
+            entry => return (entry, level),
         }
     }
 }

@@ -1,0 +1,174 @@
+//! The loop that fills absent entries, behind COPY and ZEROPAGE.
+//!
+//! What is special about an operation is its [`Filler`]; what is special about a memory type is its table of operations.
+//! Everything else stands here once: the checks of the area, the order of steps, and what happens when something is in the
+//! way. Folios are prepared in small batches without the table's lock, and a whole batch is installed under it.
+
+use arrayvec::ArrayVec;
+
+use super::Space;
+use crate::arch::Stage1;
+use crate::mm::frame::{Folio, OutOfFrames};
+use crate::mm::kernel;
+use crate::mm::memtype::{Granule, OpSet, UffdOps};
+use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot};
+use crate::mm::range::VirtRange;
+use crate::mm::vma::Vma;
+
+/// Pages that are prepared before the table is locked.
+const CHUNK: usize = 16;
+
+/// What goes into an entry.
+#[derive(Debug)]
+pub enum Filling {
+    /// A page of its own.
+    Folio(Folio),
+    /// The shared zero page.
+    Zero,
+}
+
+/// What an operation brings to the loop.
+pub trait Filler {
+    /// The operation.
+    const OP: OpSet;
+    /// Whether it goes over entries that remember something (a write-protect or poison marker).
+    const OVER_MARKERS: bool;
+
+    /// What to put into the entry `offset` bytes into the range.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    fn prepare(&mut self, ops: &UffdOps, offset: u64) -> Result<Filling, FillStop>;
+}
+
+/// Why the loop stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FillStop {
+    /// The range is not wholly inside one registered area.
+    NotRegistered,
+    /// The area's memory type does not have the operation, or the range does not fit its granule.
+    Unsupported,
+    /// Something is there already.
+    Exists,
+    /// The source could not be read.
+    BadSource,
+    /// No frame is free.
+    OutOfMemory,
+}
+
+impl From<OutOfFrames> for FillStop {
+    fn from(_: OutOfFrames) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl Space {
+    /// Fills `range`, a page after the other. Returns the bytes done, and why it stopped if that was before the end.
+    #[inline]
+    pub fn fill<F: Filler>(&self, range: VirtRange, filler: &mut F) -> (u64, Result<(), FillStop>) {
+        let mut done = 0;
+        while done < range.len() {
+            // Areas may change between two chunks: the rest is looked up again each time.
+            let rest = VirtRange::new(range.start + done, range.end);
+            let vmas = self.vmas.read();
+            let (filled, stop) = match registered::<F>(vmas.find(rest.start), rest) {
+                Ok((vma, ops)) => self.fill_chunk(vma, &ops, rest, done, filler),
+                Err(stop) => (0, Err(stop)),
+            };
+            done += filled;
+            if stop.is_err() {
+                return (done, stop);
+            }
+        }
+        (done, Ok(()))
+    }
+
+    /// Fills the first pages of `rest`, which begins `offset` bytes into the whole range.
+    #[inline]
+    fn fill_chunk<F: Filler>(
+        &self,
+        vma: &Vma,
+        ops: &UffdOps,
+        rest: VirtRange,
+        offset: u64,
+        filler: &mut F,
+    ) -> (u64, Result<(), FillStop>) {
+        let step = ops.granule.size();
+        let mut stop = Ok(());
+        let mut ready = ArrayVec::<Filling, CHUNK>::new();
+        while !ready.is_full() && (ready.len() as u64) * step < rest.len() {
+            match filler.prepare(ops, offset + ready.len() as u64 * step) {
+                Ok(filling) => ready.push(filling),
+                Err(why) => {
+                    stop = Err(why);
+                    break;
+                }
+            }
+        }
+        let mut done = 0;
+        let mut table = self.table.lock();
+        let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + ready.len() as u64 * step));
+        for filling in ready {
+            if let Err(why) = self.put::<F>(vma, ops.granule, &mut cursor, filling) {
+                stop = Err(why);
+                break;
+            }
+            cursor.advance(ops.granule.level());
+            done += step;
+        }
+        (done, stop)
+    }
+
+    #[inline]
+    fn put<F: Filler>(
+        &self,
+        vma: &Vma,
+        granule: Granule,
+        cursor: &mut Cursor<'_, Stage1>,
+        filling: Filling,
+    ) -> Result<(), FillStop> {
+        if !F::OVER_MARKERS && !matches!(cursor.entry().0, Entry::Absent(Marker::None) | Entry::Leaf(_)) {
+            return Err(FillStop::Exists);
+        }
+        match filling {
+            Filling::Folio(folio) => {
+                // Filled pages count as written, whatever the area's rights are now.
+                let attr = Attr::flags(AttrFlags::ACCESSED | AttrFlags::DIRTY);
+                match cursor.install(granule.level(), folio, self.leaf_prot(vma.prot), attr) {
+                    Ok(_) => Ok(()),
+                    Err(InstallError::Occupied(_)) => Err(FillStop::Exists),
+                    Err(InstallError::OutOfFrames(_)) => Err(FillStop::OutOfMemory),
+                }
+            }
+            Filling::Zero => {
+                let prot = self.leaf_prot(vma.prot - Prot::WRITE);
+                match cursor.install_borrowed(
+                    Level::PAGE,
+                    kernel::get().zero_frame(),
+                    prot,
+                    Attr::default(),
+                )? {
+                    Some(_) => Ok(()),
+                    None => Err(FillStop::Exists),
+                }
+            }
+        }
+    }
+}
+
+/// The area that all of `range` lies in, and what its type can do.
+#[inline]
+fn registered<F: Filler>(vma: Option<&Vma>, range: VirtRange) -> Result<(&Vma, UffdOps), FillStop> {
+    let vma = vma
+        .filter(|vma| vma.range.covers(&range) && vma.uffd.is_some())
+        .ok_or(FillStop::NotRegistered)?;
+    let ops = vma
+        .ty
+        .uffd
+        .filter(|ops| ops.ops.contains(F::OP))
+        .ok_or(FillStop::Unsupported)?;
+    if !range.is_aligned(ops.granule.size()) {
+        return Err(FillStop::Unsupported);
+    }
+    Ok((vma, ops))
+}

@@ -1,0 +1,132 @@
+//! Address spaces: the areas of a task, its page tables, and which CPUs have them loaded.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`map`], [`unmap`], [`protect`] | operations on areas |
+//! | `fault` | one step of a page fault: look, then resolve or delegate |
+//! | `fill` | the loop behind COPY and ZEROPAGE |
+//! | `tlb` | flushing the CPUs that have the space loaded |
+//!
+//! **Locks**, in this order: `vmas` (shared by faults and fills, exclusive for changes of the areas), then `table`. The
+//! queue of a userfault context comes after both, so that "the entry is still empty" and "the fault is queued" are one
+//! step: whoever fills the entry afterwards finds the waiter. Nodes of the table are freed only under exclusive `vmas`.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::addr::{Pfn, USER_TOP, VirtAddr};
+use super::frame::OutOfFrames;
+use super::pt::{PageTable, Prot};
+use super::range::VirtRange;
+use super::vma::{Vma, VmaTree};
+use crate::arch::Stage1;
+use crate::sync::{RwLock, SpinLock};
+
+mod fault;
+mod fill;
+mod map;
+mod protect;
+mod tlb;
+mod unmap;
+
+pub use fill::{FillStop, Filler, Filling};
+pub use map::{MapError, MapRequest};
+pub use protect::ProtectError;
+pub use unmap::UnmapError;
+
+/// Lowest address that is mapped without being asked for (Linux's default `vm.mmap_min_addr`).
+pub const MAP_BOTTOM: VirtAddr = VirtAddr::new(0x1_0000);
+
+/// Who runs in a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Privilege {
+    /// Kernel tasks: pages are not for user mode, and supervisor-mode access prevention lets the tasks at them.
+    Kernel,
+    /// User processes.
+    User,
+}
+
+/// An address space.
+#[derive(Debug)]
+pub struct Space {
+    vmas: RwLock<VmaTree>,
+    table: SpinLock<PageTable<Stage1>>,
+    root: Pfn,
+    privilege: Privilege,
+    /// Bit n: CPU n has the space's root loaded.
+    loaded_on: AtomicU32,
+    faults: AtomicU64,
+}
+
+impl Space {
+    /// An empty space that shares the kernel's half of the address space.
+    ///
+    /// # Errors
+    /// No frame for the root of its tables.
+    pub fn new(privilege: Privilege) -> Result<Arc<Self>, OutOfFrames> {
+        let table = super::kernel::get().new_task_table()?;
+        Ok(Arc::new(Self {
+            vmas: RwLock::new(VmaTree::new()),
+            root: table.root(),
+            table: SpinLock::new(table),
+            privilege,
+            loaded_on: AtomicU32::new(0),
+            faults: AtomicU64::new(0),
+        }))
+    }
+
+    /// The root of its tables.
+    pub fn root(&self) -> Pfn {
+        self.root
+    }
+
+    /// Faults that were taken on this space so far.
+    pub fn fault_count(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// The area that holds `addr`, as it is now.
+    pub fn query(&self, addr: VirtAddr) -> Option<Vma> {
+        self.vmas.read().find(addr).cloned()
+    }
+
+    /// All areas as they are now.
+    pub fn areas(&self) -> alloc::vec::Vec<Vma> {
+        self.vmas.read().iter().cloned().collect()
+    }
+
+    /// What the tables hold for the page at `addr`.
+    pub fn entry(&self, addr: VirtAddr) -> (super::pt::Entry, super::pt::Level) {
+        self.table.lock().lookup(addr)
+    }
+
+    /// What tasks may map.
+    fn window() -> VirtRange {
+        VirtRange::new(MAP_BOTTOM, USER_TOP)
+    }
+
+    /// Rights of a leaf in an area with rights `prot`.
+    #[inline]
+    fn leaf_prot(&self, prot: Prot) -> Prot {
+        match self.privilege {
+            Privilege::User if !prot.is_empty() => prot | Prot::USER,
+            _ => prot,
+        }
+    }
+
+    pub(crate) fn vmas(&self) -> &RwLock<VmaTree> {
+        &self.vmas
+    }
+}
+
+impl Drop for Space {
+    /// Frees everything that is mapped. A CPU may still have the root loaded on behalf of a task that borrowed it.
+    fn drop(&mut self) {
+        self.unload_here();
+        assert_eq!(
+            self.loaded_on.load(Ordering::Acquire),
+            0,
+            "a space was dropped while another CPU had it loaded"
+        );
+    }
+}

@@ -1,0 +1,91 @@
+//! Taking mappings, or only their contents, away.
+
+use super::Space;
+use crate::mm::addr::PAGE_SIZE;
+use crate::mm::pt::{Flush, Progress, SplitError};
+use crate::mm::range::VirtRange;
+use crate::mm::vma::TooManyVmas;
+
+/// Why nothing, or not everything, was taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnmapError {
+    /// The range is empty, not page-aligned, or outside what tasks may map.
+    BadRange,
+    /// Part of the range is not mapped.
+    NotMapped,
+    /// Splitting areas would leave too many of them.
+    TooManyAreas,
+    /// A large page could not be split.
+    Split(SplitError),
+}
+
+impl From<TooManyVmas> for UnmapError {
+    fn from(_: TooManyVmas) -> Self {
+        Self::TooManyAreas
+    }
+}
+
+impl Space {
+    /// Removes whatever is mapped in `range`; holes are fine. A task that waits for a page there stays asleep until it is
+    /// woken, and then finds nothing mapped.
+    ///
+    /// # Errors
+    /// See [`UnmapError`].
+    pub fn unmap(&self, range: VirtRange) -> Result<(), UnmapError> {
+        self.check(range)?;
+        let mut vmas = self.vmas.write();
+        vmas.remove(range, drop)?;
+        // Still under exclusive `vmas`: nobody fills or faults here while nodes go away.
+        self.clear(range, true)
+    }
+
+    /// Drops the contents of `range`: the next touch finds it as if newly mapped. Registrations stay.
+    ///
+    /// # Errors
+    /// See [`UnmapError`]; [`UnmapError::NotMapped`] when there is a hole, after dropping what was before it.
+    pub fn discard(&self, range: VirtRange) -> Result<(), UnmapError> {
+        self.check(range)?;
+        let vmas = self.vmas.read();
+        let mut at = range.start;
+        for vma in vmas.overlapping(range) {
+            if vma.range.start > at {
+                return Err(UnmapError::NotMapped);
+            }
+            let end = vma.range.end.min(range.end);
+            self.clear(VirtRange::new(at, end), false)?;
+            at = end;
+        }
+        if at < range.end {
+            Err(UnmapError::NotMapped)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check(&self, range: VirtRange) -> Result<(), UnmapError> {
+        let ok = !range.is_empty() && range.is_aligned(PAGE_SIZE) && range.end <= Self::window().end;
+        if ok { Ok(()) } else { Err(UnmapError::BadRange) }
+    }
+
+    /// Clears the entries of `range`, a batch at a time.
+    fn clear(&self, range: VirtRange, free_nodes: bool) -> Result<(), UnmapError> {
+        let mut rest = range;
+        loop {
+            let mut flush = Flush::new();
+            let mut table = self.table.lock();
+            // Node freeing looks at whole entries, so every batch starts from the front of the range again there.
+            let mut cursor = table.cursor(rest);
+            let progress = cursor.unmap(free_nodes, &mut flush);
+            if !free_nodes {
+                rest.start = cursor.addr();
+            }
+            drop(table);
+            flush.spend(self);
+            match progress {
+                Ok(Progress::Done) => return Ok(()),
+                Ok(Progress::FlushFull) => {}
+                Err(error) => return Err(UnmapError::Split(error)),
+            }
+        }
+    }
+}

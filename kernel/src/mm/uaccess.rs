@@ -1,0 +1,95 @@
+//! Task memory as the kernel reaches it: an allegation until it is copied.
+//!
+//! A [`VirtAddr`] that a task gave may be anything. The functions here refuse what lies outside the tasks' half before
+//! they touch it; everything else is found out by touching, and a touch that fails is an [`AccessError`], not a panic. A
+//! touch may sleep, like any other of the task's: the page may be delegated. No lock may be held.
+#![expect(
+    unsafe_code,
+    reason = "copies between kernel memory and addresses that tasks name"
+)]
+
+use core::fmt;
+
+use super::addr::{USER_TOP, VirtAddr};
+use super::fault::{FaultError, last_error};
+use crate::arch::{Machine, TaskMemory};
+
+/// Why memory of the current task could not be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AccessError {
+    /// The address that failed.
+    pub addr: VirtAddr,
+    /// Why.
+    pub why: FaultError,
+}
+
+impl fmt::Display for AccessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "access to {} failed: {}", self.addr, self.why)
+    }
+}
+
+fn check(addr: VirtAddr, len: usize) -> Result<(), AccessError> {
+    match addr.checked_add(len as u64) {
+        Some(end) if end <= USER_TOP => Ok(()),
+        _ => Err(AccessError {
+            addr,
+            why: FaultError::Unmapped,
+        }),
+    }
+}
+
+fn failed(addr: VirtAddr) -> AccessError {
+    let (addr, why) = last_error().unwrap_or((addr, FaultError::Unmapped));
+    AccessError { addr, why }
+}
+
+/// Copies from task memory.
+///
+/// # Errors
+/// A byte could not be read; those before it are in `dst`.
+pub fn read(src: VirtAddr, dst: &mut [u8]) -> Result<(), AccessError> {
+    check(src, dst.len())?;
+    // SAFETY: `dst` is valid for its length.
+    match unsafe { Machine::copy_in(dst.as_mut_ptr(), src, dst.len()) } {
+        0 => Ok(()),
+        left => Err(failed(src + (dst.len() - left) as u64)),
+    }
+}
+
+/// Copies to task memory.
+///
+/// # Errors
+/// A byte could not be written; those before it are.
+pub fn write(dst: VirtAddr, src: &[u8]) -> Result<(), AccessError> {
+    check(dst, src.len())?;
+    // SAFETY: `src` is valid for its length.
+    match unsafe { Machine::copy_out(dst, src.as_ptr(), src.len()) } {
+        0 => Ok(()),
+        left => Err(failed(dst + (src.len() - left) as u64)),
+    }
+}
+
+/// Loads an aligned word with one instruction.
+///
+/// # Errors
+/// It could not be read.
+#[inline]
+pub fn load(src: VirtAddr) -> Result<u64, AccessError> {
+    check(src, 8)?;
+    Machine::load_u64(src).ok_or_else(|| failed(src))
+}
+
+/// Stores an aligned word with one instruction.
+///
+/// # Errors
+/// It could not be written.
+#[inline]
+pub fn store(dst: VirtAddr, value: u64) -> Result<(), AccessError> {
+    check(dst, 8)?;
+    if Machine::store_u64(dst, value) {
+        Ok(())
+    } else {
+        Err(failed(dst))
+    }
+}

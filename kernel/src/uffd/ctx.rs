@@ -1,0 +1,164 @@
+//! The context, and the monitor's handle to it.
+
+use alloc::sync::{Arc, Weak};
+use core::fmt;
+
+use bitflags::bitflags;
+
+use super::event::{Event, ReadError};
+use super::queue::{Queue, State};
+use crate::mm::addr::{USER_TOP, VirtAddr};
+use crate::mm::range::VirtRange;
+use crate::mm::space::Space;
+use crate::sync::SpinLock;
+use crate::task::{self, Task, WaitReason};
+
+/// What a monitor in [`Uffd::read_event`] waits for.
+static READING: WaitReason = WaitReason("a userfault message");
+
+bitflags! {
+    /// What a context does differently when asked. The values are Linux's `UFFD_FEATURE_*`.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct Features: u64 {
+        /// Messages name the task.
+        const THREAD_ID = 1 << 8;
+        /// Messages carry the exact address instead of the page's.
+        const EXACT_ADDRESS = 1 << 11;
+    }
+}
+
+/// A context: delivers the faults of the registered ranges of one address space. Areas that are registered keep it alive.
+pub struct Ctx {
+    space: Weak<Space>,
+    pub(super) features: Features,
+    pub(super) queue: SpinLock<Queue>,
+}
+
+impl fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ctx")
+            .field("features", &self.features)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A monitor's handle to a context, like the descriptor on Linux. Shared through `Arc`; dropping the last one closes the
+/// context: registrations end, and whoever waits is woken and finds plain memory.
+#[derive(Debug)]
+pub struct Uffd {
+    pub(super) ctx: Arc<Ctx>,
+}
+
+impl Uffd {
+    /// A context for the faults of `space`.
+    pub fn new(space: &Arc<Space>, features: Features) -> Self {
+        let ctx = Ctx {
+            space: Arc::downgrade(space),
+            features,
+            queue: SpinLock::new(Queue::new()),
+        };
+        Self { ctx: Arc::new(ctx) }
+    }
+
+    /// The context behind the handle.
+    pub fn ctx(&self) -> &Arc<Ctx> {
+        &self.ctx
+    }
+
+    /// The next message; sleeps until there is one.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`].
+    #[inline]
+    pub fn read_event(&self) -> Result<Event, ReadError> {
+        let me = task::current();
+        loop {
+            match self.ctx.next_event(Some(&me)) {
+                Err(ReadError::WouldBlock) => task::park_on(&READING, self.ctx.address()),
+                result => return result,
+            }
+        }
+    }
+
+    /// The next message, if there is one.
+    ///
+    /// # Errors
+    /// [`ReadError::WouldBlock`], [`ReadError::Closed`].
+    pub fn try_read_event(&self) -> Result<Event, ReadError> {
+        self.ctx.next_event(None)
+    }
+
+    /// Declares `monitor` the task that serves this context. From now on a fault of its own on the registered memory is
+    /// refused instead of queued, and if it ends while it is attached, the context is orphaned.
+    pub fn attach_monitor(&self, monitor: &Arc<Task>) {
+        self.ctx.queue.lock().monitor = Some(monitor.id());
+        let (ctx, id) = (Arc::downgrade(&self.ctx), monitor.id());
+        monitor.on_exit(move || {
+            if let Some(ctx) = ctx.upgrade() {
+                ctx.monitor_ended(id);
+            }
+        });
+    }
+
+    /// Ends what [`Self::attach_monitor`] began: the monitor may end without consequences.
+    pub fn detach_monitor(&self) {
+        self.ctx.queue.lock().monitor = None;
+    }
+}
+
+impl Drop for Uffd {
+    fn drop(&mut self) {
+        self.ctx.close();
+    }
+}
+
+impl Ctx {
+    /// The space whose faults are delivered, unless it is gone.
+    #[inline]
+    pub(super) fn space(&self) -> Option<Arc<Space>> {
+        self.space.upgrade()
+    }
+
+    /// Which context this is, for messages: its address.
+    fn address(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self) as usize
+    }
+
+    /// Whether the context's monitor ended without being detached.
+    pub fn is_orphaned(&self) -> bool {
+        self.queue.lock().state == State::Orphaned
+    }
+
+    fn monitor_ended(&self, monitor: crate::task::TaskId) {
+        let mut queue = self.queue.lock();
+        if queue.monitor != Some(monitor) || queue.state != State::Open {
+            return;
+        }
+        queue.state = State::Orphaned;
+        log::warn!(
+            "userfault: monitor (task {monitor}) ended while attached; its missing pages fail from now on"
+        );
+        queue.wake_all();
+        queue.wake_readers();
+    }
+
+    fn close(self: &Arc<Self>) {
+        if let Some(space) = self.space() {
+            // Areas first: nothing is queued any more once they are unregistered.
+            let everything = VirtRange::new(VirtAddr::new(0), USER_TOP);
+            space.vmas().write().update_unsplit(everything, |vma| {
+                if vma
+                    .uffd
+                    .as_ref()
+                    .is_some_and(|registration| Arc::ptr_eq(&registration.ctx, self))
+                {
+                    vma.uffd = None;
+                }
+            });
+        }
+        let mut queue = self.queue.lock();
+        queue.state = State::Closed;
+        queue.wake_all();
+        queue.wake_readers();
+    }
+}

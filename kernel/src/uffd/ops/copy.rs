@@ -1,0 +1,50 @@
+//! COPY: fill absent pages with given bytes.
+
+use super::{FillMode, Outcome, Refusal, check_range};
+use crate::mm::addr::VirtAddr;
+use crate::mm::memtype::{OpSet, UffdOps};
+use crate::mm::phys;
+use crate::mm::range::VirtRange;
+use crate::mm::space::{FillStop, Filler, Filling};
+use crate::uffd::Uffd;
+
+/// Takes pages out of kernel memory.
+struct FromKernel<'a> {
+    src: &'a [u8],
+}
+
+impl Filler for FromKernel<'_> {
+    const OP: OpSet = OpSet::COPY;
+    const OVER_MARKERS: bool = true;
+
+    #[inline]
+    fn prepare(&mut self, ops: &UffdOps, offset: u64) -> Result<Filling, FillStop> {
+        let mut frame = (ops.alloc)()?;
+        let from = offset as usize;
+        let src = self
+            .src
+            .get(from..from + ops.granule.size() as usize)
+            .ok_or(FillStop::BadSource)?;
+        phys::fill(&mut frame, src);
+        Ok(Filling::Folio(frame.into()))
+    }
+}
+
+impl Uffd {
+    /// Fills `len` bytes from `dst` on with the bytes of `src`, and wakes whoever waits for them.
+    ///
+    /// The pages must be absent, and the range lie inside one registered area; neither the area's rights nor which
+    /// context it is registered with matter (as on Linux). Markers are overwritten.
+    pub fn copy(&self, dst: VirtAddr, src: &[u8], len: u64, mode: FillMode) -> Outcome {
+        let Some(range) = VirtRange::from_len(dst, len) else {
+            return Outcome::Refused(super::RangeError::BeyondTop.into());
+        };
+        if let Err(error) = check_range(range) {
+            return Outcome::Refused(error.into());
+        }
+        if (src.len() as u64) < len {
+            return Outcome::Refused(Refusal::SourceTooShort);
+        }
+        self.fill(range, mode, &mut FromKernel { src })
+    }
+}

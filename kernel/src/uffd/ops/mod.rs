@@ -1,0 +1,143 @@
+//! What a monitor does to registered memory.
+
+mod copy;
+mod wake;
+mod zeropage;
+
+use bitflags::bitflags;
+
+use super::ctx::Uffd;
+use crate::mm::addr::{PAGE_SIZE, USER_TOP};
+use crate::mm::range::VirtRange;
+use crate::mm::space::{FillStop, Filler};
+
+bitflags! {
+    /// How to fill. The values are Linux's `UFFDIO_*_MODE_*`.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct FillMode: u64 {
+        /// Leave the waiters asleep; somebody will wake the range later.
+        const DONTWAKE = 1;
+    }
+}
+
+/// What is wrong with a range (Linux: always EINVAL).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RangeError {
+    /// Start or length is no multiple of the page size.
+    Unaligned,
+    /// The length is zero.
+    Empty,
+    /// It ends above what tasks may map.
+    BeyondTop,
+}
+
+/// Linux's check of every range that a monitor names.
+///
+/// # Errors
+/// See [`RangeError`].
+pub fn check_range(range: VirtRange) -> Result<(), RangeError> {
+    if !range.is_aligned(PAGE_SIZE) {
+        return Err(RangeError::Unaligned);
+    }
+    if range.is_empty() {
+        return Err(RangeError::Empty);
+    }
+    if range.start >= USER_TOP || range.end > USER_TOP {
+        return Err(RangeError::BeyondTop);
+    }
+    Ok(())
+}
+
+/// Why an operation did nothing, or no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The range is not one (Linux: EINVAL, output field untouched).
+    Range(RangeError),
+    /// The source is shorter than the range (EFAULT).
+    SourceTooShort,
+    /// The address space is gone (ESRCH, output field untouched).
+    SpaceGone,
+    /// The range is not wholly inside one registered area (ENOENT).
+    NotRegistered,
+    /// The area's memory type does not have the operation, or wants another alignment (EINVAL).
+    Unsupported,
+    /// The page is there already (EEXIST). That does not mean that whoever waits for it was woken: nothing is woken where
+    /// nothing was done. Wake the range, unless somebody else is certain to.
+    Exists,
+    /// The source could not be read (EFAULT).
+    BadSource,
+    /// No physical memory (ENOMEM).
+    OutOfMemory,
+}
+
+impl From<RangeError> for Refusal {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error)
+    }
+}
+
+impl From<FillStop> for Refusal {
+    fn from(stop: FillStop) -> Self {
+        match stop {
+            FillStop::NotRegistered => Self::NotRegistered,
+            FillStop::Unsupported => Self::Unsupported,
+            FillStop::Exists => Self::Exists,
+            FillStop::BadSource => Self::BadSource,
+            FillStop::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+/// How an operation on a range ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Outcome {
+    /// All of it was done, and the waiters woken unless that was not wanted.
+    Done,
+    /// The first `bytes` were done and their waiters woken; then it stopped (Linux: EAGAIN with a positive count, and the
+    /// reason shows only when the rest is tried).
+    Partial {
+        /// Bytes done.
+        bytes: u64,
+        /// Why no more.
+        why: Refusal,
+    },
+    /// Nothing was done and nobody woken.
+    Refused(Refusal),
+}
+
+impl Outcome {
+    /// Bytes done of `len`.
+    pub fn bytes(&self, len: u64) -> u64 {
+        match self {
+            Self::Done => len,
+            Self::Partial { bytes, .. } => *bytes,
+            Self::Refused(_) => 0,
+        }
+    }
+}
+
+impl Uffd {
+    /// What COPY and ZEROPAGE have in common: check, fill, wake what was filled.
+    #[inline]
+    fn fill<F: Filler>(&self, range: VirtRange, mode: FillMode, filler: &mut F) -> Outcome {
+        if let Err(error) = check_range(range) {
+            return Outcome::Refused(error.into());
+        }
+        let Some(space) = self.ctx.space() else {
+            return Outcome::Refused(Refusal::SpaceGone);
+        };
+        let (bytes, result) = space.fill(range, filler);
+        if bytes > 0 && !mode.contains(FillMode::DONTWAKE) {
+            self.ctx.queue.lock().wake(range.start, range.start + bytes);
+        }
+        match result {
+            Ok(()) => Outcome::Done,
+            Err(why) if bytes > 0 => Outcome::Partial {
+                bytes,
+                why: why.into(),
+            },
+            Err(why) => Outcome::Refused(why.into()),
+        }
+    }
+}

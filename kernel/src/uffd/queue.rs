@@ -1,0 +1,196 @@
+//! Who waits for a page, and who waits for messages.
+//!
+//! One lock protects all three lists, and every step looks at what it depends on under that lock, so that no wake-up is
+//! lost: a fault is queued and a waiting reader taken off its list in one step; a reader finds a fault or puts itself on the
+//! list in one step.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use intrusive_collections::LinkedList;
+
+use super::classify::Trap;
+use super::ctx::{Ctx, Features};
+use super::event::{Event, ReadError};
+use super::slot::{FaultState, Outstanding};
+use crate::arch::{Clock, Machine};
+use crate::mm::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::fault::FaultError;
+use crate::task::link::{FaultAdapter, WaitAdapter};
+use crate::task::{Task, TaskId};
+
+/// The lists of a context.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Tasks whose fault is not read yet, oldest first.
+    pending: LinkedList<FaultAdapter>,
+    /// Tasks whose fault is read and not resolved.
+    read: LinkedList<FaultAdapter>,
+    /// Tasks that sleep until there is something to read.
+    readers: LinkedList<WaitAdapter>,
+    pub(super) state: State,
+    /// The attached monitor.
+    pub(super) monitor: Option<TaskId>,
+}
+
+/// Whether a context still delivers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// It does.
+    Open,
+    /// Its monitor ended; faults fail.
+    Orphaned,
+    /// Its last handle is gone.
+    Closed,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self {
+            pending: LinkedList::new(FaultAdapter::new()),
+            read: LinkedList::new(FaultAdapter::new()),
+            readers: LinkedList::new(WaitAdapter::new()),
+            state: State::Open,
+            monitor: None,
+        }
+    }
+
+    /// Takes all tasks off `list` whose address lies in `[start, end)`, and lets them run.
+    #[inline]
+    fn wake_list(list: &mut LinkedList<FaultAdapter>, start: VirtAddr, end: VirtAddr) -> usize {
+        let mut woken = 0;
+        let mut cursor = list.front_mut();
+        while let Some(task) = cursor.get() {
+            if !Ctx::waits_in(&task.fault, start, end) {
+                cursor.move_next();
+                continue;
+            }
+            if let Some(task) = cursor.remove() {
+                task.fault.set(FaultState::Idle);
+                task.unpark();
+                woken += 1;
+            }
+        }
+        woken
+    }
+
+    /// Wakes everybody who waits for a page in `[start, end)`, read or not.
+    #[inline]
+    pub(super) fn wake(&mut self, start: VirtAddr, end: VirtAddr) -> usize {
+        Self::wake_list(&mut self.read, start, end) + Self::wake_list(&mut self.pending, start, end)
+    }
+
+    /// Wakes everybody.
+    pub(super) fn wake_all(&mut self) -> usize {
+        self.wake(VirtAddr::new(0), VirtAddr::new(u64::MAX))
+    }
+
+    /// Lets all sleeping readers look again.
+    pub(super) fn wake_readers(&mut self) {
+        while let Some(reader) = self.readers.pop_front() {
+            reader.unpark();
+        }
+    }
+
+    /// Takes `task` off the list of readers, if it is on it.
+    fn forget_reader(&mut self, task: &Task) {
+        if !task.wait_link.is_linked() {
+            return;
+        }
+        let mut cursor = self.readers.front_mut();
+        while let Some(reader) = cursor.get() {
+            if core::ptr::eq(reader, task) {
+                cursor.remove();
+                return;
+            }
+            cursor.move_next();
+        }
+    }
+}
+
+impl Ctx {
+    /// Queues a fault of `task`, which the caller then hands over; returns a reader to be woken. Called with the entry's
+    /// table locked, so that whoever fills the entry finds the task here.
+    ///
+    /// # Errors
+    /// Nobody would ever resolve the fault; it is not queued.
+    #[inline]
+    pub(crate) fn enqueue(
+        &self,
+        task: &Arc<Task>,
+        trap: Trap,
+        addr: VirtAddr,
+    ) -> Result<Option<Arc<Task>>, FaultError> {
+        let mut queue = self.queue.lock();
+        if queue.state != State::Open {
+            return Err(FaultError::MonitorGone);
+        }
+        if let Some(monitor) = queue.monitor
+            && monitor == task.id()
+        {
+            return Err(FaultError::SelfFault { monitor });
+        }
+        task.fault.arm(trap, addr, Machine::ticks());
+        queue.pending.push_back(task.clone());
+        Ok(queue.readers.pop_front())
+    }
+
+    /// The oldest message, or `me` on the list of readers when `me` is to wait.
+    #[inline]
+    pub(super) fn next_event(&self, me: Option<&Arc<Task>>) -> Result<Event, ReadError> {
+        let mut queue = self.queue.lock();
+        if let Some(task) = queue.pending.pop_front() {
+            let event = self.describe(&task);
+            task.fault.set(FaultState::Read);
+            queue.read.push_back(task);
+            if let Some(me) = me {
+                queue.forget_reader(me);
+            }
+            return Ok(event);
+        }
+        if queue.state == State::Closed {
+            if let Some(me) = me {
+                queue.forget_reader(me);
+            }
+            return Err(ReadError::Closed);
+        }
+        if let Some(me) = me
+            && !me.wait_link.is_linked()
+        {
+            queue.readers.push_back(me.clone());
+        }
+        Err(ReadError::WouldBlock)
+    }
+
+    #[inline]
+    fn describe(&self, task: &Task) -> Event {
+        let exact = task.fault.addr();
+        let addr = if self.features.contains(Features::EXACT_ADDRESS) {
+            exact
+        } else {
+            exact.align_down(PAGE_SIZE)
+        };
+        let thread = self.features.contains(Features::THREAD_ID).then(|| task.id());
+        Event::pagefault(task.fault.trap(), addr, thread)
+    }
+
+    /// Every fault that waits at this context, unread ones first, oldest first.
+    pub fn outstanding_faults(&self) -> Vec<Outstanding> {
+        let count = {
+            let queue = self.queue.lock();
+            queue.pending.iter().count() + queue.read.iter().count()
+        };
+        // Room first: nothing is allocated under the lock that the fault path takes.
+        let mut faults = Vec::with_capacity(count);
+        let queue = self.queue.lock();
+        let waiting = [&queue.pending, &queue.read];
+        for list in waiting {
+            let mut cursor = list.front();
+            while let (Some(task), true) = (cursor.clone_pointer(), faults.len() < faults.capacity()) {
+                faults.push(Self::outstanding(&task));
+                cursor.move_next();
+            }
+        }
+        faults
+    }
+}

@@ -1,0 +1,164 @@
+//! The fault that a task waits for.
+//!
+//! A task waits for one fault at a time, so the record is part of the task and delivering a fault allocates nothing.
+//!
+//! ```text
+//!   Idle ──enqueue──► Pending ──read──► Read ──wake──► Idle
+//!                        └──────────wake──────────────►
+//! ```
+//!
+//! The state changes only under the queue lock of the context that the fault is queued at; the waiting task itself looks
+//! at it without the lock.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use super::classify::{Trap, TrapKind};
+use super::ctx::Ctx;
+use crate::mm::addr::VirtAddr;
+use crate::mm::fault::FaultError;
+use crate::sync::SpinLock;
+
+/// Where a delegated fault is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum FaultState {
+    /// The task waits for no fault.
+    Idle = 0,
+    /// Queued; no monitor has read it.
+    Pending = 1,
+    /// A monitor has read it and has not resolved it yet.
+    Read = 2,
+}
+
+/// The record.
+#[derive(Debug)]
+pub struct FaultSlot {
+    state: AtomicU8,
+    addr: AtomicU64,
+    /// `TrapKind` in bits 1 and 2, "write" in bit 0.
+    trap: AtomicU8,
+    since: AtomicU64,
+    failure: SpinLock<Option<(VirtAddr, FaultError)>>,
+}
+
+impl Default for FaultSlot {
+    fn default() -> Self {
+        Self {
+            state: AtomicU8::new(FaultState::Idle as u8),
+            addr: AtomicU64::new(0),
+            trap: AtomicU8::new(0),
+            since: AtomicU64::new(0),
+            failure: SpinLock::new(None),
+        }
+    }
+}
+
+impl FaultSlot {
+    /// Where the fault is.
+    pub fn state(&self) -> FaultState {
+        match self.state.load(Ordering::Acquire) {
+            1 => FaultState::Pending,
+            2 => FaultState::Read,
+            _ => FaultState::Idle,
+        }
+    }
+
+    /// Whether the task has to sleep on.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        self.state.load(Ordering::Acquire) != FaultState::Idle as u8
+    }
+
+    /// The exact address of the fault that the task waits for (or waited for last).
+    #[inline]
+    pub fn addr(&self) -> VirtAddr {
+        VirtAddr::new(self.addr.load(Ordering::Relaxed))
+    }
+
+    /// Why it was trapped.
+    #[inline]
+    pub fn trap(&self) -> Trap {
+        let bits = self.trap.load(Ordering::Relaxed);
+        let kind = match bits >> 1 {
+            0 => TrapKind::Missing,
+            1 => TrapKind::Minor,
+            _ => TrapKind::WriteProtect,
+        };
+        Trap {
+            kind,
+            write: bits & 1 != 0,
+        }
+    }
+
+    /// When it was queued, in ticks of the clock.
+    pub fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
+    }
+
+    /// Queued just now. Under the queue lock.
+    #[inline]
+    pub(super) fn arm(&self, trap: Trap, addr: VirtAddr, now: u64) {
+        let kind = match trap.kind {
+            TrapKind::Missing => 0,
+            TrapKind::Minor => 1,
+            TrapKind::WriteProtect => 2,
+        };
+        self.addr.store(addr.as_u64(), Ordering::Relaxed);
+        self.trap
+            .store(kind << 1 | u8::from(trap.write), Ordering::Relaxed);
+        self.since.store(now, Ordering::Relaxed);
+        self.set(FaultState::Pending);
+    }
+
+    /// Under the queue lock.
+    #[inline]
+    pub(super) fn set(&self, state: FaultState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Keeps why an access failed.
+    pub(crate) fn fail(&self, addr: VirtAddr, error: FaultError) {
+        *self.failure.lock() = Some((addr, error));
+    }
+
+    /// Where and why the task's last failed access failed.
+    pub fn last_error(&self) -> Option<(VirtAddr, FaultError)> {
+        *self.failure.lock()
+    }
+}
+
+impl Ctx {
+    /// Whether the address that a fault is recorded with lies in `[start, end)`, at the granule it is reported in.
+    #[inline]
+    pub(super) fn waits_in(slot: &FaultSlot, start: VirtAddr, end: VirtAddr) -> bool {
+        let addr = slot.addr();
+        start <= addr && addr < end
+    }
+
+    /// A task's record, for the table of outstanding faults.
+    pub(super) fn outstanding(task: &Arc<crate::task::Task>) -> Outstanding {
+        Outstanding {
+            task: task.clone(),
+            addr: task.fault.addr(),
+            trap: task.fault.trap(),
+            since: task.fault.since(),
+            state: task.fault.state(),
+        }
+    }
+}
+
+/// A fault that some task waits for.
+#[derive(Clone, Debug)]
+pub struct Outstanding {
+    /// Who waits.
+    pub task: Arc<crate::task::Task>,
+    /// The exact address.
+    pub addr: VirtAddr,
+    /// Why.
+    pub trap: Trap,
+    /// When it was queued, in ticks of the clock.
+    pub since: u64,
+    /// Whether it was read.
+    pub state: FaultState,
+}
