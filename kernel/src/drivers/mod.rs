@@ -5,6 +5,10 @@
 //! | [`ramdisk`] | reader of the initial ramdisk, a cpio "newc" archive | none |
 //! | [`block`] | what a block device is, and its errors | none |
 //! | [`source`] | a snapshot's pages, from memory or from a block device | none |
+//! | [`fbcon`] | text on a framebuffer | the loader's framebuffer |
+//! | `loader_memory` | the ramdisk and the framebuffer as slices | none |
+//! | `pci` | what is on the PCI bus | ports 0xcf8 and 0xcfc |
+//! | `virtio` | virtio disks | PCI functions of vendor 0x1af4 |
 //! | `serial` | COM1, human-readable text | 16550 UART at ports 0x3f8-0x3ff |
 //! | `debugcon` | records for the host side | port 0xe9 of QEMU and Bochs |
 //! | `exit` | the end of a run | QEMU's exit device, Bochs' shutdown port, 8042 and 0xcf9 reset |
@@ -17,7 +21,14 @@ pub mod block;
 pub mod debugcon;
 #[cfg(target_os = "none")]
 pub mod exit;
+pub mod fbcon;
+#[cfg(target_os = "none")]
+pub mod loader_memory;
+#[cfg(target_os = "none")]
+pub mod pci;
 pub mod ramdisk;
 #[cfg(target_os = "none")]
 pub mod serial;
 pub mod source;
+#[cfg(target_os = "none")]
+pub mod virtio;

@@ -165,18 +165,6 @@ impl<'a> DiskSource<'a> {
         self.disk.read(sector, &mut buffer[..len])?;
         Ok(len)
     }
-
-    /// The first page from `first` on that fails by itself, after a request for all of them has failed with `error`.
-    fn blame(&self, first: u64, buffer: &mut [u8], error: BlockError) -> SourceError {
-        let one_by_one = (first..).zip(buffer.chunks_exact_mut(PAGE));
-        one_by_one
-            .filter_map(|(page, chunk)| {
-                let error = self.fill(page, chunk).err()?;
-                Some(SourceError::Device { page, error })
-            })
-            .next()
-            .unwrap_or(SourceError::Device { page: first, error })
-    }
 }
 
 impl PageSource for DiskSource<'_> {
@@ -186,11 +174,13 @@ impl PageSource for DiskSource<'_> {
 
     fn read(&self, first: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
         check(first, buffer, self.pages())?;
-        let filled = match self.fill(first, buffer) {
-            Ok(filled) => filled,
-            Err(error) if buffer.len() > PAGE => return Err(self.blame(first, buffer, error)),
-            Err(error) => return Err(SourceError::Device { page: first, error }),
-        };
+        let filled = self.fill(first, buffer).map_err(|error| {
+            let page = match error {
+                BlockError::Io { sector } => sector / SECTORS_PER_PAGE,
+                _ => first,
+            };
+            SourceError::Device { page, error }
+        })?;
         let of_snapshot = usize::try_from(self.bytes - first * PAGE_SIZE).unwrap_or(usize::MAX);
         let end = filled.min(of_snapshot);
         if end < buffer.len() {

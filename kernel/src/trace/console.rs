@@ -74,7 +74,7 @@ fn write_text(text: &str) {
 #[cfg(target_os = "none")]
 use self::target::write_text;
 #[cfg(target_os = "none")]
-pub use self::target::{EARLY, drain, probe};
+pub use self::target::{EARLY, attach_screen, drain, probe};
 
 #[cfg(target_os = "none")]
 mod target {
@@ -83,6 +83,7 @@ mod target {
     use arrayvec::ArrayString;
 
     use super::is_panicking;
+    use crate::drivers::fbcon::Screen;
     use crate::drivers::serial::Serial;
     use crate::sync::IrqLock;
 
@@ -91,17 +92,23 @@ mod target {
 
     struct Console {
         serial: Serial,
+        screen: Option<Screen<'static>>,
         early: ArrayString<EARLY>,
     }
 
     impl Console {
         fn write(&mut self, text: &str) {
             self.serial.write(text);
-            let _ = self.early.try_push_str(text);
+            match &mut self.screen {
+                Some(screen) => screen.write(text),
+                // What does not fit any more is on the serial line only.
+                None => drop(self.early.try_push_str(text)),
+            }
         }
     }
 
     static CONSOLE: IrqLock<Console> = IrqLock::new(Console {
+        screen: None,
         serial: Serial::silent(),
         early: ArrayString::new_const(),
     });
@@ -113,6 +120,14 @@ mod target {
         let serial = Serial::probe();
         SERIAL_FOUND.store(serial.is_present(), Ordering::Relaxed);
         CONSOLE.lock().serial = serial;
+    }
+
+    /// Shows everything on `screen` too, from what was printed early on.
+    pub fn attach_screen(mut screen: Screen<'static>) {
+        let mut console = CONSOLE.lock();
+        screen.write(&console.early);
+        console.early.clear();
+        console.screen = Some(screen);
     }
 
     pub(super) fn write_text(text: &str) {
