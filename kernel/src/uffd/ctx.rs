@@ -93,7 +93,7 @@ impl Uffd {
     pub fn attach_monitor(&self, monitor: &Arc<Task>) {
         self.ctx.queue.lock().monitor = Some(monitor.id());
         let (ctx, id) = (Arc::downgrade(&self.ctx), monitor.id());
-        monitor.on_exit(move || {
+        monitor.on_end(move |_, _| {
             if let Some(ctx) = ctx.upgrade() {
                 ctx.monitor_ended(id);
             }

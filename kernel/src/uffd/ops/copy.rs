@@ -1,6 +1,6 @@
 //! COPY: fill absent pages with given bytes.
 
-use super::{FillMode, Outcome, Refusal, check_range};
+use super::{FillMode, Outcome, RangeError};
 use crate::mm::addr::VirtAddr;
 use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::phys;
@@ -33,18 +33,13 @@ impl Filler for FromKernel<'_> {
 impl Uffd {
     /// Fills `len` bytes from `dst` on with the bytes of `src`, and wakes whoever waits for them.
     ///
+    /// A source shorter than that is [`Refusal::BadSource`](super::Refusal::BadSource) at the first page it does not fill.
     /// The pages must be absent, and the range lie inside one registered area; neither the area's rights nor which
     /// context it is registered with matter (as on Linux). Markers are overwritten.
     pub fn copy(&self, dst: VirtAddr, src: &[u8], len: u64, mode: FillMode) -> Outcome {
         let Some(range) = VirtRange::from_len(dst, len) else {
-            return Outcome::Refused(super::RangeError::BeyondTop.into());
+            return Outcome::Refused(RangeError::BeyondTop.into());
         };
-        if let Err(error) = check_range(range) {
-            return Outcome::Refused(error.into());
-        }
-        if (src.len() as u64) < len {
-            return Outcome::Refused(Refusal::SourceTooShort);
-        }
         self.fill(range, mode, &mut FromKernel { src })
     }
 }

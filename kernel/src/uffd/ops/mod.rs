@@ -53,8 +53,8 @@ pub fn check_range(range: VirtRange) -> Result<(), RangeError> {
 pub enum Refusal {
     /// The range is not one (Linux: EINVAL, output field untouched).
     Range(RangeError),
-    /// The source is shorter than the range (EFAULT).
-    SourceTooShort,
+    /// The mode has a bit that means nothing (EINVAL, output field untouched).
+    UnknownMode,
     /// The address space is gone (ESRCH, output field untouched).
     SpaceGone,
     /// The range is not wholly inside one registered area (ENOENT).
@@ -123,6 +123,9 @@ impl Uffd {
     fn fill<F: Filler>(&self, range: VirtRange, mode: FillMode, filler: &mut F) -> Outcome {
         if let Err(error) = check_range(range) {
             return Outcome::Refused(error.into());
+        }
+        if !FillMode::all().contains(mode) {
+            return Outcome::Refused(Refusal::UnknownMode);
         }
         let Some(space) = self.ctx.space() else {
             return Outcome::Refused(Refusal::SpaceGone);
