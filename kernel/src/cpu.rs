@@ -1,17 +1,28 @@
 //! Per-CPU data.
+//!
+//! Each CPU has one [`Local`]; [`Cpu::local`](crate::arch::Cpu::local) finds the caller's. What has to be reached by a
+//! single instruction (the preemption count, the running task) is kept by `arch` beside the pointer to it.
 
 use crate::arch::MAX_CPUS;
 
-/// What the kernel keeps for each CPU.
+/// What the kernel keeps for each CPU. A cache line of its own, so that CPUs do not disturb each other.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Local {
     id: usize,
+    /// The scheduler's part.
+    #[cfg(target_os = "none")]
+    pub(crate) sched: crate::task::CpuSched,
 }
 
 impl Local {
     /// The record of CPU `id`.
     pub const fn new(id: usize) -> Self {
-        Self { id }
+        Self {
+            id,
+            #[cfg(target_os = "none")]
+            sched: crate::task::CpuSched::new(),
+        }
     }
 
     /// Number of the CPU.

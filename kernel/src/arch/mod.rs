@@ -54,6 +54,8 @@ pub trait Irq {
     fn restore(flags: Self::Flags);
     /// Whether interrupts are enabled.
     fn enabled() -> bool;
+    /// Enables interrupts: the first thing a new task does.
+    fn enable();
 }
 
 /// Translations of this CPU. Other CPUs are the business of [`crate::mm::space`].
@@ -109,6 +111,13 @@ pub trait Switch {
     /// `load` came from `prepare` or from an earlier `switch` that saved it, its stack is alive, and no CPU runs on
     /// it. Interrupts are off on this CPU.
     unsafe fn switch(save: *mut usize, load: usize);
+
+    /// What [`set_running`](Self::set_running) stored on this CPU. One instruction, so that a migration cannot come in
+    /// between: the answer is right for the task that asks wherever it runs.
+    fn running() -> *const crate::task::Task;
+
+    /// Notes which task runs on this CPU. Interrupts are off.
+    fn set_running(task: *const crate::task::Task);
 }
 
 /// Memory of the current task, reached with faults that end in an error instead of a panic.

@@ -18,6 +18,10 @@ use core::ops::{Deref, DerefMut};
 
 use crate::arch::{Cpu, Irq, Machine};
 
+pub mod model;
+mod published;
+
+pub use published::Published;
 pub use spin::Once;
 
 /// A spin lock that keeps the holder on its CPU.

@@ -1,13 +1,74 @@
-//! Tasks.
+//! Tasks: what runs, what waits, and who runs next.
+//!
+//! ```text
+//!   spawn ──► runnable ──► running ──► ended ──► (reaper frees the stack, join returns)
+//!                ▲            │
+//!                └── unpark ──┴── park        parked: one word in the task (park), one reason (wait)
+//! ```
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`park`] | the word behind `park` and `unpark`: a token that cannot be lost or doubled |
+//! | [`wait`], [`completion`] | wait queues, one-shot events |
+//! | [`sleep`] | timed waits |
+//! | [`spawn`], [`exit`] | the beginning and the end of a task, `join`, hooks |
+//! | [`table`] | all tasks, for diagnosis |
+//! | `sched`, `switch`, `reaper`, [`idle`] | bare metal: run queue, direct switch, stacks, what to do when nothing runs |
+//! | `threads` | host builds: a task is a thread, so that the kernel's code runs under `cargo test` |
+//!
+//! **Waiting.** Everything that blocks ends in [`park`](park()); a token makes the next `park` return at once, and a token only
+//! says "look again": whoever parks does it in a loop around the condition. Nothing blocks while preemption or
+//! interrupts are off; doing so panics and names the place.
+//!
+//! **Direct switch.** [`Task::unpark`] from a task puts the woken task into its CPU's *hand-off slot*; when the waker
+//! then parks, the CPU goes straight on with the task in the slot, without the run queue and its lock. A faulting task
+//! and its monitor so cost two bare switches. The pair lives on one time slice: when the tick ends it, the task in the
+//! slot goes to the run queue like the one that ran.
 
-/// Called at each tick of the timer, with interrupts off and preemption disabled.
-pub fn on_tick() {}
+pub mod completion;
+mod current;
+pub mod exit;
+#[cfg(target_os = "none")]
+pub mod idle;
+pub mod link;
+pub mod park;
+#[cfg(target_os = "none")]
+mod reaper;
+#[cfg(target_os = "none")]
+mod sched;
+pub mod sleep;
+pub mod spawn;
+#[cfg(target_os = "none")]
+mod switch;
+pub mod table;
+#[expect(clippy::module_inception, reason = "the task itself")]
+mod task;
+#[cfg(not(target_os = "none"))]
+mod threads;
+pub mod wait;
 
-/// Called where the running task may be left because a reschedule is due: preemption is on; interrupts may be on (the
-/// end of a critical section) or off (the way out of an interrupt), and are left as they were.
-pub fn preempt() {}
+// What differs between bare metal and threads; `engine` is the same list of functions on both.
+#[cfg(target_os = "none")]
+use sched as engine;
+#[cfg(not(target_os = "none"))]
+use threads as engine;
 
-/// The running task's name, for reports; never fails and takes no lock.
-pub fn current_name() -> &'static str {
-    "boot"
+pub use completion::Completion;
+pub use current::{Current, current, current_arc, current_name};
+pub use exit::{Ending, Outcome, exit};
+pub use link::{FaultAdapter, WaitAdapter};
+pub use park::{park, park_on};
+pub use sleep::{now, sleep};
+pub use spawn::{SpawnError, spawn};
+pub use table::{TaskInfo, for_each};
+pub use task::{NAME_LEN, State, Task, TaskId};
+pub use wait::{WaitQueue, WaitReason};
+
+#[cfg(target_os = "none")]
+pub use sched::{CpuSched, Stats, init, on_tick, preempt, stats};
+
+/// Gives way to the next runnable task.
+#[track_caller]
+pub fn yield_now() {
+    engine::yield_now();
 }

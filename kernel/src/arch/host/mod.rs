@@ -22,7 +22,7 @@
 //! bit, a lock held over something that may sleep, and an unbalanced preemption count each fail the test that does it.
 //!
 //! [`Switch`] has no meaning here: a task of a host test is a thread of the host, and a host thread cannot be moved to
-//! another stack. Both of its functions panic.
+//! another stack. Its functions panic.
 #![expect(
     unsafe_code,
     reason = "stands in for hardware: physical memory as raw pointers, raw copies for tasks"
@@ -108,6 +108,10 @@ impl Irq for Machine {
     fn enabled() -> bool {
         processor::current().interrupts()
     }
+
+    fn enable() {
+        processor::current().set_interrupts(true);
+    }
 }
 
 impl Tlb for Machine {
@@ -183,6 +187,14 @@ impl Switch for Machine {
     }
 
     unsafe fn switch(_save: *mut usize, _load: usize) {
+        unimplemented!("tasks of host tests are threads: see arch::host")
+    }
+
+    fn running() -> *const crate::task::Task {
+        unimplemented!("tasks of host tests are threads: see arch::host")
+    }
+
+    fn set_running(_task: *const crate::task::Task) {
         unimplemented!("tasks of host tests are threads: see arch::host")
     }
 }

@@ -53,6 +53,12 @@ impl Irq for Machine {
     fn enabled() -> bool {
         rflags() & INTERRUPTS != 0
     }
+
+    #[inline]
+    fn enable() {
+        // SAFETY: the caller's task begins; nothing is protected by interrupts being off. Not `nomem`, as above.
+        unsafe { asm!("sti", options(nostack, preserves_flags)) };
+    }
 }
 
 impl Tlb for Machine {

@@ -17,6 +17,7 @@ use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 use super::Machine;
 use crate::arch::{Cpu, Irq};
 use crate::cpu::{self, Local};
+use crate::task::Task;
 
 /// Set in the preemption word while *no* reschedule is due.
 const NOT_DUE: u32 = 1 << 31;
@@ -28,11 +29,17 @@ struct Block {
     local: AtomicPtr<Local>,
     preempt: AtomicU32,
     id: AtomicU32,
+    running: AtomicPtr<Task>,
 }
 
 impl Block {
     const fn new() -> Self {
-        Self { local: AtomicPtr::new(ptr::null_mut()), preempt: AtomicU32::new(NOT_DUE), id: AtomicU32::new(0) }
+        Self {
+            local: AtomicPtr::new(ptr::null_mut()),
+            preempt: AtomicU32::new(NOT_DUE),
+            id: AtomicU32::new(0),
+            running: AtomicPtr::new(ptr::null_mut()),
+        }
     }
 }
 
@@ -72,6 +79,28 @@ fn word() -> u32 {
              options(nostack, preserves_flags, readonly));
     }
     word
+}
+
+/// The task that runs on this CPU; null before there are tasks.
+#[inline]
+pub(super) fn running() -> *const Task {
+    let task: *const Task;
+    // SAFETY: GS points to this CPU's block.
+    unsafe {
+        asm!("mov {0}, gs:[{1}]", out(reg) task, const offset_of!(Block, running),
+             options(nostack, preserves_flags, pure, readonly));
+    }
+    task
+}
+
+/// Notes which task runs on this CPU.
+#[inline]
+pub(super) fn set_running(task: *const Task) {
+    // SAFETY: GS points to this CPU's block.
+    unsafe {
+        asm!("mov gs:[{1}], {0}", in(reg) task, const offset_of!(Block, running),
+             options(nostack, preserves_flags));
+    }
 }
 
 impl Cpu for Machine {

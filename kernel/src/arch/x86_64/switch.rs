@@ -6,8 +6,9 @@
 
 use core::arch::naked_asm;
 
-use super::Machine;
+use super::{Machine, percpu};
 use crate::arch::Switch;
+use crate::task::Task;
 
 /// A stack that has never run.
 #[repr(C)]
@@ -33,6 +34,16 @@ impl Switch for Machine {
     unsafe fn switch(save: *mut usize, load: usize) {
         // SAFETY: the caller's contract is that of the function.
         unsafe { switch_stacks(save, load) }
+    }
+
+    #[inline]
+    fn running() -> *const Task {
+        percpu::running()
+    }
+
+    #[inline]
+    fn set_running(task: *const Task) {
+        percpu::set_running(task);
     }
 }
 

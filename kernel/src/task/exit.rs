@@ -1,0 +1,145 @@
+//! The end of a task.
+//!
+//! A task ends by returning from its closure or by [`exit`]. First its hooks run, on the task itself, so they may wait
+//! and take locks. Then it leaves its CPU for good; another task gives its stack back, and only after that does
+//! [`Task::join`] return.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::wait::WaitReason;
+use super::{Completion, Task, current, engine};
+use crate::sync::SpinLock;
+
+/// How a task ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It did what it was to do.
+    Done,
+    /// It did not; one sentence says why.
+    Failed(String),
+}
+
+/// What the closure of a task may return.
+pub trait Ending {
+    /// As an outcome.
+    fn outcome(self) -> Outcome;
+}
+
+impl Ending for () {
+    fn outcome(self) -> Outcome {
+        Outcome::Done
+    }
+}
+
+impl Ending for Outcome {
+    fn outcome(self) -> Outcome {
+        self
+    }
+}
+
+impl<E: fmt::Display> Ending for Result<(), E> {
+    fn outcome(self) -> Outcome {
+        match self {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::Failed(format!("{error}")),
+        }
+    }
+}
+
+/// Called once, on the task that ends.
+type Hook = Box<dyn FnOnce(&Task, &Outcome) + Send>;
+
+/// What is known about the end of a task.
+pub(super) struct Ended {
+    outcome: SpinLock<Option<Outcome>>,
+    hooks: SpinLock<Vec<Hook>>,
+    stack_is_free: Completion,
+}
+
+static JOIN: WaitReason = WaitReason("the end of another task");
+
+impl Ended {
+    pub(super) fn new() -> Self {
+        Self {
+            outcome: SpinLock::new(None),
+            hooks: SpinLock::new(Vec::new()),
+            stack_is_free: Completion::new(&JOIN),
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.outcome.lock().is_some()
+    }
+
+    /// The last step: nothing of the task runs any more and its stack is free.
+    pub(super) fn announce(&self) {
+        self.stack_is_free.complete();
+    }
+}
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ended").field(&*self.outcome.lock()).finish()
+    }
+}
+
+impl Task {
+    /// Waits until the task has ended and its stack is free; says how it ended.
+    ///
+    /// # Panics
+    /// A lock is held, or a task waits for itself.
+    #[track_caller]
+    pub fn join(&self) -> Outcome {
+        assert!(
+            !core::ptr::eq(self, &raw const **current()),
+            "{self} waits for its own end"
+        );
+        self.ended.stack_is_free.wait();
+        self.outcome().expect("set before the stack is freed")
+    }
+
+    /// How the task ended; `None` while it lives.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.ended.outcome.lock().clone()
+    }
+
+    /// Has `hook` called when the task ends, on the task itself; at once and on the caller if it has ended already.
+    pub fn on_end(&self, hook: impl FnOnce(&Self, &Outcome) + Send + 'static) {
+        let mut hooks = self.ended.hooks.lock();
+        // Looked at under the lock: `finish` sets the outcome under it once the last hook is taken.
+        let Some(outcome) = self.outcome() else {
+            hooks.push(Box::new(hook));
+            return;
+        };
+        drop(hooks);
+        hook(self, &outcome);
+    }
+
+    /// Runs the hooks, then fixes the outcome. Called by the task itself.
+    pub(super) fn finish(&self, outcome: Outcome) {
+        loop {
+            let mut hooks = self.ended.hooks.lock();
+            if hooks.is_empty() {
+                *self.ended.outcome.lock() = Some(outcome);
+                return;
+            }
+            let batch = core::mem::take(&mut *hooks);
+            drop(hooks);
+            for hook in batch {
+                hook(self, &outcome);
+            }
+        }
+    }
+}
+
+/// Ends the current task. Values on its stack are not dropped: prefer returning from the task's closure.
+///
+/// # Panics
+/// A lock is held.
+pub fn exit(ending: impl Ending) -> ! {
+    engine::exit(ending.outcome())
+}

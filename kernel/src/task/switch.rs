@@ -1,0 +1,252 @@
+//! Leaving one task's stack for another's, and who owns a task meanwhile.
+//!
+//! The scheduler has **one reference** to each task that has not ended. It is never counted up or down on the way but
+//! moves: from the run queue or the hand-off slot ([`Arc`]) into the CPU's *running* pointer, from there back into the
+//! queue (preempted), into the park word (parked: nobody holds it in hand until the one [`Woken`] of that park picks it
+//! up), or into the CPU's *ended* slot and on to the reaper. The idle tasks are the exception: they never leave their
+//! CPU, whose `idle` pointer holds their reference.
+//!
+//! A task that has been resumed elsewhere before it has left its stack here is waited for: `on_cpu` is cleared by
+//! whoever comes after it on the CPU it leaves ([`arrive`]).
+#![expect(
+    unsafe_code,
+    reason = "stack switches, and references that are kept as raw pointers"
+)]
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+use super::Task;
+use super::park::Woken;
+use super::sched::CpuSched;
+use super::spawn::{Job, SpawnError};
+use crate::arch::{Cpu, Machine, Switch};
+use crate::mm::space::Space;
+use crate::mm::stack::KernelStack;
+use crate::sync::SpinLock;
+
+/// What a task is made of on bare metal.
+pub(super) struct Body {
+    /// Where its registers are saved while it does not run.
+    stack_pointer: AtomicUsize,
+    /// Its stack is in use: it runs, or is about to be left.
+    on_cpu: AtomicBool,
+    job: SpinLock<Option<Job>>,
+    stack: SpinLock<Option<KernelStack>>,
+}
+
+impl Body {
+    /// A stack on which `job` will run.
+    pub(super) fn new(job: Job) -> Result<Self, SpawnError> {
+        let stack = KernelStack::new().map_err(|_| SpawnError::NoStack)?;
+        // SAFETY: the stack is fresh, nothing else uses it, and it is far larger than 256 bytes.
+        let stack_pointer = unsafe { Machine::prepare(stack.top(), super::sched::first) };
+        Ok(Self {
+            stack_pointer: AtomicUsize::new(stack_pointer),
+            on_cpu: AtomicBool::new(false),
+            job: SpinLock::new(Some(job)),
+            stack: SpinLock::new(Some(stack)),
+        })
+    }
+
+    /// The context that called this: it has a stack already, and runs.
+    pub(super) const fn adopted() -> Self {
+        Self {
+            stack_pointer: AtomicUsize::new(0),
+            on_cpu: AtomicBool::new(true),
+            job: SpinLock::new(None),
+            stack: SpinLock::new(None),
+        }
+    }
+
+    /// What the task is to do; once.
+    pub(super) fn take_job(&self) -> Option<Job> {
+        self.job.lock().take()
+    }
+
+    /// The stack of a task that has left it for ever.
+    pub(super) fn take_stack(&self) -> Option<KernelStack> {
+        self.stack.lock().take()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body")
+            .field("on_cpu", &self.on_cpu)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A place for one owned reference to a task; only its CPU uses it, but interrupts may come in between.
+#[derive(Debug)]
+pub(super) struct Slot(AtomicPtr<Task>);
+
+impl Slot {
+    pub(super) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Puts `task` in; gives it back when the slot is taken.
+    #[inline]
+    pub(super) fn put(&self, task: Arc<Task>) -> Result<(), Arc<Task>> {
+        let raw = Arc::into_raw(task).cast_mut();
+        match self
+            .0
+            .compare_exchange(ptr::null_mut(), raw, Ordering::AcqRel, Ordering::Relaxed)
+        {
+            Ok(_) => Ok(()),
+            // SAFETY: `raw` came from `into_raw` above and was not stored.
+            Err(_) => Err(unsafe { Arc::from_raw(raw) }),
+        }
+    }
+
+    /// Takes out what is in.
+    #[inline]
+    pub(super) fn take(&self) -> Option<Arc<Task>> {
+        if self.is_empty() {
+            return None;
+        }
+        let raw = self.0.swap(ptr::null_mut(), Ordering::AcqRel);
+        // SAFETY: what is in the slot came from `into_raw` in `put`, and the swap took it out once.
+        (!raw.is_null()).then(|| unsafe { Arc::from_raw(raw) })
+    }
+
+    /// Whether nothing is in it.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed).is_null()
+    }
+}
+
+/// The scheduler's reference to a task that was parked.
+#[inline]
+pub(super) fn claim(woken: Woken<'_>) -> Arc<Task> {
+    // SAFETY: a parked task's reference was left in its park word when it gave up the running pointer, which came from
+    // `Arc::into_raw`; there is one `Woken` per park, so it is picked up once.
+    unsafe { Arc::from_raw(woken.task()) }
+}
+
+/// The scheduler's reference to the running task, for a place in a queue or the ended slot. Interrupts are off.
+///
+/// # Safety
+/// The running task is not the idle task, and the caller switches away from it before interrupts come on.
+pub(super) unsafe fn give_up_running() -> Arc<Task> {
+    // SAFETY: the running pointer came from `Arc::into_raw` in `switch_to`, and the caller replaces it.
+    unsafe { Arc::from_raw(Machine::running()) }
+}
+
+/// Makes the calling context the idle task of this CPU. Called once per CPU, with interrupts off.
+pub(super) fn adopt_idle(cpu: &CpuSched, idle: Arc<Task>) {
+    let idle = Arc::into_raw(idle);
+    cpu.idle.store(idle.cast_mut(), Ordering::Relaxed);
+    Machine::set_running(idle);
+}
+
+/// Goes on with `next`, an owned reference. Returns when the caller's task runs again, perhaps on another CPU.
+/// Interrupts are off, preemption is on.
+#[inline]
+pub(super) fn switch_to(cpu: &CpuSched, next: Arc<Task>) {
+    // SAFETY: the reference goes into the running pointer.
+    unsafe { switch_raw(cpu, Arc::into_raw(next)) }
+}
+
+/// Goes on with this CPU's idle task; otherwise as [`switch_to`].
+pub(super) fn switch_to_idle(cpu: &CpuSched) {
+    // SAFETY: the idle pointer holds a reference for ever, and only this CPU runs its idle task.
+    unsafe { switch_raw(cpu, cpu.idle.load(Ordering::Relaxed)) }
+}
+
+/// # Safety
+/// `next` is kept alive by a reference that now belongs to the running pointer, and nobody else switches to it.
+#[inline]
+unsafe fn switch_raw(cpu: &CpuSched, next: *const Task) {
+    let prev = Machine::running();
+    if ptr::eq(prev, next) {
+        // Resumed between parking and leaving.
+        return;
+    }
+    // SAFETY: the caller's reference keeps it alive.
+    let (next_task, prev_task) = unsafe { (&*next, &*prev) };
+    while next_task.body.on_cpu.load(Ordering::Acquire) {
+        Machine::relax();
+    }
+    next_task.body.on_cpu.store(true, Ordering::Relaxed);
+    if let Some(space) = next_task.space() {
+        cpu.loaded.load(space);
+    }
+    Machine::set_running(next);
+    cpu.previous.store(prev.cast_mut(), Ordering::Relaxed);
+    let save = prev_task.body.stack_pointer.as_ptr();
+    let load = next_task.body.stack_pointer.load(Ordering::Relaxed);
+    // SAFETY: `on_cpu` was clear, so the stack pointer was saved or prepared and no CPU runs on the stack; the task has
+    // not ended, so the stack is alive. `prev`'s own flag is still set, so nobody uses what is saved before `arrive`.
+    unsafe { Machine::switch(save, load) };
+    arrive();
+}
+
+/// The first thing on the stack that was switched to: the previous task has left its own.
+#[inline]
+pub(super) fn arrive() {
+    let cpu = &Machine::local().sched;
+    let previous = cpu.previous.load(Ordering::Relaxed);
+    // SAFETY: it may be run, and end, elsewhere only after the flag is cleared here.
+    unsafe { (*previous).body.on_cpu.store(false, Ordering::Release) };
+    if !cpu.ended.is_empty() {
+        super::reaper::bury(cpu);
+    }
+}
+
+/// The address space whose tables a CPU has loaded, kept alive by a reference of its own.
+///
+/// Tasks without a space run in whatever is loaded, so a space can stay loaded longer than its last task.
+#[derive(Debug)]
+pub(super) struct Loaded(AtomicPtr<Space>);
+
+impl Loaded {
+    pub(super) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Loads `space` unless it is loaded. Interrupts are off.
+    #[inline]
+    fn load(&self, space: &Arc<Space>) {
+        if !ptr::eq(self.0.load(Ordering::Relaxed), Arc::as_ptr(space)) {
+            self.replace(space);
+        }
+    }
+
+    #[cold]
+    fn replace(&self, space: &Arc<Space>) {
+        space.activate();
+        let old = self
+            .0
+            .swap(Arc::into_raw(Arc::clone(space)).cast_mut(), Ordering::Relaxed);
+        drop_loaded(old);
+    }
+
+    /// Lets go of a space that nobody but this CPU knows any more; its tables are unloaded by its drop. Interrupts are
+    /// off.
+    pub(super) fn release_if_last(&self) {
+        let space = self.0.load(Ordering::Relaxed);
+        // SAFETY: not null, from `into_raw` in `replace`, and still referenced.
+        let last = !space.is_null() && {
+            // SAFETY: as above; the count is looked at through a handle that is not dropped.
+            let handle = core::mem::ManuallyDrop::new(unsafe { Arc::from_raw(space) });
+            Arc::strong_count(&handle) == 1
+        };
+        if last {
+            drop_loaded(self.0.swap(ptr::null_mut(), Ordering::Relaxed));
+        }
+    }
+}
+
+fn drop_loaded(space: *mut Space) {
+    if !space.is_null() {
+        // SAFETY: from `into_raw` in `Loaded::replace`, taken out once.
+        let space = unsafe { Arc::from_raw(space.cast_const()) };
+        drop(space);
+    }
+}

@@ -1,0 +1,154 @@
+//! A task.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use arrayvec::ArrayString;
+use intrusive_collections::{LinkedListAtomicLink, RBTreeAtomicLink};
+
+use super::exit::Ended;
+use super::park::ParkWord;
+use super::sleep::Timer;
+use super::wait::Waiting;
+use super::{engine, table};
+use crate::mm::space::Space;
+use crate::uffd::FaultSlot;
+
+/// Longest name of a task, in bytes; longer ones are cut.
+pub const NAME_LEN: usize = 32;
+
+/// The name of a task.
+pub type TaskName = ArrayString<NAME_LEN>;
+
+/// Number of a task; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TaskId(u64);
+
+impl TaskId {
+    /// The number.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a task is doing, as far as an observer can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// On a CPU, or ready to be.
+    Runnable,
+    /// Waits to be woken.
+    Parked,
+    /// Over.
+    Ended,
+}
+
+/// A task. Always lives in an [`Arc`]; the scheduler keeps one reference from its beginning to its end.
+#[derive(Debug)]
+pub struct Task {
+    // What a switch and a wake-up touch comes first.
+    pub(super) park: ParkWord,
+    pub(super) body: engine::Body,
+    space: Option<Arc<Space>>,
+    pub(super) waiting: Waiting,
+    pub(super) run_link: LinkedListAtomicLink,
+    /// Links the task into the one queue of waiters that it stands in.
+    pub wait_link: LinkedListAtomicLink,
+    pub(super) timer: Timer,
+    pub(super) timer_link: RBTreeAtomicLink,
+    pub(super) ended: Ended,
+    id: TaskId,
+    name: TaskName,
+    /// Links the task into the queue of the userfault context that its fault is delivered to.
+    pub fault_link: LinkedListAtomicLink,
+    /// The fault that the task waits for.
+    pub fault: FaultSlot,
+}
+
+impl Task {
+    pub(super) fn new(name: &str, space: Option<Arc<Space>>, body: engine::Body) -> Arc<Self> {
+        let task = Arc::new(Self {
+            park: ParkWord::new(),
+            body,
+            space,
+            waiting: Waiting::default(),
+            run_link: LinkedListAtomicLink::new(),
+            wait_link: LinkedListAtomicLink::new(),
+            timer: Timer::new(),
+            timer_link: RBTreeAtomicLink::new(),
+            ended: Ended::new(),
+            id: TaskId::next(),
+            name: cut(name),
+            fault_link: LinkedListAtomicLink::new(),
+            fault: FaultSlot::default(),
+        });
+        table::enter(&task);
+        task
+    }
+
+    /// Its number.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its name, to keep.
+    pub(super) fn short_name(&self) -> TaskName {
+        self.name
+    }
+
+    /// Its address space; a task without one runs in whatever is loaded and may touch kernel memory only.
+    #[inline]
+    pub fn space(&self) -> Option<&Arc<Space>> {
+        self.space.as_ref()
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> State {
+        if self.ended.has_ended() {
+            State::Ended
+        } else if self.park.is_parked() {
+            State::Parked
+        } else {
+            State::Runnable
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        table::leave(self.id);
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.id)
+    }
+}
+
+/// As much of `name` as fits, cut between characters.
+fn cut(name: &str) -> TaskName {
+    let mut short = TaskName::new();
+    for c in name.chars() {
+        if short.try_push(c).is_err() {
+            break;
+        }
+    }
+    short
+}

@@ -1,0 +1,213 @@
+//! Wait queues.
+//!
+//! A waiter enters the queue *before* it looks at its condition, and a waker changes the condition before it wakes, so a
+//! wake-up between the look and the sleep finds the waiter in the queue. A waker removes the waiter and leaves it a
+//! token under the queue's lock; a waiter that leaves takes the lock, and so never leaves a wake-up behind: one that
+//! it was given and has no use for goes to the next in line.
+//!
+//! loom explores every order of the steps of this file and of [`crate::task::park`]:
+//! `RUSTFLAGS="--cfg loom" cargo test -p faultline-kernel --release --lib --target-dir target/loom loom_`
+
+use alloc::sync::Arc;
+use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+
+use intrusive_collections::LinkedList;
+
+use super::link::WaitAdapter;
+use super::sleep::Alarm;
+use super::{Task, current_arc, park_on};
+use crate::sync::Published;
+use crate::sync::model::Lock;
+
+/// What a task waits for, in words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WaitReason(
+    /// To be read after "waits for".
+    pub &'static str,
+);
+
+/// What a task waits for at present, or waited for last.
+#[derive(Default, Debug)]
+pub(super) struct Waiting {
+    reason: Published<WaitReason>,
+    which: AtomicUsize,
+}
+
+impl Waiting {
+    #[inline]
+    pub(super) fn set(&self, reason: &'static WaitReason, which: usize) {
+        self.reason.set(reason);
+        self.which.store(which, Ordering::Relaxed);
+    }
+
+    /// The words, and the address or number that says which one.
+    pub(super) fn get(&self) -> Option<(&'static str, usize)> {
+        self.reason
+            .get()
+            .map(|reason| (reason.0, self.which.load(Ordering::Relaxed)))
+    }
+}
+
+/// Tasks that wait for something to change.
+#[derive(Debug)]
+pub struct WaitQueue {
+    waiters: Lock<LinkedList<WaitAdapter>>,
+    reason: &'static WaitReason,
+}
+
+impl WaitQueue {
+    /// An empty queue; `reason` is what its waiters wait for.
+    #[cfg(not(loom))]
+    pub const fn new(reason: &'static WaitReason) -> Self {
+        Self {
+            waiters: Lock::new(LinkedList::new(WaitAdapter::NEW)),
+            reason,
+        }
+    }
+
+    /// An empty queue; `reason` is what its waiters wait for.
+    #[cfg(loom)]
+    pub fn new(reason: &'static WaitReason) -> Self {
+        Self {
+            waiters: Lock::new(LinkedList::new(WaitAdapter::NEW)),
+            reason,
+        }
+    }
+
+    /// Waits until `condition` gives something. It is called without locks, any number of times, and must not wait
+    /// itself: the task is in line already.
+    ///
+    /// # Panics
+    /// It has to wait while a lock is held.
+    #[track_caller]
+    pub fn wait_until<T>(&self, mut condition: impl FnMut() -> Option<T>) -> T {
+        if let Some(value) = condition() {
+            return value;
+        }
+        let waiter = Waiter::enter(self);
+        loop {
+            if let Some(value) = condition() {
+                waiter.leave();
+                return value;
+            }
+            waiter.park();
+        }
+    }
+
+    /// [`wait_until`](Self::wait_until), but gives up after `timeout`; `None` then, unless the condition holds after
+    /// all.
+    ///
+    /// # Panics
+    /// It has to wait while a lock is held.
+    #[track_caller]
+    pub fn wait_timeout<T>(&self, timeout: Duration, condition: impl FnMut() -> Option<T>) -> Option<T> {
+        self.wait_alarm(&Alarm::after(timeout), condition)
+    }
+
+    #[track_caller]
+    pub(super) fn wait_alarm<T>(&self, alarm: &Alarm, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+        if let Some(value) = condition() {
+            return Some(value);
+        }
+        let waiter = Waiter::enter(self);
+        loop {
+            if let Some(value) = condition() {
+                waiter.leave();
+                return Some(value);
+            }
+            if alarm.has_fired() {
+                return waiter.give_up(condition);
+            }
+            waiter.park();
+        }
+    }
+
+    /// Wakes the task that has waited longest; says whether there was one.
+    pub fn wake_one(&self) -> bool {
+        match self.waiters.lock().pop_front() {
+            // Still under the lock: the waiter cannot leave, end and be freed meanwhile.
+            Some(task) => {
+                task.unpark();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Wakes everybody who waits; says how many.
+    pub fn wake_all(&self) -> usize {
+        let mut woken = 0;
+        let mut waiters = self.waiters.lock();
+        while let Some(task) = waiters.pop_front() {
+            task.unpark();
+            woken += 1;
+        }
+        woken
+    }
+
+    /// Whether nobody waits at this moment.
+    pub fn is_empty(&self) -> bool {
+        self.waiters.lock().is_empty()
+    }
+}
+
+/// The current task on its way through a queue.
+struct Waiter<'a> {
+    queue: &'a WaitQueue,
+    task: Arc<Task>,
+}
+
+impl<'a> Waiter<'a> {
+    fn enter(queue: &'a WaitQueue) -> Self {
+        let task = current_arc();
+        queue.waiters.lock().push_back(Arc::clone(&task));
+        Self { queue, task }
+    }
+
+    /// Sleeps; in line again afterwards.
+    #[track_caller]
+    fn park(&self) {
+        park_on(self.queue.reason, ptr::from_ref(self.queue).addr());
+        let mut waiters = self.queue.waiters.lock();
+        if !self.task.wait_link.is_linked() {
+            waiters.push_back(Arc::clone(&self.task));
+        }
+    }
+
+    /// Out of the line; says whether a wake-up had already taken this waiter out, and takes back its token then.
+    fn leave(&self) -> bool {
+        let mut waiters = self.queue.waiters.lock();
+        let woken = !remove(&mut waiters, &self.task);
+        drop(waiters);
+        if woken {
+            self.task.park.take_token();
+        }
+        woken
+    }
+
+    /// Leaves for lack of time.
+    fn give_up<T>(&self, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+        let woken = self.leave();
+        let value = condition();
+        if woken && value.is_none() {
+            // The wake-up was meant for somebody who can still use it.
+            self.queue.wake_one();
+        }
+        value
+    }
+}
+
+/// Takes `task` out of the line; `false` when it is not in it.
+fn remove(waiters: &mut LinkedList<WaitAdapter>, task: &Arc<Task>) -> bool {
+    let mut cursor = waiters.front_mut();
+    while let Some(waiter) = cursor.get() {
+        if ptr::eq(waiter, Arc::as_ptr(task)) {
+            cursor.remove();
+            return true;
+        }
+        cursor.move_next();
+    }
+    false
+}
