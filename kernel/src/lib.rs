@@ -26,6 +26,7 @@ extern crate alloc;
 #[cfg(not(target_os = "none"))]
 extern crate std;
 
+pub mod abi;
 pub mod arch;
 pub mod bootinfo;
 pub mod cpu;

@@ -18,6 +18,7 @@
 //! | [`event`] | what a monitor reads |
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
+//! | [`linux`] | what Linux answers for each outcome |
 //!
 //! Semantics are those of Linux's userfaultfd (checked against 6.18) unless a doc comment says otherwise. Outcomes are
 //! enums: "n bytes done", "refused, and why" never share an integer.
@@ -38,6 +39,7 @@ pub mod classify;
 pub mod ctx;
 pub mod delivery;
 pub mod event;
+pub mod linux;
 pub mod ops;
 pub mod queue;
 pub mod register;

@@ -1,0 +1,3 @@
+//! Linux's application interface, as data: numbers and layouts, no behaviour.
+
+pub mod errno;
