@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn unreadable_memory_ends_the_chain() {
         assert_eq!(walk_words(0x100, &[(0x100, 0x140), (0x108, 1)], no_trap), vec![1]);
-        assert_eq!(walk_words(0x100, &[(0x100, 0x140)], no_trap), vec![]);
+        assert_eq!(walk_words(0x100, &[(0x100, 0x140)], no_trap), Vec::<u64>::new());
     }
 
     #[test]
@@ -93,8 +93,8 @@ mod tests {
 
     #[test]
     fn odd_frame_pointer_and_the_top_of_the_address_space_are_refused() {
-        assert_eq!(walk_words(0x101, &[(0x101, 0), (0x109, 1)], no_trap), vec![]);
-        assert_eq!(walk_words(u64::MAX - 7, &[(u64::MAX - 7, 0)], no_trap), vec![]);
+        assert_eq!(walk_words(0x101, &[(0x101, 0), (0x109, 1)], no_trap), Vec::<u64>::new());
+        assert_eq!(walk_words(u64::MAX - 7, &[(u64::MAX - 7, 0)], no_trap), Vec::<u64>::new());
     }
 
     #[test]
