@@ -11,9 +11,9 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use raw_cpuid::CpuId;
 use x86_64::registers::model_specific::Msr;
 
-use super::interrupt::{APIC_ERROR, SPURIOUS, TIMER};
 use super::clock;
 use super::features::{Features, features};
+use super::interrupt::{APIC_ERROR, SPURIOUS, TIMER};
 use crate::mm::addr::PhysAddr;
 
 /// Ticks per second.
@@ -54,12 +54,19 @@ pub enum NoTimer {
     Stopped,
 }
 
+impl NoTimer {
+    /// The reason in words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoApic => "the CPU has no local APIC, or the firmware has switched it off",
+            Self::Stopped => "the local APIC's timer does not count",
+        }
+    }
+}
+
 impl fmt::Display for NoTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoApic => "the CPU has no local APIC (or the firmware has switched it off)",
-            Self::Stopped => "the local APIC's timer does not count",
-        })
+        f.write_str(self.as_str())
     }
 }
 
@@ -69,9 +76,19 @@ pub struct Summary;
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = if REGISTERS.load(Ordering::Relaxed).is_null() { "x2APIC" } else { "xAPIC" };
+        let mode = if REGISTERS.load(Ordering::Relaxed).is_null() {
+            "x2APIC"
+        } else {
+            "xAPIC"
+        };
         let (timer, tsc) = (TIMER_FREQUENCY.load(Ordering::Relaxed), clock::frequency());
-        write!(f, "{mode}, timer {} kHz, TSC {} kHz ({:?})", timer / 1000, tsc / 1000, clock::source())
+        write!(
+            f,
+            "{mode}, timer {} kHz, TSC {} kHz ({:?})",
+            timer / 1000,
+            tsc / 1000,
+            clock::source()
+        )
     }
 }
 
@@ -114,7 +131,11 @@ fn enable() {
     // SAFETY: the MSR exists wherever CPUID shows an APIC.
     let base = unsafe { msr.read() };
     let x2apic = base & BASE_X2APIC != 0 || features().contains(Features::X2APIC);
-    let mode = if x2apic { BASE_ENABLE | BASE_X2APIC } else { BASE_ENABLE };
+    let mode = if x2apic {
+        BASE_ENABLE | BASE_X2APIC
+    } else {
+        BASE_ENABLE
+    };
     // SAFETY: enabling is what is wanted, the address stays, and x2APIC is entered from xAPIC mode or was on: one step
     // at a time, as SDM vol. 3A figure 12-27 demands.
     unsafe {
