@@ -70,7 +70,12 @@ fn end(
     let task = crate::task::current_name();
     println!("\npanic: {message}\n  at {location}\n  in task \"{task}\"");
     backtrace::walk(frame_pointer, unwind::read, unwind::interrupted, &mut trace);
-    emit::panic_record(&Panic { message, location, task: &task, backtrace: &trace });
+    emit::panic_record(&Panic {
+        message,
+        location,
+        task: &task,
+        backtrace: &trace,
+    });
     if let Some(registers) = registers {
         print!("registers:\n{registers}");
     }

@@ -51,6 +51,15 @@ pub enum FlushCall {
         /// Its address.
         addr: VirtAddr,
     },
+    /// A range, asked for by another CPU.
+    Range {
+        /// On which CPU.
+        cpu: usize,
+        /// First address.
+        start: VirtAddr,
+        /// First address past it.
+        end: VirtAddr,
+    },
     /// All that is not global.
     All {
         /// On which CPU.
@@ -249,17 +258,23 @@ impl SoftMachine {
     /// Carries out a flush on a CPU, unless it is to be lost.
     pub(super) fn flush(&self, call: FlushCall) {
         lock(&self.flushes).push(call);
-        let lost = self
-            .swallow
-            .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
-            .is_ok();
-        let (FlushCall::Page { cpu, .. } | FlushCall::All { cpu } | FlushCall::Root { cpu, .. }) = call;
+        let may_be_lost = !matches!(call, FlushCall::Root { .. });
+        let lost = may_be_lost
+            && self
+                .swallow
+                .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+                .is_ok();
+        let (FlushCall::Page { cpu, .. }
+        | FlushCall::Range { cpu, .. }
+        | FlushCall::All { cpu }
+        | FlushCall::Root { cpu, .. }) = call;
         let Some(processor) = lock(&self.cpus)[cpu] else {
             return;
         };
         let mut tlb = processor.tlb();
         match call {
             FlushCall::Page { addr, .. } if !lost => tlb.flush_page(addr),
+            FlushCall::Range { start, end, .. } if !lost => tlb.flush_range(start, end),
             FlushCall::All { .. } if !lost => tlb.flush_all(),
             FlushCall::Root { root, .. } => {
                 processor.set_root(root.as_u64());

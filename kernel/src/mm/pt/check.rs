@@ -22,8 +22,8 @@ use core::cell::RefCell;
 use proptest::prelude::*;
 
 use super::{
-    Attr, AttrFlags, CacheType, Cursor, Entry, Flush, InstallError, Invalidator, Leaf, Level, Marker,
-    PageTable, Progress, Prot, PtFormat, SplitError,
+    Attr, AttrFlags, CacheType, Entry, Flush, InstallError, Invalidator, Leaf, Level, Marker, PageTable,
+    Progress, Prot, PtFormat, SplitError,
 };
 use crate::arch::host::{Config, SoftMachine};
 use crate::mm::addr::{PAGE_SIZE, PageAddr, Pfn};
@@ -505,42 +505,37 @@ impl<F: CheckedFormat> Check<F> {
         true
     }
 
-    /// Runs `f` on a cursor until it is through; a full flush is spent in between. Returns where it stopped and why.
-    fn drive(
-        &mut self,
-        start: u64,
-        end: u64,
-        mut f: impl FnMut(&mut Cursor<'_, F>, &mut Flush<F::Addr>) -> Result<Progress, SplitError>,
-    ) -> (u64, Result<(), SplitError>) {
-        let range = self.range(start, end);
-        let mut cursor = self.table.cursor(range);
-        loop {
-            let mut flush = Flush::new();
-            let result = f(&mut cursor, &mut flush);
-            flush.spend(&self.flushed);
-            let stop = (cursor.addr().to_u64() - self.base) / PAGE_SIZE;
-            match result {
-                Ok(Progress::FlushFull) => {}
-                Ok(Progress::Done) => return (stop, Ok(())),
-                Err(error) => return (stop, Err(error)),
-            }
-        }
-    }
-
     fn unmap(&mut self, start: u64, end: u64, nodes: bool) {
         let (reach, whole) = self.cut(start, end);
-        let (stop, result) = self.drive(start, end, |cursor, flush| cursor.unmap(nodes, flush));
+        let range = self.range(start, end);
+        let mut at = range.start;
+        // A new cursor for every batch, as code does that lets go of the table's lock in between.
+        let result = loop {
+            let mut flush = Flush::new();
+            let mut cursor = self.table.cursor(range);
+            cursor.resume_unmap(at);
+            let progress = cursor.unmap(nodes, &mut flush);
+            at = cursor.addr();
+            flush.spend(&self.flushed);
+            match progress {
+                Ok(Progress::FlushFull) => {}
+                Ok(Progress::Done) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        let stop = (at.to_u64() - self.base) / PAGE_SIZE;
         self.expect_stop((reach, whole), stop, result);
         self.model.retain(|page, _| !(start..stop).contains(page));
     }
 
     fn protect(&mut self, start: u64, end: u64, prot: Prot) {
         let (reach, whole) = self.cut(start, end);
-        let (stop, result) = self.drive(start, end, |cursor, flush| {
-            cursor
-                .protect(|leaf| (prot, leaf.attr), flush)
-                .map(|()| Progress::Done)
-        });
+        let range = self.range(start, end);
+        let mut flush = Flush::new();
+        let mut cursor = self.table.cursor(range);
+        let result = cursor.protect(|leaf| (prot, leaf.attr), &mut flush);
+        let stop = (cursor.addr().to_u64() - self.base) / PAGE_SIZE;
+        flush.spend(&self.flushed);
         self.expect_stop((reach, whole), stop, result);
         for (_, page) in self.model.range_mut(start..stop) {
             if let Page::Mapped { leaf, .. } = page {

@@ -301,6 +301,13 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         }
     }
 
+    /// Goes on where an earlier cursor over the same range stopped with [`Progress::FlushFull`] in [`Self::unmap`]; nothing
+    /// was mapped in between meanwhile.
+    pub fn resume_unmap(&mut self, at: F::Addr) {
+        self.swept = Some((self.at, at.to_u64()));
+        self.seek(at);
+    }
+
     /// Takes the leaf or marker of `level` or below at the cursor away and puts what it owned into the flush.
     fn clear_place(&mut self, place: &Place<F>, flush: &mut Flush<F::Addr>) {
         let old = Taken::out_of(place.node, place.index, place.level, &Entry::EMPTY);
