@@ -1,4 +1,5 @@
 //! From either door to the first task.
+#![expect(unsafe_code, reason = "hands the machine's memory to the kernel")]
 
 use core::panic::PanicInfo;
 
@@ -6,6 +7,7 @@ use kernel::arch::x86_64::{self as machine, features};
 use kernel::bootinfo::BootInfo;
 use kernel::println;
 use kernel::sync::Once;
+use kernel::task;
 use kernel::trace;
 use kernel::trace::record::ExitStatus;
 
@@ -27,11 +29,40 @@ extern "C" fn kernel_main() -> ! {
     machine::init_cpu();
     greet(info);
     check(info);
+    own_memory(info);
     match machine::init_timer() {
         Ok(()) => println!("{}", machine::apic::Summary),
         Err(reason) => trace::end(ExitStatus::Failed, reason.as_str()),
     }
-    ::x86_64::instructions::interrupts::enable();
+    start_tasks(info)
+}
+
+/// Leaves the loader's mappings; from here on the heap works.
+fn own_memory(info: &BootInfo) {
+    // SAFETY: called once, on the boot CPU, with what a boot door made of the loader's words; both doors have the loader's
+    // tables map physical memory at the kernel's direct map.
+    if let Err(error) = unsafe { kernel::mm::init::init(info) } {
+        println!("memory: {error}");
+        trace::end(ExitStatus::Failed, "the kernel cannot own this machine's memory");
+    }
+}
+
+/// Starts the first task and becomes the idle task.
+fn start_tasks(info: &'static BootInfo) -> ! {
+    task::idle::set_deadlock_hook(|text| {
+        println!("{text}");
+        trace::end(ExitStatus::Failed, "every task waits for another; see the console")
+    });
+    let started = task::init().and_then(|()| task::spawn("init", None, move || first_task(info)));
+    if let Err(error) = started {
+        println!("tasks: {error}");
+        trace::end(ExitStatus::Failed, "too little memory for the first task");
+    }
+    task::idle::run()
+}
+
+/// Runs what the command line names.
+fn first_task(info: &'static BootInfo) {
     crate::crash::run(&info.cmdline);
     trace::end(ExitStatus::Success, "booted")
 }

@@ -14,7 +14,9 @@ use x86_64::registers::model_specific::Msr;
 use super::clock;
 use super::features::{Features, features};
 use super::interrupt::{APIC_ERROR, SPURIOUS, TIMER};
-use crate::mm::addr::PhysAddr;
+use crate::mm::addr::{PAGE_SIZE, PhysAddr};
+use crate::mm::kmap;
+use crate::mm::pt::CacheType;
 
 /// Ticks per second.
 pub const TICK_RATE: u64 = 100;
@@ -52,6 +54,8 @@ pub enum NoTimer {
     NoApic,
     /// The APIC's timer does not count.
     Stopped,
+    /// No memory to map the APIC's registers.
+    NoMemory,
 }
 
 impl NoTimer {
@@ -60,6 +64,7 @@ impl NoTimer {
         match self {
             Self::NoApic => "the CPU has no local APIC, or the firmware has switched it off",
             Self::Stopped => "the local APIC's timer does not count",
+            Self::NoMemory => "too little memory to map the local APIC",
         }
     }
 }
@@ -100,7 +105,7 @@ pub fn start() -> Result<(), NoTimer> {
     if !CpuId::new().get_feature_info().is_some_and(|f| f.has_apic()) {
         return Err(NoTimer::NoApic);
     }
-    enable();
+    enable()?;
     write(DIVIDE, BY_16);
     write(LVT_TIMER, MASKED | u32::from(TIMER));
     write(INITIAL_COUNT, u32::MAX);
@@ -126,7 +131,7 @@ pub fn timer_count() -> u32 {
     read(CURRENT_COUNT)
 }
 
-fn enable() {
+fn enable() -> Result<(), NoTimer> {
     let mut msr = IA32_APIC_BASE;
     // SAFETY: the MSR exists wherever CPUID shows an APIC.
     let base = unsafe { msr.read() };
@@ -143,18 +148,20 @@ fn enable() {
         msr.write(base | mode);
     }
     if !x2apic {
-        let registers = map_registers(PhysAddr::new(base & BASE_ADDRESS));
+        let registers = map_registers(PhysAddr::new(base & BASE_ADDRESS))?;
         REGISTERS.store(registers, Ordering::Release);
     }
     write(TASK_PRIORITY, 0);
     write(LVT_LINT0, MASKED); // where the legacy controller is connected
     write(LVT_ERROR, u32::from(APIC_ERROR));
     write(SPURIOUS_VECTOR, SOFTWARE_ENABLE | u32::from(SPURIOUS));
+    Ok(())
 }
 
-fn map_registers(at: PhysAddr) -> *mut u8 {
-    use crate::arch::Memory;
-    super::Machine::direct_map(at)
+/// Maps the page of registers, uncached.
+fn map_registers(at: PhysAddr) -> Result<*mut u8, NoTimer> {
+    let page = kmap::map_device(at, PAGE_SIZE, CacheType::Uncached).map_err(|_| NoTimer::NoMemory)?;
+    Ok(ptr::with_exposed_provenance_mut(page.as_u64() as usize))
 }
 
 #[inline]
