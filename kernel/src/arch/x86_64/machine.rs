@@ -112,11 +112,7 @@ impl Memory for Machine {
 
     #[inline]
     fn max_leaf() -> Level {
-        if features().contains(Features::GIB_PAGES) {
-            Level::UPPER
-        } else {
-            Level::MID
-        }
+        if features().contains(Features::GIB_PAGES) { Level::UPPER } else { Level::MID }
     }
 
     #[inline]

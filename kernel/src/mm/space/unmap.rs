@@ -69,14 +69,16 @@ impl Space {
 
     /// Clears the entries of `range`, a batch at a time.
     fn clear(&self, range: VirtRange, free_nodes: bool) -> Result<(), UnmapError> {
-        let mut at = range.start;
+        let mut rest = range;
         loop {
             let mut flush = Flush::new();
             let mut table = self.table.lock();
-            let mut cursor = table.cursor(range);
-            cursor.resume_unmap(at);
+            // Node freeing looks at whole entries, so every batch starts from the front of the range again there.
+            let mut cursor = table.cursor(rest);
             let progress = cursor.unmap(free_nodes, &mut flush);
-            at = cursor.addr();
+            if !free_nodes {
+                rest.start = cursor.addr();
+            }
             drop(table);
             flush.spend(self);
             match progress {

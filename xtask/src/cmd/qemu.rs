@@ -1,0 +1,33 @@
+//! `cargo xtask qemu [OPTIONS] [APP [APP OPTIONS]]`
+
+use crate::app::{App, RestoreArgs};
+use crate::cmd::run;
+use crate::machine::qemu::{Options, Qemu};
+use crate::status::{HELP, Status};
+
+/// The command's arguments.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = HELP, subcommand_value_name = "APP", subcommand_help_heading = "Applications")]
+pub struct Args {
+    #[command(flatten)]
+    machine: Options,
+    #[command(flatten)]
+    run: run::Options,
+    #[command(subcommand)]
+    app: Option<App>,
+}
+
+/// Boots in QEMU.
+///
+/// # Errors
+/// When the machine could not be run at all.
+pub fn run(args: &Args) -> anyhow::Result<Status> {
+    let machine = Qemu::new(&args.machine)?;
+    let default = App::Restore(RestoreArgs::default());
+    run::execute(
+        args.app.as_ref().unwrap_or(&default),
+        &machine,
+        args.machine.disk.clone(),
+        &args.run,
+    )
+}

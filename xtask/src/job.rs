@@ -1,0 +1,387 @@
+//! A job: everything a machine needs to run one application, prepared on the host before any emulator starts.
+//!
+//! | part | PVH | disk image |
+//! | --- | --- | --- |
+//! | command line | `-append` | ramdisk entry `cmdline` |
+//! | ramdisk (`digests`, `order`, `snapshot`) | `-initrd` | in the image |
+//! | snapshot | virtio disk, or ramdisk entry `snapshot` | the same |
+
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::Context;
+
+use crate::app::{App, RestoreArgs, Source, Tokens};
+use crate::cpio::Archive;
+use crate::elf::Kernel;
+use crate::machine::Machine;
+use crate::order::{self, Order};
+use crate::paths::{RunDir, folder};
+use crate::process::CommandLine;
+use crate::size::{PAGE, human};
+use crate::snapshot::Snapshot;
+use crate::status::usage;
+use crate::ui::Ui;
+
+/// What to run, and on what.
+#[derive(Debug)]
+pub struct Job {
+    /// The application's name.
+    pub name: String,
+    /// The kernel image.
+    pub kernel: Kernel,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// The ramdisk's entries, without `cmdline`.
+    pub ramdisk: Archive,
+    /// The disk to attach.
+    pub disk: Option<Disk>,
+    /// Whether a success without a report would be no success.
+    pub wants_report: bool,
+    /// The file that is restored, to see whether it changed under us.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// A disk, read-only.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// Where its bytes are.
+    pub location: Location,
+    /// A sector that cannot be read.
+    pub inject_error: Option<u64>,
+}
+
+/// Where a disk's bytes are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Location {
+    /// A file of this machine.
+    File(PathBuf),
+    /// One of QEMU's URLs: `nbd://host/export`, `rbd:pool/image`, `http://host/file`.
+    Url(String),
+}
+
+impl FromStr for Location {
+    type Err = std::convert::Infallible;
+
+    /// A URL begins with a scheme and a colon; a scheme has at least two characters and no slash (RFC 3986, 3.1).
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+        let is_scheme = scheme.len() > 1
+            && scheme.starts_with(|c: char| c.is_ascii_lowercase())
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c));
+        Ok(if is_scheme && !Path::new(text).exists() {
+            Self::Url(text.to_owned())
+        } else {
+            Self::File(text.into())
+        })
+    }
+}
+
+/// Checks that can be done before anything is built: a wrong snapshot shall not cost a compilation.
+///
+/// # Errors
+/// What is wrong with the snapshot, the order file, or the combination of options.
+pub fn check(app: &App, machine: &dyn Machine, disk: Option<&Location>) -> anyhow::Result<()> {
+    if let Some(Location::File(path)) = disk {
+        Snapshot::open(path).context("--disk")?;
+    }
+    let App::Restore(args) = app else { return Ok(()) };
+    let source = source(args, machine)?;
+    if source == Source::Ramdisk && (args.inject_error.is_some() || disk.is_some()) {
+        return Err(usage("--disk and --inject-error need --source virtio"));
+    }
+    for path in args.digests_from.iter().chain(&args.snapshot) {
+        Snapshot::open(path)?;
+    }
+    let local = args.snapshot.as_ref().or(match disk {
+        Some(Location::File(path)) => Some(path),
+        _ => None,
+    });
+    if let Some(path) = local {
+        let snapshot = Snapshot::open(path)?;
+        check_snapshot(args, &snapshot, source, machine)?;
+    }
+    Ok(())
+}
+
+fn check_snapshot(
+    args: &RestoreArgs,
+    snapshot: &Snapshot,
+    source: Source,
+    machine: &dyn Machine,
+) -> anyhow::Result<()> {
+    if !args.no_memory_check {
+        let in_ramdisk = if source == Source::Ramdisk {
+            snapshot.size
+        } else {
+            0
+        };
+        snapshot.check_fits(machine.memory(), in_ramdisk + snapshot.pages() * 16)?;
+    }
+    if let Some(Order::File(path)) = &args.order {
+        order::read(path, snapshot.pages())?;
+    }
+    match args.touch {
+        Some(touch) if touch > snapshot.pages() => Err(usage(format!(
+            "--touch {touch}: the snapshot has {} pages",
+            snapshot.pages()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn source(args: &RestoreArgs, machine: &dyn Machine) -> anyhow::Result<Source> {
+    match args.source {
+        Some(Source::Virtio) if !machine.has_disk() => Err(usage(format!(
+            "{} has no virtio disk; use --source ramdisk",
+            machine.name()
+        ))),
+        Some(source) => Ok(source),
+        None if machine.has_disk() => Ok(Source::Virtio),
+        None => Ok(Source::Ramdisk),
+    }
+}
+
+impl Job {
+    /// Prepares `app` for `machine`.
+    ///
+    /// # Errors
+    /// As [`check`]; and when a file cannot be read.
+    pub fn new(
+        app: &App,
+        machine: &dyn Machine,
+        kernel: Kernel,
+        disk: Option<Location>,
+        ui: &mut Ui,
+    ) -> anyhow::Result<Self> {
+        let job = Self {
+            name: app.name().to_owned(),
+            kernel,
+            cmdline: String::new(),
+            ramdisk: Archive::new(),
+            disk: disk.map(|location| Disk {
+                location,
+                inject_error: None,
+            }),
+            wants_report: app.reports(),
+            snapshot: None,
+        };
+        let (tokens, mut job) = match app {
+            App::Restore(args) => job.restore(args, machine, ui)?,
+            App::Cost(args) => (args.tokens(), job),
+            App::Test(args) => (args.tokens(), job),
+            App::Raw { tokens } => (Tokens::new(&tokens.join(" ")), job),
+            App::Panic | App::TripleFault | App::Hang | App::TestList => (Tokens::new(app.name()), job),
+        };
+        let exit = Some(machine.exit_token());
+        job.cmdline = tokens
+            .flag("icount", machine.counts_instructions())
+            .opt("exit", exit)
+            .finish();
+        Ok(job)
+    }
+
+    fn restore(
+        mut self,
+        args: &RestoreArgs,
+        machine: &dyn Machine,
+        ui: &mut Ui,
+    ) -> anyhow::Result<(Tokens, Self)> {
+        let source = source(args, machine)?;
+        let fetched: Option<Fetched> = match (&args.snapshot, &self.disk) {
+            (
+                None,
+                Some(Disk {
+                    location: Location::Url(url),
+                    ..
+                }),
+            ) => Some(Fetched::new(url, machine, args.no_memory_check, ui)?),
+            _ => None,
+        };
+        let path = match (&args.snapshot, &self.disk) {
+            (Some(path), _) => path,
+            (
+                None,
+                Some(Disk {
+                    location: Location::File(path),
+                    ..
+                }),
+            ) => path,
+            _ => fetched.as_ref().map_or(&self.kernel.path, |copy| &copy.0),
+        };
+        let snapshot = Snapshot::open(path)?;
+        check_snapshot(args, &snapshot, source, machine)?;
+        if snapshot.padding() > 0 {
+            ui.note(&format!(
+                "{} has {} bytes, no multiple of {PAGE}: its last page is filled up with {} zero bytes",
+                snapshot.path.display(),
+                snapshot.size,
+                snapshot.padding()
+            ));
+        }
+        self.add_digests(args, &snapshot, ui)?;
+        if let Some(Order::File(path)) = &args.order {
+            self.ramdisk.add("order", order::read(path, snapshot.pages())?);
+        }
+        match (source, &mut self.disk) {
+            (Source::Ramdisk, _) => {
+                let bytes = std::fs::read(&snapshot.path).context("cannot read the snapshot")?;
+                self.ramdisk.add("snapshot", bytes);
+            }
+            (Source::Virtio, Some(disk)) => disk.inject_error = args.inject_error,
+            (Source::Virtio, none) => {
+                let location = Location::File(snapshot.path.clone());
+                *none = Some(Disk {
+                    location,
+                    inject_error: args.inject_error,
+                });
+            }
+        }
+        let tokens = args.tokens(source, snapshot.size, snapshot.pages());
+        // A fetched copy is gone once its digests are known; there is nothing to watch then.
+        self.snapshot = fetched.is_none().then_some(snapshot);
+        Ok((tokens, self))
+    }
+
+    fn add_digests(&mut self, args: &RestoreArgs, snapshot: &Snapshot, ui: &mut Ui) -> anyhow::Result<()> {
+        let of = match &args.digests_from {
+            Some(path) => &Snapshot::open(path)?,
+            None => snapshot,
+        };
+        if of.pages() != snapshot.pages() {
+            return Err(usage(format!(
+                "{} has {} pages and {} has {}; digests need files of the same number",
+                of.path.display(),
+                of.pages(),
+                snapshot.path.display(),
+                snapshot.pages()
+            )));
+        }
+        ui.begin(&format!("digests of {} ({})", of.path.display(), human(of.size)));
+        let digests = of.digests(|done| ui.progress("digests", done, of.size))?;
+        ui.end();
+        self.ramdisk.add("digests", digests);
+        Ok(())
+    }
+
+    /// Writes the ramdisk into `dir`; `with_cmdline` adds the command line for loaders that pass none.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_ramdisk(&self, dir: &RunDir, with_cmdline: bool) -> anyhow::Result<PathBuf> {
+        let path = dir.file("ramdisk.cpio");
+        let mut archive = self.ramdisk.clone();
+        if with_cmdline {
+            archive.add("cmdline", self.cmdline.as_bytes());
+        }
+        let file =
+            std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let mut out = BufWriter::new(file);
+        let written = archive
+            .write_to(&mut out)
+            .and_then(|()| std::io::Write::flush(&mut out));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// A local copy of what a URL holds, made through QEMU itself and gone when dropped.
+struct Fetched(PathBuf);
+
+impl Fetched {
+    fn new(url: &str, machine: &dyn Machine, unchecked: bool, ui: &mut Ui) -> anyhow::Result<Self> {
+        let size = url_size(url)?;
+        if size > machine.memory() && !unchecked {
+            return Err(usage(format!(
+                "--disk {url} has {} and the machine only {} of memory; give it more with --mem",
+                human(size),
+                human(machine.memory())
+            )));
+        }
+        ui.note(&format!(
+            "reading {url} once, for its digests ({}); --snapshot FILE avoids that",
+            human(size)
+        ));
+        let copy = Self(folder("runs")?.join(format!("fetched-{}.raw", std::process::id())));
+        qemu_img(&[
+            "convert",
+            "-f",
+            "raw",
+            "-O",
+            "raw",
+            url,
+            &copy.0.to_string_lossy(),
+        ])?;
+        Ok(copy)
+    }
+}
+
+impl Drop for Fetched {
+    fn drop(&mut self) {
+        // It may not exist, when fetching failed.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn url_size(url: &str) -> anyhow::Result<u64> {
+    #[derive(serde::Deserialize)]
+    struct Info {
+        #[serde(rename = "virtual-size")]
+        virtual_size: u64,
+    }
+    let output = qemu_img(&["info", "-f", "raw", "--output=json", url])?;
+    let info: Info =
+        serde_json::from_slice(&output).context("qemu-img's answer is not what it used to be")?;
+    Ok(info.virtual_size)
+}
+
+fn qemu_img(args: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let line = CommandLine::new("qemu-img").args(args);
+    let output = line.command().output().context("cannot run qemu-img")?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(usage(format!(
+        "--disk: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_told_from_files() {
+        let parse = |text: &str| text.parse::<Location>().unwrap();
+        for url in [
+            "nbd://127.0.0.1:10809/x",
+            "rbd:pool/image",
+            "http://host/file",
+            "nbd+unix:///x?socket=/s",
+        ] {
+            assert_eq!(parse(url), Location::Url(url.into()));
+        }
+        for file in [
+            "snapshot.raw",
+            "/abs/olute",
+            "./odd:name",
+            "C:x",
+            "dir/nbd:x",
+            "Foo:bar",
+        ] {
+            assert_eq!(parse(file), Location::File(file.into()), "{file}");
+        }
+    }
+
+    #[test]
+    fn an_existing_file_is_a_file_whatever_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nbd:x");
+        std::fs::write(&path, "x").unwrap();
+        assert_eq!(path.to_str().unwrap().parse(), Ok(Location::File(path)));
+    }
+}

@@ -1,0 +1,155 @@
+//! Sizes as people write them (`512M`, `2GiB`) and as they read them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Bytes in a page.
+pub const PAGE: u64 = 4096;
+/// Bytes in a mebibyte.
+pub const MIB: u64 = 1 << 20;
+
+/// A size in bytes, parsed from a number with an optional binary suffix; without one the number counts MiB.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct MemSize(pub u64);
+
+/// Why a text is no size.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SizeError {
+    /// No number in front.
+    NoNumber,
+    /// A suffix that is none of K, M, G, T (with or without `iB`).
+    UnknownSuffix(String),
+    /// More bytes than 64 bits count.
+    TooLarge,
+    /// Nothing at all.
+    Zero,
+}
+
+impl fmt::Display for SizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoNumber => write!(
+                f,
+                "a size is a number with an optional suffix, as in 512, 512M or 2G"
+            ),
+            Self::UnknownSuffix(suffix) => {
+                write!(
+                    f,
+                    "unknown size suffix {suffix:?}; known are K, M, G and T (none means MiB)"
+                )
+            }
+            Self::TooLarge => write!(f, "the size does not fit into 64 bits"),
+            Self::Zero => write!(f, "the size must not be zero"),
+        }
+    }
+}
+
+impl std::error::Error for SizeError {}
+
+impl FromStr for MemSize {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        let text = text.trim();
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, suffix) = text.split_at(split);
+        let shift = match suffix.trim().to_ascii_lowercase().as_str() {
+            "k" | "kb" | "kib" => 10,
+            "" | "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
+            _ if number.is_empty() => return Err(SizeError::NoNumber),
+            _ => return Err(SizeError::UnknownSuffix(suffix.trim().to_owned())),
+        };
+        if number.is_empty() {
+            return Err(SizeError::NoNumber);
+        }
+        let number: u64 = number.parse().map_err(|_| SizeError::TooLarge)?;
+        let bytes = number.checked_mul(1 << shift).ok_or(SizeError::TooLarge)?;
+        if bytes == 0 {
+            Err(SizeError::Zero)
+        } else {
+            Ok(Self(bytes))
+        }
+    }
+}
+
+impl fmt::Display for MemSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&human(self.0))
+    }
+}
+
+/// Bytes as a person reads them: exact below 1 KiB or when a whole number of units, else one decimal.
+pub fn human(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    for (unit, size) in UNITS {
+        if bytes >= size {
+            return if bytes.is_multiple_of(size) {
+                format!("{} {unit}", bytes / size)
+            } else {
+                let tenths = (u128::from(bytes) * 10 + u128::from(size) / 2) / u128::from(size);
+                format!("{}.{} {unit}", tenths / 10, tenths % 10)
+            };
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_number_counts_mebibytes() {
+        assert_eq!("512".parse(), Ok(MemSize(512 * MIB)));
+    }
+
+    #[test]
+    fn suffixes_are_binary_and_their_case_does_not_matter() {
+        for (text, bytes) in [
+            ("64k", 64 << 10),
+            ("64M", 64 * MIB),
+            ("2GiB", 2 << 30),
+            (" 1 tb ", 1 << 40),
+        ] {
+            assert_eq!(text.parse(), Ok(MemSize(bytes)), "{text}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_kind() {
+        assert_eq!("".parse::<MemSize>(), Err(SizeError::NoNumber));
+        assert_eq!("M".parse::<MemSize>(), Err(SizeError::NoNumber));
+        assert_eq!("-5".parse::<MemSize>(), Err(SizeError::NoNumber));
+        assert_eq!("0".parse::<MemSize>(), Err(SizeError::Zero));
+        assert_eq!("5X".parse::<MemSize>(), Err(SizeError::UnknownSuffix("X".into())));
+        assert_eq!(
+            "1.5G".parse::<MemSize>(),
+            Err(SizeError::UnknownSuffix(".5G".into()))
+        );
+        assert_eq!(
+            "99999999999999999999".parse::<MemSize>(),
+            Err(SizeError::TooLarge)
+        );
+        assert_eq!(
+            "18446744073709551615T".parse::<MemSize>(),
+            Err(SizeError::TooLarge)
+        );
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(human(0), "0 bytes");
+        assert_eq!(human(1023), "1023 bytes");
+        assert_eq!(human(4096), "4 KiB");
+        assert_eq!(human(1_500_000), "1.4 MiB");
+        assert_eq!(human(64 * MIB), "64 MiB");
+        assert_eq!(human(u64::MAX), "16777216.0 TiB");
+    }
+}
