@@ -1,0 +1,141 @@
+//! Restores and measurements that succeed, on every machine.
+
+use serde_json::Value;
+use xtask::status::Status;
+
+use crate::{figure, random_file, xtask};
+
+const MIB: usize = 1 << 20;
+
+fn restore(command: &str, machine: &[&str], args: &[&str]) -> Value {
+    let mut all = vec![command, "--timeout", "300", "--json"];
+    all.extend(machine);
+    all.push("restore");
+    all.extend(args);
+    xtask(&all).expect(Status::Success, &[]).json()
+}
+
+#[test]
+fn with_no_arguments_the_kernels_own_image_is_restored() {
+    let said = xtask(&["qemu"]).expect(
+        Status::Success,
+        &["restore report", "report: ", "qemu-system-x86_64 "],
+    );
+    let path = said
+        .out
+        .lines()
+        .find_map(|line| line.strip_prefix("report: "))
+        .unwrap();
+    let saved: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(saved["verdict"], "success");
+}
+
+#[test]
+fn every_order_restores_every_page() {
+    let (dir, file) = random_file(MIB, 10);
+    let order = dir.path().join("order");
+    std::fs::write(&order, "255 0 17 # a few\n3\n").unwrap();
+    for order in ["sequential", "random", "reverse", order.to_str().unwrap()] {
+        let json = restore("qemu", &[], &["--snapshot", &file, "--order", order]);
+        assert_eq!(figure(&json, "pages"), 256, "{order}");
+    }
+}
+
+#[test]
+fn prefetch_saves_faults() {
+    let (_dir, file) = random_file(MIB, 11);
+    let plain = restore("qemu", &[], &["--snapshot", &file, "--order", "sequential"]);
+    let ahead = restore(
+        "qemu",
+        &[],
+        &["--snapshot", &file, "--order", "sequential", "--prefetch", "7"],
+    );
+    assert_eq!(figure(&plain, "faults"), 256);
+    assert_eq!(figure(&ahead, "faults"), 32);
+}
+
+#[test]
+fn a_ramdisk_serves_as_well_as_a_disk() {
+    let (_dir, file) = random_file(MIB, 12);
+    restore("qemu", &[], &["--snapshot", &file, "--source", "ramdisk"]);
+}
+
+#[test]
+fn the_bios_image_restores() {
+    let (_dir, file) = random_file(4 * MIB, 13);
+    restore(
+        "qemu",
+        &["--bios"],
+        &["--snapshot", &file, "--order", "random", "--prefetch", "4"],
+    );
+}
+
+#[test]
+fn the_uefi_image_restores() {
+    let (_dir, file) = random_file(4 * MIB, 14);
+    restore(
+        "qemu",
+        &["--uefi"],
+        &["--snapshot", &file, "--order", "random", "--prefetch", "4"],
+    );
+}
+
+#[test]
+fn bochs_restores_from_its_ramdisk() {
+    let (_dir, file) = random_file(MIB, 15);
+    restore("bochs", &[], &["--snapshot", &file, "--order", "random"]);
+}
+
+#[test]
+fn a_network_block_device_serves_pages() {
+    let (dir, file) = random_file(MIB, 16);
+    let socket = dir.path().join("nbd.sock");
+    let mut server = std::process::Command::new("qemu-storage-daemon")
+        .args([
+            "--blockdev",
+            &format!("driver=file,node-name=disk,filename={file},read-only=on"),
+        ])
+        .args([
+            "--nbd-server",
+            &format!("addr.type=unix,addr.path={}", socket.display()),
+        ])
+        .args(["--export", "type=nbd,id=export,node-name=disk,name=snapshot"])
+        .spawn()
+        .expect("it comes with QEMU");
+    while !socket.exists() {
+        assert!(server.try_wait().unwrap().is_none(), "the server ended");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let url = format!("nbd+unix:///snapshot?socket={}", socket.display());
+    let said = xtask(&[
+        "qemu",
+        "--timeout",
+        "120",
+        "--disk",
+        &url,
+        "restore",
+        "--snapshot",
+        &file,
+    ]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    said.expect(Status::Success, &[&url]);
+}
+
+#[test]
+fn two_counted_runs_are_identical_to_the_last_digit() {
+    let run = || {
+        let said = xtask(&[
+            "qemu",
+            "--icount",
+            "--timeout",
+            "120",
+            "--json",
+            "cost",
+            "--pages",
+            "500",
+        ]);
+        said.expect(Status::Success, &["instructions"]).json()["report"].clone()
+    };
+    assert_eq!(run(), run());
+}
