@@ -60,3 +60,10 @@ fn running_out_of_frames_in_the_middle_is_a_clear_end() {
     restore(&["--mem", "64"], &["--snapshot", &file, "--no-memory-check"])
         .expect(Status::Failed, &["memory"]);
 }
+
+#[test]
+fn frames_that_run_out_one_by_one_are_a_clear_end_too() {
+    let (_dir, file) = random_file(64 * 4096, 6);
+    restore(&[], &["--snapshot", &file, "--fail-frames-after", "20"])
+        .expect(Status::Failed, &["page ", "memory"]);
+}

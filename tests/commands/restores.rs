@@ -37,7 +37,7 @@ fn every_order_restores_every_page() {
     std::fs::write(&order, "255 0 17 # a few\n3\n").unwrap();
     for order in ["sequential", "random", "reverse", order.to_str().unwrap()] {
         let json = restore("qemu", &[], &["--snapshot", &file, "--order", order]);
-        assert_eq!(figure(&json, "pages"), 256, "{order}");
+        assert_eq!(figure(&json, "region"), 256, "{order}");
     }
 }
 

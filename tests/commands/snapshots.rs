@@ -80,7 +80,7 @@ fn a_size_that_is_no_multiple_of_a_page_is_padded_and_said_so() {
         &file,
     ])
     .expect(Status::Success, &["no multiple of 4096", "4089 zero bytes"]);
-    assert_eq!(figure(&said.json(), "pages"), 6);
+    assert_eq!(figure(&said.json(), "region"), 6);
 }
 
 #[test]

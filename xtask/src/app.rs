@@ -16,6 +16,8 @@ pub enum App {
     Restore(RestoreArgs),
     /// Measure the bare path of a delegated fault, from the touch to the next instruction
     Cost(CostArgs),
+    /// Print what the machine is: memory, PCI functions, disks, ramdisk
+    Info,
     /// Panic, to see it reported
     #[command(hide = true)]
     Panic,
@@ -66,6 +68,9 @@ pub struct RestoreArgs {
     /// Let the monitor touch the region it serves
     #[arg(long, hide = true)]
     pub monitor_touches_own_region: bool,
+    /// Let allocations of frames fail after N of them
+    #[arg(long, value_name = "N", hide = true)]
+    pub fail_frames_after: Option<u64>,
     /// Compute the digests from another file than the one that is restored
     #[arg(long, value_name = "FILE", hide = true)]
     pub digests_from: Option<PathBuf>,
@@ -120,6 +125,7 @@ impl App {
         match self {
             Self::Restore(_) => "restore",
             Self::Cost(_) => "cost",
+            Self::Info => "info",
             Self::Panic => "panic",
             Self::TripleFault => "triple-fault",
             Self::Hang => "hang",
@@ -133,7 +139,7 @@ impl App {
 
     /// Whether a success without a report would be no success.
     pub const fn reports(&self) -> bool {
-        matches!(self, Self::Restore(_) | Self::Cost(_))
+        matches!(self, Self::Restore(_) | Self::Cost(_) | Self::Info)
     }
 }
 
@@ -181,6 +187,7 @@ impl RestoreArgs {
             .opt("touch", self.touch)
             .opt("kill-monitor-after", self.kill_monitor_after)
             .flag("monitor-touches-own-region", self.monitor_touches_own_region)
+            .opt("fail-frames-after", self.fail_frames_after)
     }
 }
 
@@ -221,12 +228,13 @@ mod tests {
             touch: Some(9),
             kill_monitor_after: Some(3),
             monitor_touches_own_region: true,
+            fail_frames_after: Some(2),
             ..RestoreArgs::default()
         };
         assert_eq!(
             args.tokens(Source::Ramdisk, 4096, 1).finish(),
             "restore source=ramdisk snapshot-bytes=4096 digests=1 order=random seed=7 prefetch=8 touch=9 \
-             kill-monitor-after=3 monitor-touches-own-region=1"
+             kill-monitor-after=3 monitor-touches-own-region=1 fail-frames-after=2"
         );
         let test = TestArgs {
             filter: Some("uffd".into()),

@@ -174,7 +174,9 @@ impl Job {
             App::Cost(args) => (args.tokens(), job),
             App::Test(args) => (args.tokens(), job),
             App::Raw { tokens } => (Tokens::new(&tokens.join(" ")), job),
-            App::Panic | App::TripleFault | App::Hang | App::TestList => (Tokens::new(app.name()), job),
+            App::Info | App::Panic | App::TripleFault | App::Hang | App::TestList => {
+                (Tokens::new(app.name()), job)
+            }
         };
         let exit = Some(machine.exit_token());
         job.cmdline = tokens

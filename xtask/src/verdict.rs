@@ -152,7 +152,7 @@ fn unclosed(rule: ExitRule, transcript: &Transcript, ended: Ended) -> Verdict {
             Verdict::new(Status::Host, "the emulator refused to start")
         }
         _ => {
-            let reason = format!("the machine died without a verdict (triple fault or reset): {ended}");
+            let reason = format!("the machine died without a verdict: {ended}");
             Verdict::new(Status::Died, reason)
         }
     }

@@ -45,7 +45,7 @@ pub fn execute(
 ) -> anyhow::Result<Status> {
     job::check(app, machine, disk.as_ref())?;
     let mut needs = machine.needs();
-    if matches!(disk, Some(Location::Url(_))) {
+    if matches!((&disk, app), (Some(Location::Url(_)), App::Restore(args)) if args.snapshot.is_none()) {
         needs.push(Need::Tool(Tool::QemuImg));
     }
     setup::ensure(&needs, options.install)?;

@@ -23,6 +23,8 @@ use crate::verdict::ExitRule;
 
 /// The CPU model under TCG: the cost budgets are stated for it.
 const TCG_CPU: &str = "EPYC";
+/// The file that QEMU writes CPU resets into, triple faults among them.
+const RESETS: &str = "resets.log";
 
 /// Options of a QEMU machine.
 #[derive(Args, Clone, Debug)]
@@ -250,6 +252,7 @@ impl Machine for Qemu {
 
     fn prepare(&self, job: &Job, dir: &RunDir) -> anyhow::Result<Launch> {
         let records = dir.fresh("records.jsonl")?;
+        let resets = dir.fresh(RESETS)?;
         let mut line = CommandLine::new("qemu-system-x86_64")
             .args(["-machine", "q35", "-nodefaults", "-no-reboot", "-display", "none"])
             .args(["-accel", if self.kvm { "kvm" } else { "tcg" }, "-cpu", &self.cpu])
@@ -265,6 +268,8 @@ impl Machine for Qemu {
                 "isa-debug-exit,iobase=0xf4,iosize=4",
                 "-d",
                 "cpu_reset",
+                "-D",
+                &text(&resets)?,
             ]);
         if self.icount {
             line = line.args(["-icount", "shift=0,sleep=off"]);
@@ -306,9 +311,10 @@ impl Machine for Qemu {
     }
 
     fn cause_of_death(&self, launch: &Launch) -> Option<String> {
-        let log = std::fs::read_to_string(&launch.log).ok()?;
+        let resets = launch.log.with_file_name(RESETS);
+        let log = std::fs::read_to_string(&resets).ok()?;
         log.contains("Triple fault")
-            .then(|| format!("triple fault; see {}", launch.log.display()))
+            .then(|| format!("triple fault; see {}", resets.display()))
     }
 }
 
