@@ -1,31 +1,28 @@
 //! The bare-metal image.
+//!
+//! ```text
+//!   qemu -kernel ──► pvh_entry.s ──► pvh ─────────┐
+//!                                                 ├─► enter ──► boot stack ──► kernel_main
+//!   BIOS, UEFI ──► the bootloader crate ──► bootloader ┘
+//! ```
+//!
+//! Each door copies what its loader left into one [`BootInfo`](kernel::bootinfo::BootInfo); after that nothing knows
+//! how the machine was started.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
 mod bootloader;
 #[cfg(target_os = "none")]
+mod crash;
+#[cfg(target_os = "none")]
+mod image;
+#[cfg(target_os = "none")]
 mod pvh;
+#[cfg(target_os = "none")]
+mod start;
 
 #[cfg(target_os = "none")]
-fn hello(door: &str) -> ! {
-    use x86_64::instructions::port::Port;
-    #[expect(unsafe_code)]
-    unsafe {
-        for byte in b"faultline: entered by ".iter().chain(door.as_bytes()).chain(b"\n") {
-            Port::<u8>::new(0x3f8).write(*byte);
-        }
-        Port::<u32>::new(0xf4).write(0x10);
-    }
-    loop {
-        x86_64::instructions::hlt();
-    }
-}
-
-#[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    hello("panic");
-}
+use start::enter;
 
 /// On any other target there is nothing to run.
 #[cfg(not(target_os = "none"))]

@@ -3,6 +3,9 @@
 //! Both doors (PVH and `bootloader_api`) copy what the loader left into one [`BootInfo`], so that nothing after them
 //! knows how the machine was started and the loader's mappings can be dropped. Addresses are physical.
 
+pub mod cmdline;
+pub mod regions;
+
 use arrayvec::{ArrayString, ArrayVec};
 
 use crate::mm::addr::{PhysAddr, VirtAddr};
@@ -110,6 +113,8 @@ pub struct BootInfo {
     pub ramdisk: Option<(PhysAddr, u64)>,
     /// The command line; from the loader, or from the ramdisk's `cmdline` entry for loaders that have none.
     pub cmdline: ArrayString<MAX_CMDLINE>,
+    /// What was wrong with the loader's command line; then `cmdline` is only the part before it.
+    pub cmdline_problem: Option<cmdline::CmdlineProblem>,
     /// The screen, if there is one.
     pub framebuffer: Option<Framebuffer>,
     /// The ACPI root pointer, if the loader found it.
@@ -122,4 +127,36 @@ pub struct BootInfo {
     pub direct_map: VirtAddr,
     /// Bytes of physical memory, from 0, that the loader's direct map reaches.
     pub direct_map_len: u64,
+}
+
+impl BootInfo {
+    /// Nothing known but the door and the direct map, which stands at the same place for every loader.
+    pub const fn new(door: Door, direct_map: VirtAddr) -> Self {
+        Self {
+            door,
+            memory: ArrayVec::new_const(),
+            regions_dropped: 0,
+            ramdisk: None,
+            cmdline: ArrayString::new_const(),
+            cmdline_problem: None,
+            framebuffer: None,
+            rsdp: None,
+            image: ArrayVec::new_const(),
+            boot_stack: VirtRange {
+                start: VirtAddr::new(0),
+                end: VirtAddr::new(0),
+            },
+            direct_map,
+            direct_map_len: 0,
+        }
+    }
+
+    /// Bytes of usable memory.
+    pub fn usable(&self) -> u64 {
+        self.memory
+            .iter()
+            .filter(|r| r.kind == RegionKind::Usable)
+            .map(|r| r.end - r.start)
+            .sum()
+    }
 }

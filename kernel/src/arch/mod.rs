@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "the machine itself")]
 
 use crate::mm::addr::{Pfn, PhysAddr, VirtAddr};
+use crate::mm::range::VirtRange;
 
 #[cfg(target_os = "none")]
 pub mod x86_64;
@@ -70,6 +71,14 @@ pub trait Tlb {
     fn load_root(root: Pfn);
     /// The current root.
     fn root() -> Pfn;
+    /// Has the CPUs in `cpus` (bit n: CPU n, never the caller's) drop what they cached for `range`; returns when none of
+    /// them can use it any more.
+    ///
+    /// # Panics
+    /// A CPU is named and the machine has no way to reach it: only the boot CPU runs on bare metal at present.
+    fn shoot_down(cpus: u32, range: VirtRange) {
+        assert_eq!(cpus, 0, "no way to reach other CPUs for {range:?}");
+    }
 }
 
 /// Time.

@@ -71,12 +71,18 @@ impl PtFormat for Stage1 {
     }
 
     #[inline]
+    fn decode_table(raw: u64, level: Level) -> Option<Pfn> {
+        let table = level > Level::PAGE && raw & (PRESENT | LARGE) == PRESENT;
+        table.then(|| Pfn::containing(PhysAddr::new(raw & FRAME)))
+    }
+
+    #[inline]
     fn decode(raw: u64, level: Level) -> Entry {
         if raw & (PRESENT | NO_RIGHTS) == 0 {
             return Entry::Absent(decode_marker(raw));
         }
-        if raw & PRESENT != 0 && level > Level::PAGE && raw & LARGE == 0 {
-            return Entry::Table(Pfn::containing(PhysAddr::new(raw & FRAME)));
+        if let Some(pfn) = Self::decode_table(raw, level) {
+            return Entry::Table(pfn);
         }
         Entry::Leaf(decode_leaf(raw, level))
     }
@@ -101,55 +107,46 @@ fn decode_marker(raw: u64) -> Marker {
     }
 }
 
-/// Pairs of a flag and its bit, for both directions.
-const FLAG_BITS: [(AttrFlags, u64); 5] = [
-    (AttrFlags::ACCESSED, ACCESSED),
-    (AttrFlags::DIRTY, DIRTY),
-    (AttrFlags::GLOBAL, GLOBAL),
-    (AttrFlags::UFFD_WP, UFFD_WP),
-    (AttrFlags::BORROWED, BORROWED),
-];
+// Flags and rights stand where the entry has them.
+const _: () = assert!(
+    AttrFlags::ACCESSED.bits() as u64 == ACCESSED
+        && AttrFlags::DIRTY.bits() as u64 == DIRTY
+        && AttrFlags::GLOBAL.bits() as u64 == GLOBAL
+        && AttrFlags::UFFD_WP.bits() as u64 == UFFD_WP
+        && AttrFlags::BORROWED.bits() as u64 == BORROWED
+);
+const _: () = assert!(
+    Prot::READ.bits() as u64 == PRESENT
+        && Prot::WRITE.bits() as u64 == WRITABLE
+        && Prot::USER.bits() as u64 == USER
+);
+const RIGHTS: u64 = PRESENT | WRITABLE | USER;
 
 #[inline]
 fn encode_leaf(leaf: &Leaf, level: Level) -> u64 {
-    let mut raw = leaf.frame.start().as_u64();
-    for (flag, bit) in FLAG_BITS {
-        if leaf.attr.flags.contains(flag) {
-            raw |= bit;
-        }
-    }
+    let mut raw = leaf.frame.start().as_u64() | u64::from(leaf.attr.flags.bits());
     if level > Level::PAGE {
         raw |= LARGE;
     }
-    raw |= encode_cache(leaf.attr.cache, level);
+    if leaf.attr.cache != CacheType::WriteBack {
+        raw |= encode_cache(leaf.attr.cache, level);
+    }
     if leaf.prot.is_empty() {
         return raw | NO_RIGHTS;
     }
-    raw |= PRESENT;
-    if leaf.prot.contains(Prot::WRITE) {
-        raw |= WRITABLE;
-    }
-    if leaf.prot.contains(Prot::USER) {
-        raw |= USER;
-    }
+    raw |= u64::from(leaf.prot.bits()) & RIGHTS;
     if !leaf.prot.contains(Prot::EXEC) {
         raw |= NO_EXEC;
     }
     raw
 }
 
+#[inline]
 fn decode_leaf(raw: u64, level: Level) -> Leaf {
-    let mut flags = AttrFlags::empty();
-    for (flag, bit) in FLAG_BITS {
-        if raw & bit != 0 {
-            flags |= flag;
-        }
-    }
+    let flags = AttrFlags::from_bits_truncate(raw as u16);
     let mut prot = Prot::empty();
     if raw & PRESENT != 0 {
-        prot |= Prot::READ;
-        prot.set(Prot::WRITE, raw & WRITABLE != 0);
-        prot.set(Prot::USER, raw & USER != 0);
+        prot = Prot::from_bits_truncate((raw & RIGHTS) as u8);
         prot.set(Prot::EXEC, raw & NO_EXEC == 0);
     }
     // Bits below the leaf's own size (PAT among them) are not part of the frame.

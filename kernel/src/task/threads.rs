@@ -223,6 +223,9 @@ pub(super) fn start(task: Arc<Task>) -> Result<(), SpawnError> {
             .take()
             .expect("a task starts once");
         task.finish(outcome_of(job));
+        if let Some(space) = task.space() {
+            space.unload_here();
+        }
         drop(cpu);
         task.ended.announce();
     };

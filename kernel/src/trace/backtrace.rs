@@ -27,7 +27,9 @@ pub fn walk(
     into: &mut Backtrace,
 ) {
     while fp != 0 && fp.is_multiple_of(8) {
-        let (Some(next), Some(address)) = (read(fp), fp.checked_add(8).and_then(&read)) else { return };
+        let (Some(next), Some(address)) = (read(fp), fp.checked_add(8).and_then(&read)) else {
+            return;
+        };
         if address == 0 || into.try_push(address).is_err() {
             return;
         }
@@ -63,38 +65,68 @@ mod tests {
 
     #[test]
     fn chain_is_followed_until_the_frame_pointer_is_zero() {
-        let stack = [(0x100, 0x140), (0x108, 1), (0x140, 0x180), (0x148, 2), (0x180, 0), (0x188, 3)];
+        let stack = [
+            (0x100, 0x140),
+            (0x108, 1),
+            (0x140, 0x180),
+            (0x148, 2),
+            (0x180, 0),
+            (0x188, 3),
+        ];
         assert_eq!(walk_words(0x100, &stack, no_trap), vec![1, 2, 3]);
     }
 
     #[test]
     fn return_address_zero_ends_the_chain() {
-        let stack = [(0x100, 0x140), (0x108, 1), (0x140, 0x180), (0x148, 0), (0x180, 0), (0x188, 3)];
+        let stack = [
+            (0x100, 0x140),
+            (0x108, 1),
+            (0x140, 0x180),
+            (0x148, 0),
+            (0x180, 0),
+            (0x188, 3),
+        ];
         assert_eq!(walk_words(0x100, &stack, no_trap), vec![1]);
     }
 
     #[test]
     fn unreadable_memory_ends_the_chain() {
         assert_eq!(walk_words(0x100, &[(0x100, 0x140), (0x108, 1)], no_trap), vec![1]);
-        assert_eq!(walk_words(0x100, &[(0x100, 0x140)], no_trap), vec![]);
+        assert_eq!(walk_words(0x100, &[(0x100, 0x140)], no_trap), Vec::<u64>::new());
     }
 
     #[test]
     fn cycle_and_descending_chain_end() {
         assert_eq!(walk_words(0x100, &[(0x100, 0x100), (0x108, 1)], no_trap), vec![1]);
-        assert_eq!(walk_words(0x100, &[(0x100, 0xf0), (0x108, 1), (0xf0, 0), (0xf8, 2)], no_trap), vec![1]);
+        assert_eq!(
+            walk_words(0x100, &[(0x100, 0xf0), (0x108, 1), (0xf0, 0), (0xf8, 2)], no_trap),
+            vec![1]
+        );
     }
 
     #[test]
     fn step_to_another_stack_ends_the_chain() {
         let far = 0x100 + LONGEST_STEP + 8;
-        assert_eq!(walk_words(0x100, &[(0x100, far), (0x108, 1), (far, 0), (far + 8, 2)], no_trap), vec![1]);
+        assert_eq!(
+            walk_words(
+                0x100,
+                &[(0x100, far), (0x108, 1), (far, 0), (far + 8, 2)],
+                no_trap
+            ),
+            vec![1]
+        );
     }
 
     #[test]
     fn odd_frame_pointer_and_the_top_of_the_address_space_are_refused() {
-        assert_eq!(walk_words(0x101, &[(0x101, 0), (0x109, 1)], no_trap), vec![]);
-        assert_eq!(walk_words(u64::MAX - 7, &[(u64::MAX - 7, 0)], no_trap), vec![]);
+        assert_eq!(
+            walk_words(0x101, &[(0x101, 0), (0x109, 1)], no_trap),
+            Vec::<u64>::new()
+        );
+        assert_eq!(
+            walk_words(u64::MAX - 7, &[(u64::MAX - 7, 0)], no_trap),
+            Vec::<u64>::new()
+        );
     }
 
     #[test]
@@ -107,7 +139,12 @@ mod tests {
     #[test]
     fn endless_chain_stops_at_the_depth() {
         let mut found = Backtrace::new();
-        walk(8, |at| Some(if at % 16 == 8 { at + 16 } else { 7 }), no_trap, &mut found);
+        walk(
+            8,
+            |at| Some(if at % 16 == 8 { at + 16 } else { 7 }),
+            no_trap,
+            &mut found,
+        );
         assert_eq!(found.len(), DEPTH);
     }
 }

@@ -14,7 +14,7 @@ use super::{console, emit};
 use crate::arch::x86_64::unwind;
 use crate::arch::{Irq, Machine};
 use crate::drivers::exit;
-use crate::println;
+use crate::{print, println};
 
 /// An exception that cannot be survived.
 pub struct Fatal<'a> {
@@ -32,7 +32,13 @@ pub struct Fatal<'a> {
 pub fn fatal(what: &Fatal<'_>) -> ! {
     let mut trace = Backtrace::new();
     trace.push(what.pc);
-    end(what.message, format_args!("{:#x}", what.pc), Some(what.registers), trace, what.frame_pointer)
+    end(
+        what.message,
+        format_args!("{:#x}", what.pc),
+        Some(what.registers),
+        trace,
+        what.frame_pointer,
+    )
 }
 
 /// Ends the machine for a Rust panic; what the image's panic handler calls.
@@ -64,9 +70,14 @@ fn end(
     let task = crate::task::current_name();
     println!("\npanic: {message}\n  at {location}\n  in task \"{task}\"");
     backtrace::walk(frame_pointer, unwind::read, unwind::interrupted, &mut trace);
-    emit::panic_record(&Panic { message, location, task: &task, backtrace: &trace });
+    emit::panic_record(&Panic {
+        message,
+        location,
+        task: &task,
+        backtrace: &trace,
+    });
     if let Some(registers) = registers {
-        println!("registers:\n{registers}");
+        print!("registers:\n{registers}");
     }
     println!("backtrace (innermost first; `cargo xtask` turns it into names and lines):");
     trace.iter().for_each(|address| println!("  {address:#x}"));

@@ -16,14 +16,23 @@ pub struct Answer {
 /// The answer of a fill command (COPY, ZEROPAGE) on `len` bytes.
 pub fn fill(outcome: Outcome, len: u64) -> Answer {
     match outcome {
-        Outcome::Done => Answer { result: Ok(()), field: Some(len as i64) },
+        Outcome::Done => Answer {
+            result: Ok(()),
+            field: Some(len as i64),
+        },
         // The reason is hidden: it shows when the rest is tried.
-        Outcome::Partial { bytes, .. } => Answer { result: Err(Errno::EAGAIN), field: Some(bytes as i64) },
+        Outcome::Partial { bytes, .. } => Answer {
+            result: Err(Errno::EAGAIN),
+            field: Some(bytes as i64),
+        },
         Outcome::Refused(why) => {
             let errno = refusal(why);
             // Arguments that are wrong in themselves, and a target that is gone, leave the field alone.
             let untouched = matches!(why, Refusal::Range(_) | Refusal::UnknownMode | Refusal::SpaceGone);
-            Answer { result: Err(errno), field: (!untouched).then(|| -errno.number()) }
+            Answer {
+                result: Err(errno),
+                field: (!untouched).then(|| -errno.number()),
+            }
         }
     }
 }
@@ -81,7 +90,10 @@ mod tests {
     #[test]
     fn partial_progress_is_eagain_with_the_bytes_done_whatever_the_reason() {
         for why in [Refusal::Exists, Refusal::BadSource, Refusal::OutOfMemory] {
-            assert_eq!(answer(Outcome::Partial { bytes: 0x1000, why }), (Some(11), Some(0x1000)));
+            assert_eq!(
+                answer(Outcome::Partial { bytes: 0x1000, why }),
+                (Some(11), Some(0x1000))
+            );
         }
     }
 
@@ -95,13 +107,20 @@ mod tests {
             (Refusal::Unsupported, 22),
         ];
         for (why, errno) in rows {
-            assert_eq!(answer(Outcome::Refused(why)), (Some(errno), Some(-errno)), "{why:?}");
+            assert_eq!(
+                answer(Outcome::Refused(why)),
+                (Some(errno), Some(-errno)),
+                "{why:?}"
+            );
         }
     }
 
     #[test]
     fn bad_arguments_and_a_dead_target_leave_the_field_untouched() {
-        assert_eq!(answer(Outcome::Refused(Refusal::Range(RangeError::Empty))), (Some(22), None));
+        assert_eq!(
+            answer(Outcome::Refused(Refusal::Range(RangeError::Empty))),
+            (Some(22), None)
+        );
         assert_eq!(answer(Outcome::Refused(Refusal::UnknownMode)), (Some(22), None));
         assert_eq!(answer(Outcome::Refused(Refusal::SpaceGone)), (Some(3), None));
     }

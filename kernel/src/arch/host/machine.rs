@@ -18,6 +18,7 @@ use std::vec::Vec;
 use std::{format, println};
 
 use super::arena::Arena;
+use super::mmu::{self, Mapping, WalkError};
 use super::processor::{self, Processor, lock};
 use super::tlb::{MissedFlush, MmuFault, Mode, Report};
 use crate::arch::MAX_CPUS;
@@ -49,6 +50,15 @@ pub enum FlushCall {
         cpu: usize,
         /// Its address.
         addr: VirtAddr,
+    },
+    /// A range, asked for by another CPU.
+    Range {
+        /// On which CPU.
+        cpu: usize,
+        /// First address.
+        start: VirtAddr,
+        /// First address past it.
+        end: VirtAddr,
     },
     /// All that is not global.
     All {
@@ -193,9 +203,34 @@ impl SoftMachine {
         &self.arena
     }
 
+    /// The word at `addr` as it is now; `None` outside of RAM.
+    pub fn peek(&self, addr: PhysAddr) -> Option<u64> {
+        Some(self.arena.word(addr)?.load(Relaxed))
+    }
+
+    /// What the CPU's page walk from `root` finds at `addr`, without marking anything as used; `None` for a page fault.
+    ///
+    /// # Panics
+    /// The tables hold what no kernel may write.
+    pub fn walk(&self, root: Pfn, addr: VirtAddr) -> Option<Mapping> {
+        match mmu::walk(&self.arena, root.start(), addr) {
+            Ok(walk) => Some(walk.mapping),
+            Err(WalkError::NotPresent { .. }) => None,
+            Err(broken) => panic!("the page tables are broken at {addr:?}: {broken:x?}"),
+        }
+    }
+
     /// Advances the clock by `ticks` and returns what it shows then.
     pub fn advance(&self, ticks: u64) -> u64 {
         self.clock.fetch_add(ticks, Relaxed) + ticks
+    }
+
+    /// What this CPU makes of an access, cached translations included, without asking the kernel about a fault.
+    ///
+    /// # Errors
+    /// The fault that the access would raise.
+    pub fn probe(&self, addr: VirtAddr, access: Access, mode: Mode) -> Result<PhysAddr, MmuFault> {
+        self.with_translation(processor::current(), addr, access, mode, |physical| physical)
     }
 
     /// Translates for `processor` and, while its translation cache is held, runs `then` on the physical address.
@@ -223,17 +258,23 @@ impl SoftMachine {
     /// Carries out a flush on a CPU, unless it is to be lost.
     pub(super) fn flush(&self, call: FlushCall) {
         lock(&self.flushes).push(call);
-        let lost = self
-            .swallow
-            .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
-            .is_ok();
-        let (FlushCall::Page { cpu, .. } | FlushCall::All { cpu } | FlushCall::Root { cpu, .. }) = call;
+        let may_be_lost = !matches!(call, FlushCall::Root { .. });
+        let lost = may_be_lost
+            && self
+                .swallow
+                .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+                .is_ok();
+        let (FlushCall::Page { cpu, .. }
+        | FlushCall::Range { cpu, .. }
+        | FlushCall::All { cpu }
+        | FlushCall::Root { cpu, .. }) = call;
         let Some(processor) = lock(&self.cpus)[cpu] else {
             return;
         };
         let mut tlb = processor.tlb();
         match call {
             FlushCall::Page { addr, .. } if !lost => tlb.flush_page(addr),
+            FlushCall::Range { start, end, .. } if !lost => tlb.flush_range(start, end),
             FlushCall::All { .. } if !lost => tlb.flush_all(),
             FlushCall::Root { root, .. } => {
                 processor.set_root(root.as_u64());

@@ -1,6 +1,6 @@
 //! The page walk of the software machine.
 //!
-//! Written from the manual (Intel SDM volume 3A, revision 087, sections 5.5 "4-level paging" and 5.6 "access rights"),
+//! Written from the manual (Intel SDM vol. 3A, sections 5.5 "4-Level Paging" and 5.6 "Access Rights", revision of June 2025),
 //! by raw bits and without a look at the kernel's own page-table code, so that the two check each other. Four levels;
 //! leaves of 4 KiB, 2 MiB and 1 GiB. CR0.WP and EFER.NXE are on.
 

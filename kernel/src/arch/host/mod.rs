@@ -35,6 +35,7 @@ use crate::cpu::Local;
 use crate::mm::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::mm::kernel::KernelMm;
 use crate::mm::pt::Level;
+use crate::mm::range::VirtRange;
 
 pub mod arena;
 pub mod machine;
@@ -141,6 +142,21 @@ impl Tlb for Machine {
 
     fn root() -> Pfn {
         Pfn::new(processor::current().root())
+    }
+
+    /// Takes the other CPUs' translation caches in turn, as their interrupt handlers would: an access that is under way
+    /// ends first.
+    fn shoot_down(cpus: u32, range: VirtRange) {
+        let Some(machine) = processor::current().machine else {
+            return;
+        };
+        for cpu in (0..super::MAX_CPUS).filter(|cpu| cpus >> cpu & 1 != 0) {
+            machine.flush(FlushCall::Range {
+                cpu,
+                start: range.start,
+                end: range.end,
+            });
+        }
     }
 }
 

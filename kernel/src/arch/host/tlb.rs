@@ -282,6 +282,17 @@ impl TlbState {
         self.forget_tables();
     }
 
+    /// Drops what overlaps `[start, end)`, global or not, and every cached table pointer.
+    pub fn flush_range(&mut self, start: VirtAddr, end: VirtAddr) {
+        self.pages.retain(|(level, number), _| {
+            let shift = mmu::span_shift(*level);
+            // Sign bits that the shift dropped are the same on both sides.
+            let (first, last) = (start.as_u64() >> shift, (end.as_u64() - 1) >> shift);
+            !(first..=last).contains(number)
+        });
+        self.forget_tables();
+    }
+
     /// A load of CR3: drops everything that is not global.
     pub fn flush_all(&mut self) {
         self.pages.retain(|_, entry| entry.mapping.global);

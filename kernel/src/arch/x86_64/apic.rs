@@ -11,10 +11,12 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use raw_cpuid::CpuId;
 use x86_64::registers::model_specific::Msr;
 
-use super::interrupt::{APIC_ERROR, SPURIOUS, TIMER};
 use super::clock;
 use super::features::{Features, features};
-use crate::mm::addr::PhysAddr;
+use super::interrupt::{APIC_ERROR, SPURIOUS, TIMER};
+use crate::mm::addr::{PAGE_SIZE, PhysAddr};
+use crate::mm::kmap;
+use crate::mm::pt::CacheType;
 
 /// Ticks per second.
 pub const TICK_RATE: u64 = 100;
@@ -52,14 +54,24 @@ pub enum NoTimer {
     NoApic,
     /// The APIC's timer does not count.
     Stopped,
+    /// No memory to map the APIC's registers.
+    NoMemory,
+}
+
+impl NoTimer {
+    /// The reason in words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoApic => "the CPU has no local APIC, or the firmware has switched it off",
+            Self::Stopped => "the local APIC's timer does not count",
+            Self::NoMemory => "too little memory to map the local APIC",
+        }
+    }
 }
 
 impl fmt::Display for NoTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoApic => "the CPU has no local APIC (or the firmware has switched it off)",
-            Self::Stopped => "the local APIC's timer does not count",
-        })
+        f.write_str(self.as_str())
     }
 }
 
@@ -69,9 +81,19 @@ pub struct Summary;
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = if REGISTERS.load(Ordering::Relaxed).is_null() { "x2APIC" } else { "xAPIC" };
+        let mode = if REGISTERS.load(Ordering::Relaxed).is_null() {
+            "x2APIC"
+        } else {
+            "xAPIC"
+        };
         let (timer, tsc) = (TIMER_FREQUENCY.load(Ordering::Relaxed), clock::frequency());
-        write!(f, "{mode}, timer {} kHz, TSC {} kHz ({:?})", timer / 1000, tsc / 1000, clock::source())
+        write!(
+            f,
+            "{mode}, timer {} kHz, TSC {} kHz ({:?})",
+            timer / 1000,
+            tsc / 1000,
+            clock::source()
+        )
     }
 }
 
@@ -83,7 +105,7 @@ pub fn start() -> Result<(), NoTimer> {
     if !CpuId::new().get_feature_info().is_some_and(|f| f.has_apic()) {
         return Err(NoTimer::NoApic);
     }
-    enable();
+    enable()?;
     write(DIVIDE, BY_16);
     write(LVT_TIMER, MASKED | u32::from(TIMER));
     write(INITIAL_COUNT, u32::MAX);
@@ -109,12 +131,16 @@ pub fn timer_count() -> u32 {
     read(CURRENT_COUNT)
 }
 
-fn enable() {
+fn enable() -> Result<(), NoTimer> {
     let mut msr = IA32_APIC_BASE;
     // SAFETY: the MSR exists wherever CPUID shows an APIC.
     let base = unsafe { msr.read() };
     let x2apic = base & BASE_X2APIC != 0 || features().contains(Features::X2APIC);
-    let mode = if x2apic { BASE_ENABLE | BASE_X2APIC } else { BASE_ENABLE };
+    let mode = if x2apic {
+        BASE_ENABLE | BASE_X2APIC
+    } else {
+        BASE_ENABLE
+    };
     // SAFETY: enabling is what is wanted, the address stays, and x2APIC is entered from xAPIC mode or was on: one step
     // at a time, as SDM vol. 3A figure 12-27 demands.
     unsafe {
@@ -122,18 +148,20 @@ fn enable() {
         msr.write(base | mode);
     }
     if !x2apic {
-        let registers = map_registers(PhysAddr::new(base & BASE_ADDRESS));
+        let registers = map_registers(PhysAddr::new(base & BASE_ADDRESS))?;
         REGISTERS.store(registers, Ordering::Release);
     }
     write(TASK_PRIORITY, 0);
     write(LVT_LINT0, MASKED); // where the legacy controller is connected
     write(LVT_ERROR, u32::from(APIC_ERROR));
     write(SPURIOUS_VECTOR, SOFTWARE_ENABLE | u32::from(SPURIOUS));
+    Ok(())
 }
 
-fn map_registers(at: PhysAddr) -> *mut u8 {
-    use crate::arch::Memory;
-    super::Machine::direct_map(at)
+/// Maps the page of registers, uncached.
+fn map_registers(at: PhysAddr) -> Result<*mut u8, NoTimer> {
+    let page = kmap::map_device(at, PAGE_SIZE, CacheType::Uncached).map_err(|_| NoTimer::NoMemory)?;
+    Ok(ptr::with_exposed_provenance_mut(page.as_u64() as usize))
 }
 
 #[inline]

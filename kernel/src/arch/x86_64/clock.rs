@@ -53,7 +53,10 @@ pub fn calibrate() -> u64 {
     let sample = || (Machine::ticks(), apic::timer_count());
     let measured = pit::measure(SPAN, sample).map(|((tsc0, apic0), (tsc1, apic1))| {
         let per_second = |count: u64| count * pit::FREQUENCY / u64::from(SPAN);
-        (per_second(tsc1 - tsc0), per_second(u64::from(apic0.wrapping_sub(apic1))))
+        (
+            per_second(tsc1 - tsc0),
+            per_second(u64::from(apic0.wrapping_sub(apic1))),
+        )
     });
     let (tsc, source) = match (named, measured) {
         (Some(tsc), _) => (tsc, Source::Cpuid),
@@ -77,9 +80,11 @@ fn apic_against_tsc(tsc: u64) -> u64 {
 fn tsc_from_cpuid() -> Option<u64> {
     let id = CpuId::new();
     let native = id.get_tsc_info().and_then(|tsc| tsc.tsc_frequency());
-    native.or_else(|| {
-        id.get_feature_info().filter(|f| f.has_hypervisor())?;
-        // The highest hypervisor leaf stands in EAX of the first; 0x4000_0010 gives kHz in EAX.
-        (cpuid!(0x4000_0000).eax >= 0x4000_0010).then(|| u64::from(cpuid!(0x4000_0010).eax) * 1000)
-    }).filter(|&hz| hz > 0)
+    native
+        .or_else(|| {
+            id.get_feature_info().filter(|f| f.has_hypervisor())?;
+            // The highest hypervisor leaf stands in EAX of the first; 0x4000_0010 gives kHz in EAX.
+            (cpuid!(0x4000_0000).eax >= 0x4000_0010).then(|| u64::from(cpuid!(0x4000_0010).eax) * 1000)
+        })
+        .filter(|&hz| hz > 0)
 }

@@ -75,7 +75,11 @@ impl fmt::Display for SelectorCode {
             2 => "LDT",
             _ => "IDT",
         };
-        let outside = if self.0 & 1 != 0 { ", while delivering an event" } else { "" };
+        let outside = if self.0 & 1 != 0 {
+            ", while delivering an event"
+        } else {
+            ""
+        };
         write!(f, "{table} entry {}{outside}", (self.0 >> 3) & 0x1fff)
     }
 }
@@ -108,9 +112,16 @@ struct Description<'a>(&'a FullFrame);
 impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let frame = &self.0.rest;
-        let (short, name) = NAMES.get(frame.vector as usize).copied().unwrap_or(("?", "unknown exception"));
+        let (short, name) = NAMES
+            .get(frame.vector as usize)
+            .copied()
+            .unwrap_or(("?", "unknown exception"));
         if frame.vector as u8 == DOUBLE_FAULT && overflowed(frame.rsp) {
-            return write!(f, "kernel stack overflow: stack pointer {:#x} is in a guard page ({short})", frame.rsp);
+            return write!(
+                f,
+                "kernel stack overflow: stack pointer {:#x} is in a guard page ({short})",
+                frame.rsp
+            );
         }
         write!(f, "{name} ({short})")?;
         match frame.vector as u8 {
@@ -119,7 +130,11 @@ impl fmt::Display for Description<'_> {
             17 | 21 | 29 | 30 => write!(f, ": error code {:#x}", frame.error)?,
             _ => {}
         }
-        let mode = if frame.from_user() { "user mode" } else { "the kernel" };
+        let mode = if frame.from_user() {
+            "user mode"
+        } else {
+            "the kernel"
+        };
         write!(f, ", in {mode} at {:#x}", frame.rip)
     }
 }
@@ -139,7 +154,12 @@ impl fmt::Display for Registers<'_> {
         self.0.fmt(f)?;
         let (root, flags) = Cr3::read_raw();
         let cr3 = root.start_address().as_u64() | u64::from(flags);
-        write!(f, "  cr2 {:016x}  cr3 {cr3:#x}  cr4 {:#x}", Cr2::read_raw(), Cr4::read_raw())?;
+        write!(
+            f,
+            "  cr2 {:016x}  cr3 {cr3:#x}  cr4 {:#x}",
+            Cr2::read_raw(),
+            Cr4::read_raw()
+        )?;
         let frame = &self.0.rest;
         write!(f, "  error code {:#x}", frame.error)?;
         if frame.vector as u8 == PAGE_FAULT {

@@ -93,13 +93,24 @@ const PAT: u64 = 0x0007_0401_0007_0406;
 pub fn enable() {
     let features = Features::detect();
     FOUND.store(features.bits(), Ordering::Relaxed);
-    let cr0 = (Cr0::read() | Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR)
-        - (Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED | Cr0Flags::ALIGNMENT_MASK);
-    let mut cr4 = Cr4::read() | Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::MACHINE_CHECK_EXCEPTION;
+    let cr0 =
+        (Cr0::read() | Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR)
+            - (Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED | Cr0Flags::ALIGNMENT_MASK);
+    let mut cr4 =
+        Cr4::read() | Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::MACHINE_CHECK_EXCEPTION;
     cr4.set(Cr4Flags::PAGE_GLOBAL, features.contains(Features::PGE));
-    cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.contains(Features::SMEP));
-    cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.contains(Features::SMAP));
-    cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.contains(Features::UMIP));
+    cr4.set(
+        Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION,
+        features.contains(Features::SMEP),
+    );
+    cr4.set(
+        Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION,
+        features.contains(Features::SMAP),
+    );
+    cr4.set(
+        Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION,
+        features.contains(Features::UMIP),
+    );
     cr4.set(Cr4Flags::FSGSBASE, features.contains(Features::FSGSBASE));
     let mut efer = Efer::read();
     efer.set(EferFlags::NO_EXECUTE_ENABLE, features.contains(Features::NX));
@@ -130,12 +141,17 @@ impl fmt::Display for Summary {
         }
         let found = features();
         f.write_str("; with")?;
-        found.iter_names().try_for_each(|(name, _)| write!(f, " {}", Lower(name)))?;
-        let wanted = Features::NX | Features::SMEP | Features::SMAP | Features::UMIP | Features::PGE | Features::PAT;
+        found
+            .iter_names()
+            .try_for_each(|(name, _)| write!(f, " {}", Lower(name)))?;
+        let wanted =
+            Features::NX | Features::SMEP | Features::SMAP | Features::UMIP | Features::PGE | Features::PAT;
         let missing = wanted - found;
         if !missing.is_empty() {
             f.write_str("; without")?;
-            missing.iter_names().try_for_each(|(name, _)| write!(f, " {}", Lower(name)))?;
+            missing
+                .iter_names()
+                .try_for_each(|(name, _)| write!(f, " {}", Lower(name)))?;
         }
         Ok(())
     }
@@ -147,6 +163,8 @@ struct Lower<'a>(&'a str);
 impl fmt::Display for Lower<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
-        self.0.chars().try_for_each(|c| f.write_char(c.to_ascii_lowercase()))
+        self.0
+            .chars()
+            .try_for_each(|c| f.write_char(c.to_ascii_lowercase()))
     }
 }

@@ -70,10 +70,28 @@ impl fmt::Display for FullFrame {
             }
             writeln!(f)
         };
-        row(f, [("rax", r.rax), ("rbx", self.rbx), ("rcx", r.rcx), ("rdx", r.rdx)])?;
-        row(f, [("rsi", r.rsi), ("rdi", r.rdi), ("rbp", self.rbp), ("rsp", r.rsp)])?;
+        row(
+            f,
+            [("rax", r.rax), ("rbx", self.rbx), ("rcx", r.rcx), ("rdx", r.rdx)],
+        )?;
+        row(
+            f,
+            [("rsi", r.rsi), ("rdi", r.rdi), ("rbp", self.rbp), ("rsp", r.rsp)],
+        )?;
         row(f, [("r8", r.r8), ("r9", r.r9), ("r10", r.r10), ("r11", r.r11)])?;
-        row(f, [("r12", self.r12), ("r13", self.r13), ("r14", self.r14), ("r15", self.r15)])?;
-        writeln!(f, "  rip {:016x}  cs {:#x}  ss {:#x}  rflags {:#x}", r.rip, r.cs, r.ss, r.rflags)
+        row(
+            f,
+            [
+                ("r12", self.r12),
+                ("r13", self.r13),
+                ("r14", self.r14),
+                ("r15", self.r15),
+            ],
+        )?;
+        writeln!(
+            f,
+            "  rip {:016x}  cs {:#x}  ss {:#x}  rflags {:#x}",
+            r.rip, r.cs, r.ss, r.rflags
+        )
     }
 }

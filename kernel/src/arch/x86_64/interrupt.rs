@@ -54,7 +54,9 @@ fn serve(vector: u8) {
         _ => {
             apic::end_of_interrupt();
             if UNEXPECTED.fetch_add(1, Ordering::Relaxed) == 0 {
-                log::warn!("interrupt on vector {vector:#x}, which nobody serves; further ones are only counted");
+                log::warn!(
+                    "interrupt on vector {vector:#x}, which nobody serves; further ones are only counted"
+                );
             }
         }
     }

@@ -112,7 +112,11 @@ impl Memory for Machine {
 
     #[inline]
     fn max_leaf() -> Level {
-        if features().contains(Features::GIB_PAGES) { Level::UPPER } else { Level::MID }
+        if features().contains(Features::GIB_PAGES) {
+            Level::UPPER
+        } else {
+            Level::MID
+        }
     }
 
     #[inline]

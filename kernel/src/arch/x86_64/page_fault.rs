@@ -6,7 +6,10 @@
 //! A fault may sleep, so it is handed to the memory manager only where sleeping is allowed: on an address of the task
 //! half, with preemption on (no lock held, no interrupt being handled) and interrupts enabled. Any other fault is
 //! fatal, unless the instruction has a fixup.
-#![expect(unsafe_code, reason = "CR2, interrupt flag, called from entry code by symbol name")]
+#![expect(
+    unsafe_code,
+    reason = "CR2, interrupt flag, called from entry code by symbol name"
+)]
 
 use core::arch::asm;
 use core::fmt;
@@ -58,20 +61,30 @@ impl PageFaultCode {
 
 impl fmt::Display for PageFaultCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.contains(Self::USER) { "user" } else { "kernel" })?;
+        f.write_str(if self.contains(Self::USER) {
+            "user"
+        } else {
+            "kernel"
+        })?;
         f.write_str(match self.access() {
             Access::Write => " write",
             Access::Execute => " fetch",
             Access::Read => " read",
         })?;
-        f.write_str(if self.contains(Self::PRESENT) { ", not permitted" } else { ", not mapped" })?;
+        f.write_str(if self.contains(Self::PRESENT) {
+            ", not permitted"
+        } else {
+            ", not mapped"
+        })?;
         let rare = [
             (Self::RESERVED, ", reserved bit set in a table"),
             (Self::PROTECTION_KEY, ", protection key"),
             (Self::SHADOW_STACK, ", shadow stack"),
             (Self::RMP, ", RMP"),
         ];
-        rare.iter().filter(|(bit, _)| self.contains(*bit)).try_for_each(|(_, text)| f.write_str(text))
+        rare.iter()
+            .filter(|(bit, _)| self.contains(*bit))
+            .try_for_each(|(_, text)| f.write_str(text))
     }
 }
 
@@ -83,7 +96,11 @@ extern "C" fn page_fault(frame: &mut Frame) -> bool {
     if !may_sleep(frame, addr) || code.contains(PageFaultCode::RESERVED) {
         return refuse(frame, addr);
     }
-    let info = FaultInfo { addr, access: code.access(), from_user: code.contains(PageFaultCode::USER) };
+    let info = FaultInfo {
+        addr,
+        access: code.access(),
+        from_user: code.contains(PageFaultCode::USER),
+    };
     // SAFETY: they were enabled when the fault came; CR2 has been read.
     unsafe { asm!("sti", options(nostack, preserves_flags)) };
     let resolved = fault::handle(&info).is_ok();
@@ -127,7 +144,11 @@ pub struct Explanation<'a>(pub &'a Frame);
 impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (frame, addr) = (self.0, cr2());
-        write!(f, "{} at address {addr}", PageFaultCode::from_bits_retain(frame.error))?;
+        write!(
+            f,
+            "{} at address {addr}",
+            PageFaultCode::from_bits_retain(frame.error)
+        )?;
         if addr.as_u64() < 4096 {
             return f.write_str(", a null pointer");
         }
@@ -135,7 +156,8 @@ impl fmt::Display for Explanation<'_> {
             return Ok(());
         }
         if Machine::preempt_count() != 0 {
-            return f.write_str(", touched while preemption is off (a lock is held or an interrupt is handled)");
+            return f
+                .write_str(", touched while preemption is off (a lock is held or an interrupt is handled)");
         }
         if !frame.interrupts_enabled() {
             return f.write_str(", touched while interrupts are off");

@@ -47,7 +47,9 @@ static BOOT_BLOCK: Block = Block::new();
 
 /// Points GS to the boot CPU's block.
 pub fn init_boot_cpu() {
-    BOOT_BLOCK.local.store(ptr::from_ref(cpu::of(0)).cast_mut(), Ordering::Relaxed);
+    BOOT_BLOCK
+        .local
+        .store(ptr::from_ref(cpu::of(0)).cast_mut(), Ordering::Relaxed);
     GsBase::write(VirtAddr::from_ptr(&raw const BOOT_BLOCK));
     // What SWAPGS brings in while user mode runs; user mode starts with 0.
     KernelGsBase::write(VirtAddr::zero());

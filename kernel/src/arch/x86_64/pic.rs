@@ -19,7 +19,8 @@ fn write(port: u16, value: u8) {
 
 /// Initialises both controllers and masks every line.
 pub fn disable() {
-    for ((command, data), (base, cascade)) in COMMAND.into_iter().zip(DATA).zip(BASE.into_iter().zip([4, 2])) {
+    for ((command, data), (base, cascade)) in COMMAND.into_iter().zip(DATA).zip(BASE.into_iter().zip([4, 2]))
+    {
         write(command, 0x11); // ICW1: initialise, ICW4 follows
         write(data, base); // ICW2: vectors
         write(data, cascade); // ICW3: where the second controller is connected

@@ -26,7 +26,13 @@ impl Switch for Machine {
         // SAFETY: the caller gives a stack of at least 256 bytes that ends at `top`.
         let fresh = unsafe { top.sub(size_of::<Fresh>()) }.cast::<Fresh>();
         // SAFETY: as above, and `top` is 16-aligned.
-        unsafe { fresh.write(Fresh { registers: [0; 6], entry, nowhere: 0 }) };
+        unsafe {
+            fresh.write(Fresh {
+                registers: [0; 6],
+                entry,
+                nowhere: 0,
+            })
+        };
         fresh.expose_provenance()
     }
 

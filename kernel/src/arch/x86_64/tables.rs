@@ -71,7 +71,10 @@ const _: () = assert!(size_of::<Idt>() == 4096);
 impl Gate {
     /// An interrupt gate: present, privilege level 0, interrupts off on entry.
     fn new(vector: usize, selector: u16) -> Self {
-        let ist = IST_VECTORS.iter().position(|&v| usize::from(v) == vector).map_or(0, |i| i as u16 + 1);
+        let ist = IST_VECTORS
+            .iter()
+            .position(|&v| usize::from(v) == vector)
+            .map_or(0, |i| i as u16 + 1);
         let offset = (&raw const trap_stubs).addr() as u64 + vector as u64 * STUB_SIZE;
         Self {
             offset_low: offset as u16,

@@ -32,7 +32,10 @@ pub(super) fn resume_after(rip: u64) -> Option<u64> {
     let len = (end.addr() - start.addr()) / size_of::<Fixup>();
     // SAFETY: the linker script puts the table between the two symbols; it is read-only data.
     let table = unsafe { slice::from_raw_parts(start, len) };
-    table.iter().find(|fixup| fixup.access == rip).map(|fixup| fixup.resume)
+    table
+        .iter()
+        .find(|fixup| fixup.access == rip)
+        .map(|fixup| fixup.resume)
 }
 
 /// Whether `[addr, addr + len)` can be task memory at all.

@@ -1,5 +1,8 @@
 //! What a backtrace needs from the machine.
-#![expect(unsafe_code, reason = "reads the frame pointer, and memory that may not be there")]
+#![expect(
+    unsafe_code,
+    reason = "reads the frame pointer, and memory that may not be there"
+)]
 
 use core::arch::asm;
 use core::mem::offset_of;

@@ -47,6 +47,8 @@ pub struct Cursor<'a, F: PtFormat> {
     end: u64,
     /// The `Level::PAGE` node of the 2 MiB around `.0`, if it was visited.
     near: Option<(u64, Pfn)>,
+    /// What an unmap that stopped at a full flush has swept so far: `[.0, .1)`.
+    swept: Option<(u64, u64)>,
 }
 
 /// An entry's place: its node, index and level.
@@ -73,6 +75,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
             at,
             end,
             near: None,
+            swept: None,
         }
     }
 
@@ -108,14 +111,14 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         };
         loop {
             let index = level.index(self.at);
-            match node.load(index, level) {
-                Entry::Table(pfn) => {
+            match node.follow(index, level) {
+                Ok(pfn) => {
                     (node, level) = (Node::at(pfn), level.below());
                     if level == Level::PAGE {
                         self.near = Some((base, pfn));
                     }
                 }
-                entry => return (Place { node, index, level }, entry),
+                Err(entry) => return (Place { node, index, level }, entry),
             }
         }
     }
@@ -298,6 +301,13 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         }
     }
 
+    /// Goes on where an earlier cursor over the same range stopped with [`Progress::FlushFull`] in [`Self::unmap`]; nothing
+    /// was mapped in between meanwhile.
+    pub fn resume_unmap(&mut self, at: F::Addr) {
+        self.swept = Some((self.at, at.to_u64()));
+        self.seek(at);
+    }
+
     /// Takes the leaf or marker of `level` or below at the cursor away and puts what it owned into the flush.
     fn clear_place(&mut self, place: &Place<F>, flush: &mut Flush<F::Addr>) {
         let old = Taken::out_of(place.node, place.index, place.level, &Entry::EMPTY);
@@ -316,10 +326,17 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     /// # Errors
     /// A leaf could not be split; what came before it is gone already and is in the flush.
     pub fn unmap(&mut self, free_nodes: bool, flush: &mut Flush<F::Addr>) -> Result<Progress, SplitError> {
-        let start = self.at;
-        while !self.is_done() {
-            if flush.is_full() {
+        let start = match self.swept {
+            Some((from, to)) if to == self.at => from,
+            _ => self.at,
+        };
+        loop {
+            if flush.is_full() || (free_nodes && !self.free_empty_nodes(start, flush)) {
+                self.swept = Some((start, self.at));
                 return Ok(Progress::FlushFull);
+            }
+            if self.is_done() {
+                return Ok(Progress::Done);
             }
             let (place, entry) = self.place();
             if entry.is_leaf() && !self.fits(place.level) {
@@ -331,26 +348,25 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                 self.clear_place(&place, flush);
             }
             self.advance(place.level);
-            if free_nodes && self.at & (Level::MID.size() - 1) == 0 {
-                self.free_empty_nodes(start, flush);
-            }
         }
-        Ok(Progress::Done)
     }
 
-    /// Frees the nodes that end at the cursor's address and lie wholly in `[start, cursor)`.
-    fn free_empty_nodes(&mut self, start: u64, flush: &mut Flush<F::Addr>) {
+    /// Frees the nodes that end at the cursor's address and lie wholly in `[start, cursor)`; false when the flush is full
+    /// before all of them are in it.
+    fn free_empty_nodes(&mut self, start: u64, flush: &mut Flush<F::Addr>) -> bool {
         let mut level = Level::MID;
         // The entry of `level` that covers the bytes just below the cursor.
-        while self.at & (level.size() - 1) == 0 && self.at - level.size() >= start && level < Level::ROOT {
-            if flush.is_full() {
-                return;
-            }
-            let at = self.at - level.size();
+        while level < Level::ROOT && self.at & (level.size() - 1) == 0 {
+            let Some(at) = self.at.checked_sub(level.size()).filter(|&at| at >= start) else {
+                return true;
+            };
             let Some(place) = self.place_of(at, level) else {
-                return;
+                return true;
             };
             if let Entry::Table(_) = place.node.load(place.index, level) {
+                if flush.is_full() {
+                    return false;
+                }
                 let old = Taken::out_of(place.node, place.index, level, &Entry::EMPTY);
                 flush.touch(at, PAGE_SIZE);
                 if let Some(node) = reclaim_node(old) {
@@ -358,11 +374,10 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                 }
                 self.near = None;
             }
-            match level.above() {
-                Some(above) => level = above,
-                None => return,
-            }
+            let Some(above) = level.above() else { return true };
+            level = above;
         }
+        true
     }
 
     /// The place of the entry of `level` for `addr`, if the nodes down to it exist.

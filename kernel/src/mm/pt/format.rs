@@ -65,33 +65,35 @@ impl Level {
 
 bitflags! {
     /// Rights of a leaf. An empty set is a leaf that is there but lets nobody in.
+    ///
+    /// The first three stand where x86-64 has present, writable and user, so that stage 1 need not shuffle bits.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
     pub struct Prot: u8 {
         /// Loads.
         const READ = 1;
         /// Stores.
-        const WRITE = 2;
-        /// Instruction fetches.
-        const EXEC = 4;
+        const WRITE = 1 << 1;
         /// User mode too, not only the kernel.
-        const USER = 8;
+        const USER = 1 << 2;
+        /// Instruction fetches.
+        const EXEC = 1 << 3;
     }
 }
 
 bitflags! {
-    /// What else is known about a leaf.
+    /// What else is known about a leaf. The bits stand where stage 1 has them in its entries.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-    pub struct AttrFlags: u8 {
+    pub struct AttrFlags: u16 {
         /// Used since this was last cleared.
-        const ACCESSED = 1;
+        const ACCESSED = 1 << 5;
         /// Written since this was last cleared.
-        const DIRTY = 2;
+        const DIRTY = 1 << 6;
         /// Survives a change of the root.
-        const GLOBAL = 4;
-        /// Write-protected by a userfault context.
-        const UFFD_WP = 8;
+        const GLOBAL = 1 << 8;
         /// The entry owns no reference to the frame.
-        const BORROWED = 16;
+        const BORROWED = 1 << 9;
+        /// Write-protected by a userfault context.
+        const UFFD_WP = 1 << 10;
     }
 }
 
@@ -198,4 +200,14 @@ pub trait PtFormat: Sized + core::fmt::Debug + 'static {
 
     /// The entry that has these bits.
     fn decode(raw: u64, level: Level) -> Entry;
+
+    /// The node that an entry with these bits points to, if it points to one: what a walk asks at every level. Formats
+    /// override it where that is cheaper than decoding all of the entry.
+    #[inline]
+    fn decode_table(raw: u64, level: Level) -> Option<Pfn> {
+        match Self::decode(raw, level) {
+            Entry::Table(pfn) => Some(pfn),
+            _ => None,
+        }
+    }
 }

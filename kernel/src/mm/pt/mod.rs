@@ -22,6 +22,8 @@
 //! **Flushing.** Taking away or restricting a translation yields a [`Flush`] that keeps what was mapped alive until
 //! the invalidator has run on every CPU that may hold the old translation. Filling an absent entry needs no flush.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod check;
 mod collapse;
 mod cursor;
 mod flush;
@@ -36,3 +38,6 @@ pub use flush::{Flush, Invalidator};
 pub use format::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot, PtFormat};
 pub use split::SplitError;
 pub use table::{PageTable, lookup_from};
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,13 @@ impl<F: PtFormat> Node<F> {
         F::decode(self.slot(index).load(Ordering::Acquire), level)
     }
 
+    /// The node that an entry points to, if it does; otherwise the entry.
+    #[inline]
+    pub(super) fn follow(&self, index: usize, level: Level) -> Result<Pfn, Entry> {
+        let raw = self.slot(index).load(Ordering::Acquire);
+        F::decode_table(raw, level).ok_or_else(|| F::decode(raw, level))
+    }
+
     /// Replaces an entry and says what it was, with the accessed and dirty bits it had at the very end.
     ///
     /// Who owned what the old entry named is now the caller's business.

@@ -129,9 +129,9 @@ pub fn lookup_from<F: PtFormat>(root: Pfn, addr: F::Addr) -> (Entry, Level) {
 fn walk<F: PtFormat>(root: Node<F>, addr: u64) -> (Entry, Level) {
     let (mut node, mut level) = (root, Level::ROOT);
     loop {
-        match node.load(level.index(addr), level) {
-            Entry::Table(pfn) => (node, level) = (Node::at(pfn), level.below()),
-            entry => return (entry, level),
+        match node.follow(level.index(addr), level) {
+            Ok(pfn) => (node, level) = (Node::at(pfn), level.below()),
+            Err(entry) => return (entry, level),
         }
     }
 }

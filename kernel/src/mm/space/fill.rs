@@ -108,7 +108,7 @@ impl Space {
         let mut done = 0;
         let mut table = self.table.lock();
         let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + ready.len() as u64 * step));
-        for filling in ready {
+        for filling in ready.drain(..) {
             if let Err(why) = self.put::<F>(vma, ops.granule, &mut cursor, filling) {
                 stop = Err(why);
                 break;

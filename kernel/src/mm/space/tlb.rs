@@ -1,7 +1,8 @@
 //! Which CPUs may hold translations of a space, and how they drop them.
 //!
 //! A CPU holds translations of the space whose root it has loaded; loading another root drops them (no PCIDs). Only the
-//! boot CPU runs tasks at present, so the set of other CPUs to be told is always empty; that is asserted, not assumed.
+//! boot CPU runs tasks at present, so on bare metal the set of other CPUs to be told is always empty, which the machine
+//! asserts; on the software machine every task has a CPU of its own and is told.
 
 use core::sync::atomic::Ordering;
 
@@ -35,7 +36,7 @@ impl Space {
     }
 
     /// Loads the kernel's own root if this space's is loaded on this CPU.
-    pub(super) fn unload_here(&self) {
+    pub fn unload_here(&self) {
         let flags = Machine::disable();
         if Machine::root() == self.root {
             Machine::load_root(kernel::get().root());
@@ -50,11 +51,7 @@ impl Invalidator<VirtAddr> for Space {
         Machine::preempt_disable();
         let me = 1 << Machine::id();
         let loaded_on = self.loaded_on.load(Ordering::Acquire);
-        assert_eq!(
-            loaded_on & !me,
-            0,
-            "no way to reach the other CPUs that have the space loaded"
-        );
+        Machine::shoot_down(loaded_on & !me, range);
         if loaded_on & me != 0 {
             flush_local(range, pages);
         }

@@ -69,16 +69,14 @@ impl Space {
 
     /// Clears the entries of `range`, a batch at a time.
     fn clear(&self, range: VirtRange, free_nodes: bool) -> Result<(), UnmapError> {
-        let mut rest = range;
+        let mut at = range.start;
         loop {
             let mut flush = Flush::new();
             let mut table = self.table.lock();
-            // Node freeing looks at whole entries, so every batch starts from the front of the range again there.
-            let mut cursor = table.cursor(rest);
+            let mut cursor = table.cursor(range);
+            cursor.resume_unmap(at);
             let progress = cursor.unmap(free_nodes, &mut flush);
-            if !free_nodes {
-                rest.start = cursor.addr();
-            }
+            at = cursor.addr();
             drop(table);
             flush.spend(self);
             match progress {

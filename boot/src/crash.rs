@@ -1,0 +1,63 @@
+//! Ways to crash, for the tests of the crash reports: `crash how=...`.
+#![expect(unsafe_code, reason = "does what must not be done")]
+
+use core::arch::asm;
+
+use kernel::arch::{Cpu, Irq, Machine};
+use kernel::drivers::exit;
+use kernel::trace::cmdline;
+
+/// Crashes as `how=` says, or returns.
+pub fn run(line: &str) {
+    let Some(how) = cmdline::lookup(line, "how") else {
+        return;
+    };
+    let wild = core::ptr::with_exposed_provenance_mut::<u64>(0x1234_5678_9000);
+    let kernel = core::ptr::with_exposed_provenance_mut::<u64>(0xffff_f123_4567_8000);
+    // SAFETY: none of this is sound; each line ends in an exception.
+    unsafe {
+        match how {
+            "panic" => panic!("asked to"),
+            "divide" => {
+                asm!("xor edx, edx", "xor ecx, ecx", "div ecx", out("eax") _, out("ecx") _, out("edx") _)
+            }
+            "opcode" => asm!("ud2"),
+            "protection" => asm!("mov {0}, 0x1234000000000000", "mov {0}, [{0}]", out(reg) _),
+            "segment" => asm!("mov {0:e}, 0x58", "mov fs, {0:e}", out(reg) _),
+            "null" => read(core::ptr::with_exposed_provenance(8)),
+            "wild" => wild.write_volatile(1),
+            "kernel" => read(kernel),
+            "irqoff" => {
+                Machine::disable();
+                wild.write_volatile(1);
+            }
+            "locked" => {
+                Machine::preempt_disable();
+                wild.write_volatile(1);
+            }
+            "fetch" => core::mem::transmute::<*mut u64, fn()>(wild)(),
+            "breakpoint" => asm!("int3"),
+            "stack" => {
+                overflow(0);
+            }
+            "triple" => exit::triple_fault(),
+            "hang" => loop {
+                Machine::wait_for_interrupt();
+            },
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// There is none: `at` is where nothing is mapped.
+unsafe fn read(at: *const u64) {
+    // SAFETY: see above.
+    let _: u64 = unsafe { at.read_volatile() };
+}
+
+#[expect(unconditional_recursion, reason = "overflows the stack")]
+#[inline(never)]
+fn overflow(depth: u64) -> u64 {
+    core::hint::black_box(overflow(core::hint::black_box(depth) + 1)) + 1
+}

@@ -1,0 +1,27 @@
+//! Stage 2: tables from guest-physical to physical addresses.
+//!
+//! The walker, the cursor and the flush tokens are the kernel's ([`kernel::mm::pt`]); this module supplies the two entry
+//! formats. Each is the vendor's, bit for bit, plus what software keeps in bits that the CPU ignores.
+//!
+//! | | [`Ept`] (Intel) | [`Npt`] (AMD) |
+//! | --- | --- | --- |
+//! | present | any of read, write, execute | bit 0 |
+//! | execute-only | where the CPU has it | no |
+//! | user bit | none (without mode-based execute control) | always set: guest accesses count as user accesses |
+//! | memory type | in the leaf, combined with the guest's PAT | PWT, PCD, PAT against the host's PAT, likewise |
+//! | global | no meaning | no meaning |
+//!
+//! So a stage-2 leaf has no [`Prot::USER`](kernel::mm::pt::Prot::USER) and no
+//! [`AttrFlags::GLOBAL`](kernel::mm::pt::AttrFlags::GLOBAL) in either format, and the code above the formats need not know
+//! the vendor.
+
+mod caps;
+mod ept;
+mod npt;
+
+pub use caps::{Caps, caps, set_caps};
+pub use ept::Ept;
+pub use npt::Npt;
+
+#[cfg(test)]
+mod tests;
