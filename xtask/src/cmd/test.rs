@@ -86,8 +86,8 @@ impl TestMachine {
 /// The variable that tells the in-kernel test program which machines to boot, by name, with commas.
 pub const MACHINES_VAR: &str = "FAULTLINE_MACHINES";
 
-/// Tests that Miri interprets: code that touches raw memory, without the slow properties.
-const MIRI_FILTERS: [&str; 1] = ["miri"];
+/// Tests that Miri interprets: those of frames and raw memory, without the slow properties.
+const MIRI_FILTERS: [&str; 2] = ["small::", "mm::phys::"];
 
 /// Runs the tests.
 ///
