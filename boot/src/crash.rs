@@ -5,13 +5,9 @@ use core::arch::asm;
 
 use kernel::arch::{Cpu, Irq, Machine};
 use kernel::drivers::exit;
-use kernel::trace::cmdline;
 
-/// Crashes as `how=` says, or returns.
-pub fn run(line: &str) {
-    let Some(how) = cmdline::lookup(line, "how") else {
-        return;
-    };
+/// Crashes in the way called `how`; returns when there is none of that name.
+pub fn by(how: &str) {
     let wild = core::ptr::with_exposed_provenance_mut::<u64>(0x1234_5678_9000);
     let kernel = core::ptr::with_exposed_provenance_mut::<u64>(0xffff_f123_4567_8000);
     // SAFETY: none of this is sound; each line ends in an exception.

@@ -11,13 +11,22 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod apps;
+#[cfg(target_os = "none")]
 mod bootloader;
 #[cfg(target_os = "none")]
 mod crash;
 #[cfg(target_os = "none")]
 mod image;
 #[cfg(target_os = "none")]
+mod ktest;
+#[cfg(target_os = "none")]
 mod pvh;
+#[cfg(target_os = "none")]
+mod report;
 #[cfg(target_os = "none")]
 mod start;
 

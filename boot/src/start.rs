@@ -11,7 +11,7 @@ use kernel::task;
 use kernel::trace;
 use kernel::trace::record::ExitStatus;
 
-use crate::image;
+use crate::{apps, image};
 
 static BOOT_INFO: Once<BootInfo> = Once::new();
 
@@ -64,10 +64,10 @@ fn start_tasks(info: &'static BootInfo) -> ! {
     task::idle::run()
 }
 
-/// Runs what the command line names.
+/// What runs first: the screen, if there is one, then the application.
 fn first_task(info: &'static BootInfo) {
-    crate::crash::run(&info.cmdline);
-    trace::end(ExitStatus::Success, "booted")
+    kernel::drivers::loader_memory::attach_screen(info);
+    apps::main(info)
 }
 
 /// What the machine is, in a few lines.

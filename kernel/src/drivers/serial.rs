@@ -50,9 +50,8 @@ impl Serial {
     /// lock. Nothing is reset, so what is still in the FIFO gets out.
     pub fn reopen() -> Self {
         // SAFETY: as in `probe`; the other handle's owner has panicked and does not come back.
-        Self {
-            uart: unsafe { Uart16550::new_port(COM1) }.ok(),
-        }
+        let uart = unsafe { Uart16550::new_port(COM1) };
+        Self { uart: uart.ok() }
     }
 
     /// Whether a line was found and still takes bytes.

@@ -100,6 +100,12 @@ impl Uffd {
         });
     }
 
+    /// Closes the context although there are other handles: registrations end, whoever waits is woken and finds plain
+    /// memory, and reads say [`ReadError::Closed`].
+    pub fn close(&self) {
+        self.ctx.close();
+    }
+
     /// Ends what [`Self::attach_monitor`] began: the monitor may end without consequences.
     pub fn detach_monitor(&self) {
         self.ctx.queue.lock().monitor = None;

@@ -1,0 +1,177 @@
+//! The applications: what the image does once it runs.
+//!
+//! The first word of the command line names one. An application registers itself in [`APPS`] and is a function from the
+//! command line to a [`Report`]; printing, records and exit codes are the same for all and stand here.
+//!
+//! | application | what |
+//! | --- | --- |
+//! | [`restore`] | lazy restore of a snapshot: the main job |
+//! | [`cost`] | what the bare path of a delegated fault costs |
+//! | [`test`] | the tests of the image (`test`, `test-list`) |
+//! | [`info`] | what the machine is |
+//! | [`selftest`] | ways to end badly, to see them told apart; not listed |
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use kernel::bootinfo::BootInfo;
+use kernel::drivers::loader_memory;
+use kernel::drivers::pci::{self, Function};
+use kernel::drivers::ramdisk::Ramdisk;
+use kernel::drivers::virtio::blk::{self, VirtioBlk};
+use kernel::println;
+use kernel::sync::Once;
+use kernel::trace;
+use kernel::trace::cmdline::{Cmdline, CmdlineError};
+use kernel::trace::record::{ExitStatus, Report};
+use linkme::distributed_slice;
+
+use crate::report;
+
+pub mod cost;
+pub mod info;
+pub mod restore;
+pub mod selftest;
+pub mod test;
+
+/// An application.
+pub struct App {
+    /// The first word of the command line.
+    pub name: &'static str,
+    /// One line for the list of applications; empty for those that are not listed.
+    pub summary: &'static str,
+    /// Does it.
+    pub run: fn(&Cmdline<'static>, &'static System) -> AppResult,
+}
+
+/// All applications of the image.
+#[distributed_slice]
+pub static APPS: [App];
+
+/// Registers an application: `app!(NAME = App { .. })`.
+macro_rules! app {
+    ($slot:ident = $app:expr) => {
+        #[linkme::distributed_slice($crate::apps::APPS)]
+        #[expect(unsafe_code, reason = "an entry of a registry names its section")]
+        static $slot: $crate::apps::App = $app;
+    };
+}
+pub(crate) use app;
+
+/// What an application comes to.
+pub type AppResult = Result<Done, AppError>;
+
+/// An application that ran to its end.
+pub struct Done {
+    /// Its report; failures in it make the run a failure.
+    pub report: Report,
+    /// One sentence for the closing record, if nothing failed.
+    pub message: String,
+}
+
+/// Why an application did not get as far as a report.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AppError {
+    /// The command line asks for something that makes no sense.
+    Usage(String),
+    /// The job cannot be done on this machine, or not with this input.
+    Failed(String),
+}
+
+impl AppError {
+    /// A failure that `error` describes.
+    pub fn failed(error: impl fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+
+    /// A mistake of whoever asked, that `error` describes.
+    pub fn usage(error: impl fmt::Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<CmdlineError<'_>> for AppError {
+    fn from(error: CmdlineError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+/// What the machine has, beyond CPU and memory.
+pub struct System {
+    /// What the loader said.
+    pub info: &'static BootInfo,
+    /// The initial ramdisk.
+    pub ramdisk: Ramdisk<'static>,
+    /// PCI functions.
+    pub functions: Vec<Function>,
+    /// Disks.
+    pub disks: Vec<VirtioBlk>,
+}
+
+impl System {
+    fn find(info: &'static BootInfo) -> Result<Self, AppError> {
+        let ramdisk = Ramdisk::new(loader_memory::ramdisk(info)).map_err(AppError::failed)?;
+        let functions = pci::scan();
+        let disks = blk::probe(&functions);
+        Ok(Self {
+            info,
+            ramdisk,
+            functions,
+            disks,
+        })
+    }
+}
+
+static SYSTEM: Once<System> = Once::new();
+
+/// The machine that the running application is on.
+///
+/// # Panics
+/// No application runs yet.
+pub fn system() -> &'static System {
+    SYSTEM
+        .get()
+        .expect("`main` finds the system before it starts an application")
+}
+
+/// Runs the application that the command line names, and ends the run. This is the job of the first task.
+pub fn main(info: &'static BootInfo) -> ! {
+    let result = System::find(info).and_then(|system| start(SYSTEM.call_once(|| system)));
+    match result {
+        Ok(done) => {
+            let first_failure = done.report.failures.first().cloned();
+            report::publish(done.report);
+            match first_failure {
+                None => trace::end(ExitStatus::Success, &done.message),
+                Some(failure) => trace::end(ExitStatus::Failed, &failure),
+            }
+        }
+        Err(AppError::Usage(message)) => {
+            usage();
+            trace::end(ExitStatus::Usage, &message)
+        }
+        Err(AppError::Failed(message)) => trace::end(ExitStatus::Failed, &message),
+    }
+}
+
+fn start(system: &'static System) -> AppResult {
+    let cmdline = Cmdline::parse(&system.info.cmdline)?;
+    let name = cmdline
+        .app()
+        .ok_or_else(|| AppError::Usage("the command line names no application".into()))?;
+    match APPS.iter().find(|app| app.name == name) {
+        Some(app) => (app.run)(&cmdline, system),
+        None => Err(AppError::Usage(format!("there is no application `{name}`"))),
+    }
+}
+
+fn usage() {
+    println!("usage: APPLICATION key=value ...");
+    let mut listed: Vec<&App> = APPS.iter().filter(|app| !app.summary.is_empty()).collect();
+    listed.sort_by_key(|app| app.name);
+    for app in listed {
+        println!("  {:10} {}", app.name, app.summary);
+    }
+}

@@ -1,0 +1,131 @@
+//! `restore`: a lazy restore of a snapshot.
+//!
+//! ```text
+//!   workload (task in the space)           monitor (kernel task)              source
+//!   touches a page ── missing: message ──► reads it, reads the page(s) ◄───── disk or ramdisk
+//!   goes on ◄───────── COPY wakes it ───── fills them in one call
+//!   checks the digest
+//! ```
+//!
+//! The run has three phases: the workload touches the pages it wants, in the order that was asked for; the rest of the region is
+//! filled in ranges; the whole region is read once more and compared with the digests that the host computed from
+//! the same file. Whatever goes wrong is a sentence in the report, with the page it concerns, and the run fails.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `options` | the command line and the ramdisk's entries, checked |
+//! | `job` | what the tasks share |
+//! | `workload` | touching and checking |
+//! | `monitor` | serving faults, prefetching |
+//! | `complete` | the rest of the region |
+//! | `summary` | the report |
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use kernel::arch::{Clock, Machine};
+use kernel::mm::frame;
+use kernel::task::spawn::{SpawnError, spawn_returning};
+use kernel::trace::cmdline::Cmdline;
+
+use self::job::Job;
+use self::monitor::Monitor;
+use self::options::Options;
+use self::summary::Run;
+use super::{App, AppError, AppResult, System, app};
+
+mod complete;
+mod job;
+mod monitor;
+mod options;
+mod summary;
+mod workload;
+
+app!(
+    RESTORE = App {
+        name: "restore",
+        summary: "restore a snapshot lazily, a page at a time as a workload touches it",
+        run,
+    }
+);
+
+fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
+    let options = Options::parse(cmdline, system)?;
+    let free = frame::allocator().stats().free;
+    let job = Arc::new(Job::new(&options).map_err(AppError::failed)?);
+    let order = options
+        .order
+        .pages(job.pages.len() as u32, options.touch)
+        .map_err(AppError::usage)?;
+
+    let monitor = Monitor::new(&job, &options);
+    let in_space = options.monitor_touches_own_region.then(|| Arc::clone(&job.space));
+    let monitor = spawn_returning("monitor", in_space, move || monitor.run()).map_err(no_task)?;
+    job.uffd.attach_monitor(monitor.task());
+    if let Some(frames) = options.fail_frames_after {
+        frame::allocator().inject_failure(frames);
+    }
+
+    let start = Machine::ticks();
+    let since_start = || Machine::ticks() - start;
+    let (work, touched) = {
+        let job = Arc::clone(&job);
+        let space = Arc::clone(&job.space);
+        let task = spawn_returning("workload", Some(space), move || {
+            workload::touch(&job, &order, start)
+        });
+        (task.map_err(no_task)?.join().map_err(no_result)?, since_start())
+    };
+    let counts = job.pages.counts();
+    let rest = if work.error.is_none() {
+        complete::fill_rest(&job)
+    } else {
+        Ok(())
+    };
+    let whole = since_start();
+    frame::allocator().stop_injection();
+
+    // With the context closed the monitor's read ends, and so does the monitor.
+    job.uffd.close();
+    let served = monitor.join().map_err(no_result)?;
+    let verified = match (&work.error, &rest) {
+        (None, Ok(())) => {
+            let job = Arc::clone(&job);
+            let space = Arc::clone(&job.space);
+            let task = spawn_returning("verify", Some(space), move || workload::verify(&job));
+            task.map_err(no_task)?.join().map_err(no_result)?
+        }
+        _ => workload::Verified::default(),
+    };
+    Ok(Run {
+        options: &options,
+        cmdline,
+        free,
+        work,
+        served,
+        rest,
+        verified,
+        counts,
+        touched,
+        whole,
+    }
+    .done())
+}
+
+fn no_task(error: SpawnError) -> AppError {
+    AppError::failed(error)
+}
+
+fn no_result(outcome: kernel::task::Outcome) -> AppError {
+    AppError::Failed(alloc::format!(
+        "a task of the restore ended without a result: {outcome:?}"
+    ))
+}
+
+/// A buffer of `bytes` zero bytes; an allocation that fails is an error and no panic.
+fn buffer(bytes: usize) -> Result<Vec<u8>, alloc::collections::TryReserveError> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(bytes)?;
+    buffer.resize(bytes, 0);
+    Ok(buffer)
+}

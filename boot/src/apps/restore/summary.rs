@@ -1,0 +1,134 @@
+//! The report of a restore.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use kernel::arch::{Clock, Machine};
+use kernel::lab::pages::Counts;
+use kernel::lab::samples::Summary;
+use kernel::mm::addr::PAGE_SIZE;
+use kernel::trace::cmdline::{COMMON_KEYS, Cmdline};
+use kernel::trace::record::{Report, Table};
+
+use super::job::FillError;
+use super::monitor::Served;
+use super::options::Options;
+use super::workload::{Verified, Work};
+use crate::apps::Done;
+
+/// Everything that is known at the end of a run.
+pub struct Run<'a> {
+    /// What was asked for.
+    pub options: &'a Options,
+    /// The same as it was written.
+    pub cmdline: &'a Cmdline<'static>,
+    /// Frames that were free before.
+    pub free: u64,
+    /// What the workload saw.
+    pub work: Work,
+    /// What the monitor did.
+    pub served: Served,
+    /// Whether the rest could be filled.
+    pub rest: Result<(), FillError>,
+    /// What the region holds.
+    pub verified: Verified,
+    /// Pages by the reason they were there for, when the workload had what it wanted.
+    pub counts: Counts,
+    /// Ticks until the touched set was there.
+    pub touched: u64,
+    /// Ticks until everything was there.
+    pub whole: u64,
+}
+
+impl Run<'_> {
+    /// Tells it all.
+    pub fn done(self) -> Done {
+        let mut report = Report {
+            app: "restore".into(),
+            failures: self.failures(),
+            ..Report::default()
+        };
+        let pairs = self.cmdline.pairs().filter(|(key, _)| !COMMON_KEYS.contains(key));
+        report.options = pairs
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect();
+
+        let source = &self.options.source;
+        report.figure("snapshot", source.bytes(), "bytes");
+        report.figure("region", source.pages(), "pages");
+        let padding = source.pages() * PAGE_SIZE - source.bytes();
+        if padding > 0 {
+            report.figure("zero padding of the last page", padding, "bytes");
+        }
+        report.figure("touches", self.work.touches, "touches");
+        report.figure("faults", self.served.faults, "faults");
+        report.figure("fetches for faults", self.served.fetches, "requests");
+        report.figure(
+            "bytes for faults",
+            (self.counts.demanded + self.ahead()) * PAGE_SIZE,
+            "bytes",
+        );
+        if self.options.prefetch > 0 {
+            report.figure("prefetched", self.ahead(), "pages");
+            report.figure("prefetch hits", self.counts.hits, "pages");
+            report.figure("prefetch waste", self.counts.waste, "pages");
+            report.figure("prefetches given up", self.served.prefetches_given_up, "requests");
+        }
+        self.time(&mut report, "time to the first page", self.work.first_page);
+        self.time(&mut report, "time to the touched set", self.touched);
+        if self.work.error.is_none() && self.rest.is_ok() {
+            self.time(&mut report, "time to the whole region", self.whole);
+        }
+        report.figure("verified", self.verified.pages, "pages");
+
+        let unit = if self.options.icount {
+            "instructions"
+        } else {
+            "TSC ticks"
+        };
+        let mut table = Table::new("touch to next instruction", unit, &Summary::COLUMNS);
+        if let Some(summary) = self.work.latency.summary() {
+            table.row("fault", &summary.row());
+        }
+        report.tables.push(table);
+        let message = format!("{} pages restored and verified", self.verified.pages);
+        Done { report, message }
+    }
+
+    fn ahead(&self) -> u64 {
+        self.counts.hits + self.counts.waste
+    }
+
+    /// Under icount a tick is an instruction; else times are for people.
+    fn time(&self, report: &mut Report, name: &str, ticks: u64) {
+        if self.options.icount {
+            return report.figure(name, ticks, "instructions");
+        }
+        let micros = u128::from(ticks) * 1_000_000 / u128::from(Machine::frequency().max(1));
+        report.figure(name, micros as u64, "us");
+    }
+
+    /// What went wrong, causes before consequences.
+    fn failures(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        failures.extend(self.served.error.as_ref().map(ToString::to_string));
+        if let Err(error) = self.rest {
+            failures.push(format!("the rest of the region: {error}"));
+        }
+        let unreachable = self.work.error.iter().chain(&self.verified.error);
+        failures.extend(unreachable.map(|(page, error)| format!("page {page} could not be read: {error}")));
+        if !failures.is_empty() && self.options.source.pages() > self.free {
+            let (pages, free) = (self.options.source.pages(), self.free);
+            failures.push(format!(
+                "the region has {pages} pages; {free} frames were free at the start"
+            ));
+        }
+        let mismatches = self.work.mismatches.iter().chain(&self.verified.mismatches);
+        let mut wrong: Vec<String> = mismatches.map(ToString::to_string).collect();
+        wrong.sort();
+        wrong.dedup();
+        failures.extend(wrong);
+        failures
+    }
+}
