@@ -173,7 +173,7 @@ impl SoftMachine {
             .iter()
             .position(Option::is_none)
             .expect("a machine has MAX_CPUS CPUs");
-        let processor: &'static Processor = Box::leak(Box::new(Processor::new(id, Some(self))));
+        let processor = Processor::new(id, Some(self));
         cpus[id] = Some(processor);
         self.entered.fetch_add(1, Relaxed);
         let before = processor::become_processor(Some(processor));

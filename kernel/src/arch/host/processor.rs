@@ -33,8 +33,8 @@ std::thread_local! {
     static CURRENT: Cell<Option<&'static Processor>> = const { Cell::new(None) };
 }
 
-/// Processors of threads without a machine, kept reachable for leak checkers.
-static DETACHED: Mutex<Vec<&'static Processor>> = Mutex::new(Vec::new());
+/// Every processor there was, kept reachable for leak checkers.
+static PROCESSORS: Mutex<Vec<&'static Processor>> = Mutex::new(Vec::new());
 
 /// Locks a mutex of the machine itself; a test that panicked meanwhile has not broken it.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -44,8 +44,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The CPU that the calling thread is.
 pub fn current() -> &'static Processor {
     CURRENT.get().unwrap_or_else(|| {
-        let processor: &'static Processor = Box::leak(Box::new(Processor::new(0, None)));
-        lock(&DETACHED).push(processor);
+        let processor = Processor::new(0, None);
         CURRENT.set(Some(processor));
         processor
     })
@@ -57,9 +56,10 @@ pub fn become_processor(processor: Option<&'static Processor>) -> Option<&'stati
 }
 
 impl Processor {
-    /// CPU `id` after reset: interrupts on, no page-table root, nothing cached.
-    pub fn new(id: usize, machine: Option<&'static SoftMachine>) -> Self {
-        Self {
+    /// CPU `id` after reset: interrupts on, no page-table root, nothing cached. It lives for ever, since a thread may hold
+    /// on to it for as long as it likes; tests end soon.
+    pub fn new(id: usize, machine: Option<&'static SoftMachine>) -> &'static Self {
+        let processor: &'static Self = Box::leak(Box::new(Self {
             id,
             machine,
             local: Local::new(id),
@@ -68,7 +68,9 @@ impl Processor {
             reschedule: AtomicBool::new(false),
             root: AtomicU64::new(0),
             tlb: Mutex::default(),
-        }
+        }));
+        lock(&PROCESSORS).push(processor);
+        processor
     }
 
     /// How many levels of "do not preempt" are held.

@@ -204,7 +204,12 @@ impl FrameAllocator {
         if self.injected_failure() {
             return None;
         }
-        self.buddy.lock().alloc(self.table(), order)
+        let block = self.buddy.lock().alloc(self.table(), order);
+        block.or_else(|| {
+            // This CPU's cached frames may be what is missing between free neighbours.
+            self.flush_cache();
+            self.buddy.lock().alloc(self.table(), order)
+        })
     }
 
     /// Takes one frame and, unless failures are injected, a batch more for the cache.

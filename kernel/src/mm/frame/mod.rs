@@ -20,6 +20,8 @@ mod list;
 mod meta;
 mod percpu;
 mod resize;
+#[cfg(test)]
+mod tests;
 
 pub use alloc::{FrameAllocator, Stats};
 pub use handle::{Anon, Dma, Folio, Frame, FrameKind, Heap, KernelData, Stack, Table};

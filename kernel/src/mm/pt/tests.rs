@@ -76,3 +76,202 @@ proptest! {
         check::run::<Stage1>(0x1234_4000_0000 - (2 << 20), &ops);
     }
 }
+
+/// Every raw access of a table's life once; these also run under Miri (see the frame allocator's tests for the command).
+mod small {
+    use super::super::{
+        Attr, AttrFlags, CollapseError, Entry, Flush, InstallError, Invalidator, Leaf, Marker, PageTable,
+        Progress, SplitError, lookup_from,
+    };
+    use super::*;
+    use crate::arch::host::Config;
+    use crate::mm::frame::{Anon, Folio, Frame, Kind, allocator};
+
+    const PAGE: VirtAddr = VirtAddr::new(0x40_0000_0000);
+    const RW: Prot = Prot::READ.union(Prot::WRITE);
+
+    /// No CPU has these tables loaded.
+    struct Nobody;
+
+    impl Invalidator<VirtAddr> for Nobody {
+        fn invalidate(&self, _range: VirtRange, _pages: u64) {}
+    }
+
+    fn table() -> PageTable<Stage1> {
+        PageTable::new().expect("RAM is plenty")
+    }
+
+    fn folio() -> Folio {
+        Frame::<Anon>::alloc().expect("RAM is plenty").into()
+    }
+
+    fn leaf_at(table: &PageTable<Stage1>, addr: VirtAddr) -> Option<Leaf> {
+        match table.lookup(addr).0 {
+            Entry::Leaf(leaf) => Some(leaf),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_page_is_mapped_protected_copied_and_unmapped() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let (first, second) = (folio(), folio());
+        let (first_pfn, second_pfn) = (first.pfn(), second.pfn());
+        let mut flush = Flush::new();
+        let mut cursor = table.cursor(VirtRange::page(PAGE));
+        cursor
+            .install(Level::PAGE, first, RW, Attr::default())
+            .expect("nothing is there");
+        let shared = cursor.share().expect("the leaf owns its folio");
+        assert_eq!((shared.pfn(), shared.owners()), (first_pfn, 2));
+        assert!(cursor.rewrite(Prot::READ, Attr::default(), &mut flush));
+        cursor.replace(second, RW, Attr::flags(AttrFlags::DIRTY), &mut flush);
+        assert_eq!(shared.owners(), 2, "the flush keeps the old page alive");
+        flush.spend(&Nobody);
+        assert_eq!(shared.owners(), 1);
+        let leaf = leaf_at(&table, PAGE).expect("mapped");
+        assert_eq!((leaf.frame, leaf.prot), (second_pfn, RW));
+        assert_eq!(lookup_from::<Stage1>(table.root(), PAGE), table.lookup(PAGE));
+        let mut flush = Flush::new();
+        assert_eq!(
+            table.cursor(VirtRange::page(PAGE)).unmap(false, &mut flush),
+            Ok(Progress::Done)
+        );
+        flush.spend(&Nobody);
+        assert_eq!(table.lookup(PAGE).0, Entry::EMPTY);
+    }
+
+    #[test]
+    fn a_mapped_page_refuses_another_and_hands_it_back() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let (first, second) = (folio(), folio());
+        let pfn = second.pfn();
+        let mut cursor = table.cursor(VirtRange::page(PAGE));
+        cursor
+            .install(Level::PAGE, first, RW, Attr::default())
+            .expect("nothing is there");
+        let refused = cursor.install(Level::PAGE, second, RW, Attr::default());
+        assert!(matches!(refused, Err(InstallError::Occupied(back)) if back.pfn() == pfn));
+        assert!(matches!(
+            cursor.install_borrowed(Level::PAGE, pfn, RW, Attr::default()),
+            Ok(None)
+        ));
+        assert_eq!(cursor.mark(Level::PAGE, Marker::Poison), Ok(None));
+    }
+
+    #[test]
+    fn no_frame_for_a_node_changes_nothing_and_hands_the_page_back() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        for successes in 0..3 {
+            let (mut table, folio) = (table(), folio());
+            let (pfn, tables) = (folio.pfn(), allocator().stats().of(Kind::Table));
+            allocator().inject_failure(successes);
+            let result = table
+                .cursor(VirtRange::page(PAGE))
+                .install(Level::PAGE, folio, RW, Attr::default());
+            allocator().stop_injection();
+            assert!(matches!(result, Err(InstallError::OutOfFrames(back)) if back.pfn() == pfn));
+            assert_eq!(table.lookup(PAGE).0, Entry::EMPTY);
+            assert!(
+                allocator().stats().of(Kind::Table) >= tables,
+                "nodes that were made may stay"
+            );
+        }
+    }
+
+    #[test]
+    fn a_dropped_table_gives_back_nodes_and_pages() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let before = allocator().stats().in_use;
+        let mut table = table();
+        let page = folio();
+        let cursor = &mut table.cursor(VirtRange::page(PAGE));
+        cursor
+            .install(Level::PAGE, page, RW, Attr::default())
+            .expect("nothing is there");
+        drop(table);
+        assert_eq!(allocator().stats().in_use, before);
+    }
+
+    #[test]
+    fn a_large_leaf_splits_and_collapses_with_frames_rights_and_attributes() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let device = Pfn::new(0x8_0000);
+        let span = VirtRange::new(PAGE, PAGE + Level::MID.size());
+        let mut flush = Flush::new();
+        let mut cursor = table.cursor(span);
+        let attr = Attr::flags(AttrFlags::UFFD_WP);
+        assert!(matches!(
+            cursor.install_borrowed(Level::MID, device, RW, attr),
+            Ok(Some(_))
+        ));
+        assert_eq!(cursor.split(&mut flush), Ok(()));
+        assert_eq!(cursor.split(&mut flush), Err(SplitError::NotALargeLeaf));
+        cursor.seek(PAGE + 0x1000);
+        assert!(cursor.rewrite(RW, Attr::flags(AttrFlags::UFFD_WP | AttrFlags::DIRTY), &mut flush));
+        assert_eq!(cursor.collapse(Level::MID, &mut flush), Ok(()));
+        assert_eq!(
+            cursor.collapse(Level::MID, &mut flush),
+            Err(CollapseError::NoNode)
+        );
+        flush.spend(&Nobody);
+        let leaf = leaf_at(&table, PAGE + 0x5000).expect("mapped");
+        assert_eq!((leaf.frame, leaf.prot), (device, RW));
+        assert!(
+            leaf.attr.flags.contains(AttrFlags::UFFD_WP | AttrFlags::DIRTY),
+            "one of 512 was dirty"
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "was dropped instead of spent")]
+    fn a_flush_that_is_not_spent_panics() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let page = folio();
+        let mut cursor = table.cursor(VirtRange::page(PAGE));
+        cursor
+            .install(Level::PAGE, page, RW, Attr::default())
+            .expect("nothing is there");
+        let mut flush = Flush::new();
+        assert!(cursor.rewrite(Prot::READ, Attr::default(), &mut flush));
+        drop(flush);
+    }
+
+    #[test]
+    fn the_kernel_half_is_seen_through_every_table() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let kernel_page = VirtAddr::new(0xffff_8000_0000_0000);
+        let mut kernel = table();
+        kernel
+            .pin_root_entries(VirtRange::page(kernel_page))
+            .expect("RAM is plenty");
+        let task = PageTable::with_upper_half_of(&kernel).expect("RAM is plenty");
+        let mut cursor = kernel.cursor(VirtRange::page(kernel_page));
+        assert!(matches!(
+            cursor.install_borrowed(Level::PAGE, Pfn::new(0x99), RW, Attr::default()),
+            Ok(Some(_))
+        ));
+        assert_eq!(
+            leaf_at(&task, kernel_page).map(|leaf| leaf.frame),
+            Some(Pfn::new(0x99))
+        );
+        drop(task);
+        assert!(
+            leaf_at(&kernel, kernel_page).is_some(),
+            "the other table owned none of it"
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "a part of another table")]
+    fn a_task_table_does_not_change_the_kernel_half() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let kernel = table();
+        let mut task = PageTable::with_upper_half_of(&kernel).expect("RAM is plenty");
+        let _cursor = task.cursor(VirtRange::page(VirtAddr::new(0xffff_8000_0000_0000)));
+    }
+}
