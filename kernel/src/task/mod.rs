@@ -31,6 +31,8 @@ pub mod exit;
 #[cfg(target_os = "none")]
 pub mod idle;
 pub mod link;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod park;
 #[cfg(target_os = "none")]
 mod reaper;
@@ -43,6 +45,8 @@ mod switch;
 pub mod table;
 #[expect(clippy::module_inception, reason = "the task itself")]
 mod task;
+#[cfg(all(test, not(loom)))]
+mod tests;
 #[cfg(not(target_os = "none"))]
 mod threads;
 pub mod wait;

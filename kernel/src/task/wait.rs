@@ -2,8 +2,10 @@
 //!
 //! A waiter enters the queue *before* it looks at its condition, and a waker changes the condition before it wakes, so a
 //! wake-up between the look and the sleep finds the waiter in the queue. A waker removes the waiter and leaves it a
-//! token under the queue's lock; a waiter that leaves takes the lock, and so never leaves a wake-up behind: one that
-//! it was given and has no use for goes to the next in line.
+//! token under the queue's lock; a waiter that leaves takes the lock, so that no waker holds on to it afterwards, and a
+//! waiter that gives up looks once more after it has left, so that the wake-up it was given is not wasted.
+//!
+//! `wake_one` is for conditions that any of the waiters can use up; where waiters wait for different things, `wake_all`.
 //!
 //! loom explores every order of the steps of this file and of [`crate::task::park`]:
 //! `RUSTFLAGS="--cfg loom" cargo test -p faultline-kernel --release --lib --target-dir target/loom loom_`
@@ -118,7 +120,9 @@ impl WaitQueue {
                 return Some(value);
             }
             if alarm.has_fired() {
-                return waiter.give_up(condition);
+                waiter.leave();
+                // A wake-up may have been given to this waiter and nobody else.
+                return condition();
             }
             waiter.park();
         }
@@ -176,26 +180,14 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    /// Out of the line; says whether a wake-up had already taken this waiter out, and takes back its token then.
-    fn leave(&self) -> bool {
+    /// Out of the line. If a wake-up had taken this waiter out already, its token has been used up or is taken back.
+    fn leave(&self) {
         let mut waiters = self.queue.waiters.lock();
         let woken = !remove(&mut waiters, &self.task);
         drop(waiters);
         if woken {
             self.task.park.take_token();
         }
-        woken
-    }
-
-    /// Leaves for lack of time.
-    fn give_up<T>(&self, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
-        let woken = self.leave();
-        let value = condition();
-        if woken && value.is_none() {
-            // The wake-up was meant for somebody who can still use it.
-            self.queue.wake_one();
-        }
-        value
     }
 }
 

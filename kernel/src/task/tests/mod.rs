@@ -1,0 +1,5 @@
+//! Tasks as threads.
+
+mod exit;
+mod park;
+mod wait;

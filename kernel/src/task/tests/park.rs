@@ -1,0 +1,103 @@
+//! Tokens and refusals.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::sync::SpinLock;
+use crate::task::{self, Outcome, State, Task, spawn};
+
+#[test]
+fn unpark_before_park_is_not_lost() {
+    task::current().unpark();
+    task::park();
+}
+
+#[test]
+fn many_unparks_leave_one_token() {
+    let task = Task::detached("t");
+    (0..3).for_each(|_| task.unpark());
+    assert!(task.take_token());
+    assert!(!task.take_token());
+}
+
+#[test]
+fn two_tasks_hand_over_to_each_other() {
+    const ROUNDS: usize = 10_000;
+    let turn = Arc::new(AtomicUsize::new(0));
+    let me = task::current_arc();
+    let its_turn = Arc::clone(&turn);
+    let other = spawn("other", None, move || {
+        for _ in 0..ROUNDS {
+            while its_turn.load(SeqCst) % 2 == 0 {
+                task::park();
+            }
+            its_turn.fetch_add(1, SeqCst);
+            me.unpark();
+        }
+    })
+    .unwrap();
+    for _ in 0..ROUNDS {
+        turn.fetch_add(1, SeqCst);
+        other.unpark();
+        while turn.load(SeqCst) % 2 == 1 {
+            task::park();
+        }
+    }
+    assert_eq!(other.join(), Outcome::Done);
+    assert_eq!(turn.load(SeqCst), 2 * ROUNDS);
+}
+
+#[test]
+fn parked_task_shows_what_it_waits_for() {
+    static REASON: task::WaitReason = task::WaitReason("a test");
+    let sleeper = spawn("sleeper", None, || task::park_on(&REASON, 0x1234)).unwrap();
+    while sleeper.state() != State::Parked {
+        std::thread::yield_now();
+    }
+    let line = std::format!("{}", sleeper.info());
+    assert!(line.ends_with("(sleeper): waits for a test 0x1234"), "{line}");
+    let mut listed = false;
+    task::for_each(|task| listed |= Arc::ptr_eq(task, &sleeper));
+    assert!(listed);
+    sleeper.unpark();
+    sleeper.join();
+    assert_eq!(sleeper.state(), State::Ended);
+}
+
+#[test]
+#[should_panic(expected = "a task would wait for a wake-up with preemption off 1 deep")]
+fn parking_with_a_lock_held_is_refused() {
+    let lock = SpinLock::new(());
+    let _guard = lock.lock();
+    task::park();
+}
+
+#[test]
+fn a_token_is_taken_even_with_a_lock_held() {
+    // Not waiting is always allowed.
+    task::current().unpark();
+    let lock = SpinLock::new(());
+    let _guard = lock.lock();
+    task::park();
+}
+
+#[test]
+fn sleep_lets_the_time_pass() {
+    let before = Instant::now();
+    task::sleep(Duration::from_millis(20));
+    assert!(before.elapsed() >= Duration::from_millis(20));
+    task::sleep(Duration::ZERO);
+}
+
+#[test]
+fn unpark_does_not_cut_a_sleep_short() {
+    let before = Instant::now();
+    let sleeper = spawn("sleeper", None, || task::sleep(Duration::from_millis(50))).unwrap();
+    for _ in 0..5 {
+        sleeper.unpark();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    sleeper.join();
+    assert!(before.elapsed() >= Duration::from_millis(50));
+}
