@@ -100,7 +100,10 @@ fn loom_wait_until_finds_a_condition_set_before_or_after_it_looked() {
 
 /// Takes one of `items` if there is one.
 fn take(items: &AtomicUsize) -> Option<()> {
-    items.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).ok().map(drop)
+    items
+        .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+        .ok()
+        .map(drop)
 }
 
 #[test]
@@ -111,14 +114,18 @@ fn loom_wake_one_per_item_serves_two_waiters() {
         let waiters: Vec<_> = (0..2)
             .map(|_| {
                 let (queue, items) = (Arc::clone(&queue), Arc::clone(&items));
-                start(&Task::detached("waiter"), move || queue.wait_until(|| take(&items)))
+                start(&Task::detached("waiter"), move || {
+                    queue.wait_until(|| take(&items))
+                })
             })
             .collect();
         for _ in 0..2 {
             items.fetch_add(1, Relaxed);
             queue.wake_one();
         }
-        waiters.into_iter().for_each(|waiter| waiter.join().expect("took one"));
+        waiters
+            .into_iter()
+            .for_each(|waiter| waiter.join().expect("took one"));
         assert!(queue.is_empty());
     });
 }
@@ -134,7 +141,9 @@ fn loom_completion_releases_everybody() {
             })
             .collect();
         done.complete();
-        waiters.into_iter().for_each(|waiter| waiter.join().expect("went on"));
+        waiters
+            .into_iter()
+            .for_each(|waiter| waiter.join().expect("went on"));
     });
 }
 
@@ -195,8 +204,9 @@ fn loom_patient_waiter_gets_what_a_hasty_one_gave_up() {
             }
         });
         let (its_queue, its_items) = (Arc::clone(&queue), Arc::clone(&items));
-        let second =
-            start(&Task::detached("patient"), move || its_queue.wait_until(|| take(&its_items)));
+        let second = start(&Task::detached("patient"), move || {
+            its_queue.wait_until(|| take(&its_items))
+        });
         fire(&hasty);
         items.fetch_add(1, Relaxed);
         queue.wake_one();

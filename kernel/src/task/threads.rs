@@ -74,7 +74,10 @@ impl Task {
         struct Back(Option<Arc<Task>>);
         impl Drop for Back {
             fn drop(&mut self) {
-                become_task(self.0.take());
+                // A model that has failed is torn down: its thread-locals are gone already.
+                if cfg!(not(loom)) || !thread::panicking() {
+                    become_task(self.0.take());
+                }
             }
         }
         let _back = Back(become_task(Some(Arc::clone(self))));

@@ -1,9 +1,9 @@
 //! Wait queues.
 //!
-//! A waiter enters the queue *before* it looks at its condition, and a waker changes the condition before it wakes, so a
-//! wake-up between the look and the sleep finds the waiter in the queue. A waker removes the waiter and leaves it a
-//! token under the queue's lock; a waiter that leaves takes the lock, so that no waker holds on to it afterwards, and a
-//! waiter that gives up looks once more after it has left, so that the wake-up it was given is not wasted.
+//! A waiter gets in line *before* it looks at its condition, and a waker changes the condition before it wakes, so a
+//! wake-up between the look and the sleep finds the waiter in line. A waker takes the waiter out of the line and leaves
+//! it a token, under the queue's lock; a waiter that leaves takes the lock, so that no waker holds on to it afterwards,
+//! and passes on a wake-up that it was given and may not have needed.
 //!
 //! `wake_one` is for conditions that any of the waiters can use up; where waiters wait for different things, `wake_all`.
 //!
@@ -180,13 +180,18 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    /// Out of the line. If a wake-up had taken this waiter out already, its token has been used up or is taken back.
+    /// Out of the line, because the condition holds or the time is up.
+    ///
+    /// A wake-up that came since the waiter got in line may have been for a change that this waiter did not use: it had
+    /// found its condition before, and somebody behind it in line needs the later change. So it is passed on.
     fn leave(&self) {
         let mut waiters = self.queue.waiters.lock();
         let woken = !remove(&mut waiters, &self.task);
-        drop(waiters);
         if woken {
             self.task.park.take_token();
+            if let Some(next) = waiters.pop_front() {
+                next.unpark();
+            }
         }
     }
 }

@@ -13,7 +13,11 @@ fn join_tells_how_the_task_ended() {
     let failed = spawn("failed", None, || Err::<(), _>("no luck")).unwrap();
     assert_eq!(fine.join(), Outcome::Done);
     assert_eq!(failed.join(), Outcome::Failed("no luck".to_string()));
-    assert_eq!(failed.join(), Outcome::Failed("no luck".to_string()), "a second time as well");
+    assert_eq!(
+        failed.join(),
+        Outcome::Failed("no luck".to_string()),
+        "a second time as well"
+    );
     assert_eq!(failed.state(), State::Ended);
 }
 

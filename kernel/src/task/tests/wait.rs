@@ -35,7 +35,10 @@ fn items_reach_waiters_without_loss_or_doubling() {
         queue.1.lock().push_back(item);
         queue.0.wake_one();
     }
-    let sum: u64 = consumers.into_iter().map(|consumer| consumer.join().unwrap()).sum();
+    let sum: u64 = consumers
+        .into_iter()
+        .map(|consumer| consumer.join().unwrap())
+        .sum();
     assert_eq!(sum, ITEMS * (ITEMS + 1) / 2);
     assert!(queue.0.is_empty());
 }
@@ -81,7 +84,8 @@ fn wake_beats_a_long_timeout() {
     let shared = Arc::new((WaitQueue::new(&REASON), AtomicBool::new(false)));
     let its = Arc::clone(&shared);
     let waiter = task::spawn::spawn_returning("waiter", None, move || {
-        its.0.wait_timeout(Duration::from_secs(60), || its.1.load(SeqCst).then_some(5))
+        its.0
+            .wait_timeout(Duration::from_secs(60), || its.1.load(SeqCst).then_some(5))
     })
     .unwrap();
     shared.1.store(true, SeqCst);
