@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use kernel::lab::pages::Page;
 use kernel::mm::addr::PAGE_SIZE;
@@ -124,15 +125,34 @@ impl Monitor {
         self.job.pages.filled(page + 1..run.end, Page::Ahead);
         self.served.fetches += 1;
         match self.job.fill(run.clone(), &mut self.buffer) {
+            Ok(()) => Ok(()),
+            Err(FillError::Copy { page: stopped, .. }) if stopped > page => {
+                // The page that somebody waits for is there; how much more is for the next fault to say.
+                self.give_up_ahead(stopped..run.end);
+                Ok(())
+            }
             Err(FillError::Source(_)) if run.len() > 1 => {
                 // A page ahead may be the bad one; nobody waits for that.
-                self.job.pages.filled(page + 1..run.end, Page::Absent);
-                self.served.prefetches_given_up += 1;
+                self.give_up_ahead(page + 1..run.end);
                 self.served.fetches += 1;
-                self.job.fill(page..page + 1, &mut self.buffer)
+                let result = self.job.fill(page..page + 1, &mut self.buffer);
+                self.taken_back(page..page + 1, result)
             }
-            result => result,
+            result => self.taken_back(run, result),
         }
+    }
+
+    fn give_up_ahead(&mut self, pages: Range<usize>) {
+        self.job.pages.filled(pages, Page::Absent);
+        self.served.prefetches_given_up += 1;
+    }
+
+    /// Takes back what was written down about `pages`, if filling them failed.
+    fn taken_back(&self, pages: Range<usize>, result: Result<(), FillError>) -> Result<(), FillError> {
+        if result.is_err() {
+            self.job.pages.filled(pages, Page::Absent);
+        }
+        result
     }
 
     /// What a broken monitor does: it reads memory whose faults only it could resolve.

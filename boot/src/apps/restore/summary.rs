@@ -75,11 +75,11 @@ impl Run<'_> {
             report.figure("prefetch waste", self.counts.waste, "pages");
             report.figure("prefetches given up", self.served.prefetches_given_up, "requests");
         }
+        let touched = self.work.error.is_none().then_some(self.touched);
+        let whole = touched.filter(|_| self.rest.is_ok()).map(|_| self.whole);
         self.time(&mut report, "time to the first page", self.work.first_page);
-        self.time(&mut report, "time to the touched set", self.touched);
-        if self.work.error.is_none() && self.rest.is_ok() {
-            self.time(&mut report, "time to the whole region", self.whole);
-        }
+        self.time(&mut report, "time to the touched set", touched);
+        self.time(&mut report, "time to the whole region", whole);
         report.figure("verified", self.verified.pages, "pages");
 
         let unit = if self.options.icount {
@@ -87,11 +87,11 @@ impl Run<'_> {
         } else {
             "TSC ticks"
         };
-        let mut table = Table::new("touch to next instruction", unit, &Summary::COLUMNS);
         if let Some(summary) = self.work.latency.summary() {
+            let mut table = Table::new("touch to next instruction", unit, &Summary::COLUMNS);
             table.row("fault", &summary.row());
+            report.tables.push(table);
         }
-        report.tables.push(table);
         let message = format!("{} pages restored and verified", self.verified.pages);
         Done { report, message }
     }
@@ -100,8 +100,9 @@ impl Run<'_> {
         self.counts.hits + self.counts.waste
     }
 
-    /// Under icount a tick is an instruction; else times are for people.
-    fn time(&self, report: &mut Report, name: &str, ticks: u64) {
+    /// Under icount a tick is an instruction; else times are for people. What did not come to pass has no time.
+    fn time(&self, report: &mut Report, name: &str, ticks: Option<u64>) {
+        let Some(ticks) = ticks else { return };
         if self.options.icount {
             return report.figure(name, ticks, "instructions");
         }

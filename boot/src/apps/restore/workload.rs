@@ -27,7 +27,7 @@ pub struct Work {
     /// Touch to next instruction, of the touches that found nothing.
     pub latency: Samples,
     /// Ticks from the start of the run until the first page was there.
-    pub first_page: u64,
+    pub first_page: Option<u64>,
     /// Pages that are not what they should be.
     pub mismatches: Vec<Mismatch>,
     /// The page that could not be touched, and why. The workload ended there.
@@ -50,7 +50,7 @@ pub fn touch(job: &Job, order: &[u32], start: u64) -> Work {
     let mut work = Work {
         touches: 0,
         latency: Samples::with_capacity(order.len()),
-        first_page: 0,
+        first_page: None,
         mismatches: Vec::with_capacity(MAX_MISMATCHES),
         error: None,
     };
@@ -62,7 +62,7 @@ pub fn touch(job: &Job, order: &[u32], start: u64) -> Work {
             break;
         }
         if index == 0 {
-            work.first_page = Machine::ticks() - start;
+            work.first_page = Some(Machine::ticks() - start);
         }
         if work.mismatches.len() == MAX_MISMATCHES {
             break;
