@@ -21,6 +21,9 @@ use crate::task::Task;
 
 /// Set in the preemption word while *no* reschedule is due.
 const NOT_DUE: u32 = 1 << 31;
+/// The word at the start: preemption is disabled once, until `kernel_main` enables it. So a page
+/// fault before that is fatal instead of asking for a running task.
+const AT_START: u32 = NOT_DUE | 1;
 
 /// What GS points to.
 #[repr(C)]
@@ -36,7 +39,7 @@ impl Block {
     const fn new() -> Self {
         Self {
             local: AtomicPtr::new(ptr::null_mut()),
-            preempt: AtomicU32::new(NOT_DUE),
+            preempt: AtomicU32::new(AT_START),
             id: AtomicU32::new(0),
             running: AtomicPtr::new(ptr::null_mut()),
         }
