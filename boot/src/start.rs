@@ -1,15 +1,19 @@
 //! From either door to the first task.
-#![expect(unsafe_code, reason = "hands the machine's memory to the kernel")]
 
+#![expect(unsafe_code, reason = "hands the machine's memory over")]
+
+use core::fmt::Display;
 use core::panic::PanicInfo;
 
 use kernel::arch::x86_64::{self as machine, features};
-use kernel::bootinfo::BootInfo;
+use kernel::arch::{Cpu, Machine};
+use kernel::bootinfo::{BootInfo, cmdline};
+use kernel::drivers::loader_memory;
+use kernel::drivers::ramdisk::Ramdisk;
 use kernel::println;
 use kernel::sync::Once;
-use kernel::task;
-use kernel::trace;
 use kernel::trace::record::ExitStatus;
+use kernel::{mm, task, trace};
 
 use crate::{apps, image};
 
@@ -19,8 +23,21 @@ static BOOT_INFO: Once<BootInfo> = Once::new();
 pub fn enter(mut info: BootInfo) -> ! {
     info.image = image::segments();
     info.boot_stack = image::boot_stack();
+    if info.cmdline.is_empty() && info.cmdline_problem.is_none() {
+        (info.cmdline, info.cmdline_problem) = cmdline::parse(cmdline_of_ramdisk(&info));
+    }
     BOOT_INFO.call_once(|| info);
     image::on_boot_stack(kernel_main)
+}
+
+/// The ramdisk's `cmdline` file, for loaders that have no command line; nothing when there is none. A ramdisk that
+/// cannot be read is reported later, by whoever needs it.
+fn cmdline_of_ramdisk(info: &BootInfo) -> &'static [u8] {
+    let ramdisk = Ramdisk::new(loader_memory::ramdisk(info));
+    ramdisk
+        .ok()
+        .and_then(|files| files.file("cmdline"))
+        .unwrap_or_default()
 }
 
 extern "C" fn kernel_main() -> ! {
@@ -32,18 +49,17 @@ extern "C" fn kernel_main() -> ! {
     own_memory(info);
     match machine::init_timer() {
         Ok(()) => println!("{}", machine::apic::Summary),
-        Err(reason) => trace::end(ExitStatus::Failed, reason.as_str()),
+        Err(reason) => fail("the timer", reason),
     }
     start_tasks(info)
 }
 
-/// Leaves the loader's mappings; from here on the heap works.
+/// From here on the heap works and the loader's tables are gone.
 fn own_memory(info: &BootInfo) {
-    // SAFETY: called once, on the boot CPU, with what a boot door made of the loader's words; both doors have the loader's
-    // tables map physical memory at the kernel's direct map.
-    if let Err(error) = unsafe { kernel::mm::init::init(info) } {
-        println!("memory: {error}");
-        trace::end(ExitStatus::Failed, "the kernel cannot own this machine's memory");
+    // SAFETY: called once, on the boot CPU; both doors fill the map so that usable regions are free RAM, and report how
+    // far the loader's direct map reaches.
+    if let Err(reason) = unsafe { mm::init::init(info) } {
+        fail("memory", reason);
     }
 }
 
@@ -56,18 +72,27 @@ fn start_tasks(info: &'static BootInfo) -> ! {
             "every task waits for another; see the console",
         )
     });
-    let started = task::init().and_then(|()| task::spawn("init", None, move || first_task(info)));
-    if let Err(error) = started {
-        println!("tasks: {error}");
-        trace::end(ExitStatus::Failed, "too little memory for the first task");
+    if let Err(reason) = task::init() {
+        fail("tasks", reason);
+    }
+    // The level that a CPU starts with: there are tasks to preempt for now.
+    Machine::preempt_enable();
+    if let Err(reason) = task::spawn("init", None, move || first_task(info)) {
+        fail("the first task", reason);
     }
     task::idle::run()
 }
 
 /// What runs first: the screen, if there is one, then the application.
 fn first_task(info: &'static BootInfo) {
-    kernel::drivers::loader_memory::attach_screen(info);
+    loader_memory::attach_screen(info);
     apps::main(info)
+}
+
+/// Ends a run that cannot begin.
+fn fail(what: &str, reason: impl Display) -> ! {
+    println!("{what}: {reason}");
+    trace::end(ExitStatus::Failed, "the kernel cannot start on this machine")
 }
 
 /// What the machine is, in a few lines.

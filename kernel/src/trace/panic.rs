@@ -24,6 +24,8 @@ pub struct Fatal<'a> {
     pub registers: &'a dyn fmt::Display,
     /// The instruction.
     pub pc: u64,
+    /// Who called the instruction, where the frames do not tell.
+    pub caller: Option<u64>,
     /// The frame pointer at that moment.
     pub frame_pointer: u64,
 }
@@ -32,6 +34,7 @@ pub struct Fatal<'a> {
 pub fn fatal(what: &Fatal<'_>) -> ! {
     let mut trace = Backtrace::new();
     trace.push(what.pc);
+    trace.extend(what.caller);
     end(
         what.message,
         format_args!("{:#x}", what.pc),

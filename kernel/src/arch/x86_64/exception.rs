@@ -11,7 +11,7 @@ use x86_64::registers::control::{Cr2, Cr3, Cr4};
 
 use super::frame::FullFrame;
 use super::page_fault::PageFaultCode;
-use super::{page_fault, task_memory};
+use super::{page_fault, task_memory, unwind};
 use crate::trace::panic::{self, Fatal};
 
 /// Non-maskable interrupt.
@@ -102,8 +102,15 @@ fn die(frame: &FullFrame) -> ! {
         message: format_args!("{}", Description(frame)),
         registers: &Registers(frame),
         pc: frame.rest.rip,
+        caller: jumped_from(frame),
         frame_pointer: frame.rbp,
     })
+}
+
+/// After a call of something that is no code, the top of the stack says who called; there is no frame of its own.
+fn jumped_from(frame: &FullFrame) -> Option<u64> {
+    let is_fetch = frame.rest.vector as u8 == PAGE_FAULT && Cr2::read_raw() == frame.rest.rip;
+    is_fetch.then(|| unwind::read(frame.rest.rsp)).flatten()
 }
 
 /// What happened, in one line.

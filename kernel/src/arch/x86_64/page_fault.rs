@@ -163,7 +163,7 @@ impl fmt::Display for Explanation<'_> {
             return f.write_str(", touched while interrupts are off");
         }
         match fault::last_error() {
-            Some((at, why)) if at.align_down(4096) == addr.align_down(4096) => write!(f, ": {why:?}"),
+            Some((at, why)) if at.align_down(4096) == addr.align_down(4096) => write!(f, ": {why}"),
             _ => Ok(()),
         }
     }
