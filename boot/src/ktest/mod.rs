@@ -13,6 +13,8 @@ use alloc::string::String;
 use linkme::distributed_slice;
 
 mod drivers;
+mod tasks;
+mod waiting;
 
 /// A test.
 pub struct KernelTest {

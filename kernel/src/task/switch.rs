@@ -15,6 +15,7 @@
 
 use alloc::sync::Arc;
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
@@ -221,32 +222,29 @@ impl Loaded {
     #[cold]
     fn replace(&self, space: &Arc<Space>) {
         space.activate();
-        let old = self
-            .0
-            .swap(Arc::into_raw(Arc::clone(space)).cast_mut(), Ordering::Relaxed);
-        drop_loaded(old);
+        if let Some(old) = self.exchange(Some(Arc::clone(space))) {
+            old.deactivate();
+        }
     }
 
     /// Lets go of a space that nobody but this CPU knows any more; its tables are unloaded by its drop. Interrupts are
     /// off.
     pub(super) fn release_if_last(&self) {
         let space = self.0.load(Ordering::Relaxed);
-        // SAFETY: not null, from `into_raw` in `replace`, and still referenced.
-        let last = !space.is_null() && {
-            // SAFETY: as above; the count is looked at through a handle that is not dropped.
-            let handle = core::mem::ManuallyDrop::new(unsafe { Arc::from_raw(space) });
-            Arc::strong_count(&handle) == 1
-        };
-        if last {
-            drop_loaded(self.0.swap(ptr::null_mut(), Ordering::Relaxed));
+        if space.is_null() {
+            return;
+        }
+        // SAFETY: from `into_raw` in `exchange`, and still in; the handle is not dropped.
+        let handle = ManuallyDrop::new(unsafe { Arc::from_raw(space) });
+        if Arc::strong_count(&handle) == 1 {
+            drop(self.exchange(None));
         }
     }
-}
 
-fn drop_loaded(space: *mut Space) {
-    if !space.is_null() {
-        // SAFETY: from `into_raw` in `Loaded::replace`, taken out once.
-        let space = unsafe { Arc::from_raw(space.cast_const()) };
-        drop(space);
+    fn exchange(&self, new: Option<Arc<Space>>) -> Option<Arc<Space>> {
+        let new = new.map_or(ptr::null(), Arc::into_raw);
+        let old = self.0.swap(new.cast_mut(), Ordering::Relaxed);
+        // SAFETY: what is in came from `into_raw` above, and the swap took it out once.
+        (!old.is_null()).then(|| unsafe { Arc::from_raw(old) })
     }
 }
