@@ -105,22 +105,28 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     #[inline]
     fn place(&mut self) -> (Place<F>, Entry) {
         let base = self.at & !(Level::MID.size() - 1);
-        let (mut node, mut level) = match self.near {
-            Some((near, pfn)) if near == base => (Node::<F>::at(pfn), Level::PAGE),
-            _ => (Node::<F>::at(self.table.root()), Level::ROOT),
-        };
-        loop {
-            let index = level.index(self.at);
-            match node.follow(index, level) {
-                Ok(pfn) => {
-                    (node, level) = (Node::at(pfn), level.below());
-                    if level == Level::PAGE {
-                        self.near = Some((base, pfn));
+        let node = match self.near {
+            Some((near, pfn)) if near == base => Node::<F>::at(pfn),
+            _ => {
+                let mut node = Node::<F>::at(self.table.root());
+                // Levels as constants: the compiler unrolls the walk.
+                for level in [Level::ROOT, Level::UPPER, Level::MID] {
+                    let index = level.index(self.at);
+                    match node.follow(index, level) {
+                        Ok(pfn) => {
+                            node = Node::at(pfn);
+                            if level == Level::MID {
+                                self.near = Some((base, pfn));
+                            }
+                        }
+                        Err(entry) => return (Place { node, index, level }, entry),
                     }
                 }
-                Err(entry) => return (Place { node, index, level }, entry),
+                node
             }
-        }
+        };
+        let (index, level) = (Level::PAGE.index(self.at), Level::PAGE);
+        (Place { node, index, level }, node.load(index, level))
     }
 
     /// The entry that decides about the cursor's address, and its level.

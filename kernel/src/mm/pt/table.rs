@@ -127,11 +127,12 @@ pub fn lookup_from<F: PtFormat>(root: Pfn, addr: F::Addr) -> (Entry, Level) {
 /// Follows the entries from `root` down to the one that decides about `addr`.
 #[inline]
 fn walk<F: PtFormat>(root: Node<F>, addr: u64) -> (Entry, Level) {
-    let (mut node, mut level) = (root, Level::ROOT);
-    loop {
+    let mut node = root;
+    for level in [Level::ROOT, Level::UPPER, Level::MID] {
         match node.follow(level.index(addr), level) {
-            Ok(pfn) => (node, level) = (Node::at(pfn), level.below()),
+            Ok(pfn) => node = Node::at(pfn),
             Err(entry) => return (entry, level),
         }
     }
+    (node.load(Level::PAGE.index(addr), Level::PAGE), Level::PAGE)
 }

@@ -72,7 +72,7 @@ impl Space {
             let rest = VirtRange::new(range.start + done, range.end);
             let vmas = self.vmas.read();
             let (filled, stop) = match registered::<F>(vmas.find(rest.start), rest) {
-                Ok((vma, ops)) => self.fill_chunk(vma, &ops, rest, done, filler),
+                Ok((vma, ops)) => self.fill_chunk(vma, ops, rest, done, filler),
                 Err(stop) => (0, Err(stop)),
             };
             done += filled;
@@ -94,6 +94,14 @@ impl Space {
         filler: &mut F,
     ) -> (u64, Result<(), FillStop>) {
         let step = ops.granule.size();
+        if rest.len() == step {
+            // The answer to a single fault: no batch.
+            let filled = filler.prepare(ops, offset).and_then(|filling| {
+                let mut table = self.table.lock();
+                self.put::<F>(vma, ops.granule, &mut table.cursor(rest), filling)
+            });
+            return (if filled.is_ok() { step } else { 0 }, filled);
+        }
         let mut stop = Ok(());
         let mut ready = ArrayVec::<Filling, CHUNK>::new();
         while !ready.is_full() && (ready.len() as u64) * step < rest.len() {
@@ -158,13 +166,14 @@ impl Space {
 
 /// The area that all of `range` lies in, and what its type can do.
 #[inline]
-fn registered<F: Filler>(vma: Option<&Vma>, range: VirtRange) -> Result<(&Vma, UffdOps), FillStop> {
+fn registered<F: Filler>(vma: Option<&Vma>, range: VirtRange) -> Result<(&Vma, &UffdOps), FillStop> {
     let vma = vma
         .filter(|vma| vma.range.covers(&range) && vma.uffd.is_some())
         .ok_or(FillStop::NotRegistered)?;
     let ops = vma
         .ty
         .uffd
+        .as_ref()
         .filter(|ops| ops.ops.contains(F::OP))
         .ok_or(FillStop::Unsupported)?;
     if !range.is_aligned(ops.granule.size()) {

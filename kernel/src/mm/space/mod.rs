@@ -18,7 +18,7 @@ use super::addr::{Pfn, USER_TOP, VirtAddr};
 use super::frame::OutOfFrames;
 use super::pt::{PageTable, Prot};
 use super::range::VirtRange;
-use super::vma::{Vma, VmaTree};
+use super::vma::{Vma, VmaSet};
 use crate::arch::Stage1;
 use crate::sync::{RwLock, SpinLock};
 
@@ -49,7 +49,7 @@ pub enum Privilege {
 /// An address space.
 #[derive(Debug)]
 pub struct Space {
-    vmas: RwLock<VmaTree>,
+    vmas: RwLock<VmaSet>,
     table: SpinLock<PageTable<Stage1>>,
     root: Pfn,
     privilege: Privilege,
@@ -66,7 +66,7 @@ impl Space {
     pub fn new(privilege: Privilege) -> Result<Arc<Self>, OutOfFrames> {
         let table = super::kernel::get().new_task_table()?;
         Ok(Arc::new(Self {
-            vmas: RwLock::new(VmaTree::new()),
+            vmas: RwLock::new(VmaSet::new()),
             root: table.root(),
             table: SpinLock::new(table),
             privilege,
@@ -114,7 +114,7 @@ impl Space {
         }
     }
 
-    pub(crate) fn vmas(&self) -> &RwLock<VmaTree> {
+    pub(crate) fn vmas(&self) -> &RwLock<VmaSet> {
         &self.vmas
     }
 }

@@ -1,9 +1,9 @@
 //! Virtual memory areas: which parts of an address space are mapped, with what rights, by which memory type, and who is
 //! told about their faults.
 
-mod tree;
+mod set;
 
-pub use tree::{MAX_VMAS, TooManyVmas, VmaTree};
+pub use set::{MAX_VMAS, TooManyVmas, VmaSet};
 
 use alloc::sync::Arc;
 

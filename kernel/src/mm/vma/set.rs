@@ -1,0 +1,199 @@
+//! The areas of one address space, ordered by address.
+//!
+//! Areas never overlap, and no two neighbours could be one: every change splits what it must and merges what it can.
+//!
+//! They stand in one sorted vector. Spaces have few areas and far more faults than changes, and a fault asks for the area
+//! that the last one was in: that is remembered, and the answer costs a comparison. A change costs moving what lies above.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Vma;
+use crate::mm::addr::VirtAddr;
+use crate::mm::range::VirtRange;
+
+/// Most areas of an address space (Linux's default `vm.max_map_count`).
+pub const MAX_VMAS: usize = 65530;
+
+/// The change would leave more than [`MAX_VMAS`] areas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooManyVmas;
+
+/// Areas by address.
+#[derive(Default, Debug)]
+pub struct VmaSet {
+    areas: Vec<Vma>,
+    /// Index of the area that was found last; a guess, since areas move.
+    last_found: AtomicUsize,
+}
+
+impl VmaSet {
+    /// No areas.
+    pub const fn new() -> Self {
+        Self {
+            areas: Vec::new(),
+            last_found: AtomicUsize::new(0),
+        }
+    }
+
+    /// Number of areas.
+    pub fn len(&self) -> usize {
+        self.areas.len()
+    }
+
+    /// Whether nothing is mapped.
+    pub fn is_empty(&self) -> bool {
+        self.areas.is_empty()
+    }
+
+    /// The area that holds `addr`.
+    #[inline]
+    pub fn find(&self, addr: VirtAddr) -> Option<&Vma> {
+        match self.areas.get(self.last_found.load(Ordering::Relaxed)) {
+            Some(vma) if vma.range.contains(addr) => Some(vma),
+            _ => self.search(addr),
+        }
+    }
+
+    fn search(&self, addr: VirtAddr) -> Option<&Vma> {
+        let index = self.first_ending_after(addr);
+        let vma = self.areas.get(index).filter(|vma| vma.range.contains(addr))?;
+        self.last_found.store(index, Ordering::Relaxed);
+        Some(vma)
+    }
+
+    /// Index of the first area that ends above `addr`: the one that holds it, or the next.
+    fn first_ending_after(&self, addr: VirtAddr) -> usize {
+        self.areas.partition_point(|vma| vma.range.end <= addr)
+    }
+
+    /// Indices of the areas that share an address with `range`.
+    fn indices(&self, range: VirtRange) -> Range<usize> {
+        let first = self.first_ending_after(range.start);
+        let end = self.areas.partition_point(|vma| vma.range.start < range.end);
+        first..end.max(first)
+    }
+
+    /// All areas, by address.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Vma> {
+        self.areas.iter()
+    }
+
+    /// The areas that share an address with `range`, by address.
+    pub fn overlapping(&self, range: VirtRange) -> impl DoubleEndedIterator<Item = &Vma> {
+        self.areas[self.indices(range)].iter()
+    }
+
+    /// Whether nothing is mapped in `range`.
+    pub fn is_free(&self, range: VirtRange) -> bool {
+        self.indices(range).is_empty()
+    }
+
+    /// The highest free range of `len` bytes within `window`, its start a multiple of `align`.
+    pub fn find_gap(&self, len: u64, align: u64, window: VirtRange) -> Option<VirtRange> {
+        let mut top = window.end;
+        let candidate = |top: VirtAddr| {
+            let start = VirtAddr::new(top.as_u64().checked_sub(len)?).align_down(align);
+            (start >= window.start).then(|| VirtRange::new(start, start + len))
+        };
+        for vma in self.overlapping(window).rev() {
+            let range = candidate(top)?;
+            if vma.range.end <= range.start {
+                return Some(range);
+            }
+            top = top.min(vma.range.start);
+        }
+        candidate(top)
+    }
+
+    /// Adds an area where nothing is mapped, merging it with its neighbours.
+    ///
+    /// # Errors
+    /// Too many areas.
+    ///
+    /// # Panics
+    /// Something is mapped there.
+    pub fn insert(&mut self, vma: Vma) -> Result<(), TooManyVmas> {
+        let at = self.indices(vma.range);
+        assert!(at.is_empty(), "area over an area");
+        if self.len() >= MAX_VMAS {
+            return Err(TooManyVmas);
+        }
+        self.areas.insert(at.start, vma);
+        self.merge(at.start..at.start + 1);
+        Ok(())
+    }
+
+    /// Takes out everything mapped in `range`, splitting at its ends; calls `removed` for each piece.
+    ///
+    /// # Errors
+    /// Splitting would leave too many areas; nothing changed then.
+    pub fn remove(&mut self, range: VirtRange, removed: impl FnMut(Vma)) -> Result<(), TooManyVmas> {
+        self.carve(range)?;
+        let inside = self.indices(range);
+        self.areas.drain(inside).for_each(removed);
+        Ok(())
+    }
+
+    /// Changes everything mapped in `range`, splitting at its ends and merging afterwards.
+    ///
+    /// # Errors
+    /// Splitting would leave too many areas; nothing changed then.
+    pub fn update(&mut self, range: VirtRange, change: impl FnMut(&mut Vma)) -> Result<(), TooManyVmas> {
+        self.carve(range)?;
+        self.update_unsplit(range, change);
+        Ok(())
+    }
+
+    /// Changes whole areas that share an address with `range`, without splitting any, and merges afterwards.
+    pub fn update_unsplit(&mut self, range: VirtRange, change: impl FnMut(&mut Vma)) {
+        let inside = self.indices(range);
+        self.areas[inside.clone()].iter_mut().for_each(change);
+        self.merge(inside);
+    }
+
+    /// Splits areas so that `range` starts and ends between areas.
+    fn carve(&mut self, range: VirtRange) -> Result<(), TooManyVmas> {
+        let straddles = |at: VirtAddr| self.find(at).is_some_and(|vma| vma.range.start < at);
+        let splits = usize::from(straddles(range.start)) + usize::from(straddles(range.end));
+        if self.len() + splits > MAX_VMAS {
+            return Err(TooManyVmas);
+        }
+        self.split_at(range.start);
+        self.split_at(range.end);
+        Ok(())
+    }
+
+    fn split_at(&mut self, at: VirtAddr) {
+        let index = self.first_ending_after(at);
+        let Some(vma) = self.areas.get_mut(index).filter(|vma| vma.range.start < at) else {
+            return;
+        };
+        let mut upper = vma.clone();
+        upper.range.start = at;
+        vma.range.end = at;
+        self.areas.insert(index + 1, upper);
+    }
+
+    /// Merges the areas with these indices, and their neighbours on both sides, where they could be one.
+    fn merge(&mut self, touched: Range<usize>) {
+        let (first, end) = (
+            touched.start.saturating_sub(1),
+            (touched.end + 1).min(self.areas.len()),
+        );
+        if first >= end {
+            return;
+        }
+        let mut kept = first;
+        for next in first + 1..end {
+            if self.areas[kept].continues_as(&self.areas[next]) {
+                self.areas[kept].range.end = self.areas[next].range.end;
+            } else {
+                kept += 1;
+                self.areas.swap(kept, next);
+            }
+        }
+        self.areas.drain(kept + 1..end);
+    }
+}
