@@ -135,7 +135,7 @@ fn show(
     if verdict.status == Status::Host || verdict.status == Status::Died {
         show_log(launch, ui);
     }
-    if run.report.is_some() {
+    if job.wants_report {
         ui.output(&format!("\nreport: {}", shown(&run.save()?)));
     }
     ui.note(&closing_line(verdict, outcome));
