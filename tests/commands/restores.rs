@@ -19,7 +19,7 @@ fn restore(command: &str, machine: &[&str], args: &[&str]) -> Value {
 fn with_no_arguments_the_kernels_own_image_is_restored() {
     let said = xtask(&["qemu"]).expect(
         Status::Success,
-        &["restore report", "report: ", "qemu-system-x86_64 "],
+        &["touch to next instruction", "report: ", "qemu-system-x86_64 "],
     );
     let path = said
         .out

@@ -17,7 +17,7 @@ use crate::cpio::Archive;
 use crate::elf::Kernel;
 use crate::machine::Machine;
 use crate::order::{self, Order};
-use crate::paths::{RunDir, folder};
+use crate::paths::{RunDir, folder, shown};
 use crate::process::CommandLine;
 use crate::size::{PAGE, human};
 use crate::snapshot::Snapshot;
@@ -219,7 +219,7 @@ impl Job {
         if snapshot.padding() > 0 {
             ui.note(&format!(
                 "{} has {} bytes, no multiple of {PAGE}: its last page is filled up with {} zero bytes",
-                snapshot.path.display(),
+                shown(&snapshot.path),
                 snapshot.size,
                 snapshot.padding()
             ));
@@ -262,7 +262,7 @@ impl Job {
                 snapshot.pages()
             )));
         }
-        ui.begin(&format!("digests of {} ({})", of.path.display(), human(of.size)));
+        ui.begin(&format!("digests of {} ({})", shown(&of.path), human(of.size)));
         let digests = of.digests(|done| ui.progress("digests", done, of.size))?;
         ui.end();
         self.ramdisk.add("digests", digests);

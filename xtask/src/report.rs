@@ -1,14 +1,14 @@
-//! The result of a run: as tables for a person, as JSON for a program.
+//! The result of a run for programs: the report file, and what `--json` prints. People read the same report on the serial
+//! console, where the kernel prints it: it looks the same on a real machine.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::record::{Figure, Report, Table};
+use crate::record::Report;
 use anyhow::Context;
 use serde::Serialize;
 
 use crate::paths;
-use crate::size::human;
 use crate::status::Status;
 
 /// Everything about one run, as it is written to the report file and printed by `--json`.
@@ -123,157 +123,10 @@ fn timestamp(since_epoch: Duration) -> String {
     )
 }
 
-/// The application's report as text.
-pub fn render(report: &Report) -> String {
-    let mut out = format!("{} report\n", report.app);
-    if !report.options.is_empty() {
-        let options: Vec<String> = report
-            .options
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        out += &format!("  with {}\n", options.join(" "));
-    }
-    out += &figures(&report.figures);
-    for table in &report.tables {
-        out += "\n";
-        out += &render_table(table);
-    }
-    for failure in &report.failures {
-        out += &format!("\n  FAILED: {failure}");
-    }
-    out.trim_end().to_owned()
-}
-
-fn figures(figures: &[Figure]) -> String {
-    let name_width = figures
-        .iter()
-        .map(|figure| width(&figure.name))
-        .max()
-        .unwrap_or(0);
-    let values: Vec<String> = figures.iter().map(|figure| grouped(figure.value)).collect();
-    let value_width = values.iter().map(String::len).max().unwrap_or(0);
-    let line = |(figure, value): (&Figure, &String)| {
-        let pad = " ".repeat(name_width - width(&figure.name));
-        let readable = if figure.unit == "bytes" && figure.value >= 1024 {
-            format!(" ({})", human(figure.value))
-        } else {
-            String::new()
-        };
-        format!(
-            "  {}{pad}  {value:>value_width$} {}{readable}\n",
-            figure.name, figure.unit
-        )
-    };
-    figures.iter().zip(&values).map(line).collect()
-}
-
-/// A table with right-aligned numbers; the unit stands in its title.
-fn render_table(table: &Table) -> String {
-    let cells: Vec<Vec<String>> = table
-        .rows
-        .iter()
-        .map(|(_, numbers)| numbers.iter().map(|number| grouped(*number)).collect())
-        .collect();
-    let name_width = table.rows.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
-    let columns = table
-        .columns
-        .len()
-        .max(cells.iter().map(Vec::len).max().unwrap_or(0));
-    let head = |column: usize| table.columns.get(column).map_or("", String::as_str);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            let widest = cells
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(String::len)
-                .max();
-            widest.unwrap_or(0).max(width(head(column)))
-        })
-        .collect();
-    let row = |name: &str, cell: &dyn Fn(usize) -> String| {
-        let mut line = format!("  {name}{}", " ".repeat(name_width - width(name)));
-        for (column, column_width) in widths.iter().enumerate() {
-            let text = cell(column);
-            line += &format!("  {}{text}", " ".repeat(column_width - width(&text)));
-        }
-        line.trim_end().to_owned() + "\n"
-    };
-    let mut out = format!("  {} [{}]\n", table.title, table.unit);
-    out += &row("", &|column| head(column).to_owned());
-    for ((name, _), cells) in table.rows.iter().zip(&cells) {
-        out += &row(name, &|column| cells.get(column).cloned().unwrap_or_default());
-    }
-    out
-}
-
-fn width(text: &str) -> usize {
-    text.chars().count()
-}
-
-/// `1234567` as `1 234 567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(' ');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn report() -> Report {
-        let figure = |name: &str, value, unit: &str| Figure {
-            name: name.into(),
-            value,
-            unit: unit.into(),
-        };
-        Report {
-            app: "restore".into(),
-            options: vec![("order".into(), "random".into())],
-            figures: vec![
-                figure("pages", 16_384, "pages"),
-                figure("copied", 67_108_864, "bytes"),
-            ],
-            tables: vec![Table {
-                title: "latency".into(),
-                unit: "instructions".into(),
-                columns: vec!["min".into(), "p50".into()],
-                rows: vec![("missing read".into(), vec![900, 1200]), ("wp".into(), vec![1])],
-            }],
-            failures: vec![],
-        }
-    }
-
-    #[test]
-    fn the_report_reads_as_tables_with_units() {
-        let expected = "\
-restore report
-  with order=random
-  pages       16 384 pages
-  copied  67 108 864 bytes (64 MiB)
-
-  latency [instructions]
-                min    p50
-  missing read  900  1 200
-  wp              1";
-        assert_eq!(render(&report()), expected);
-    }
-
-    #[test]
-    fn failures_stand_out() {
-        let failed = Report {
-            failures: vec!["page 7 differs".into()],
-            ..Report::default()
-        };
-        assert!(render(&failed).contains("FAILED: page 7 differs"));
-    }
+    use crate::record::Figure;
 
     #[test]
     fn timestamps_are_right_on_hard_days() {
@@ -288,7 +141,15 @@ restore report
     #[test]
     fn two_reports_of_one_second_get_two_files() {
         let dir = tempfile::tempdir().unwrap();
-        let report = report();
+        let figures = vec![Figure {
+            name: "pages".into(),
+            value: 16_384,
+            unit: "pages".into(),
+        }];
+        let report = Report {
+            figures,
+            ..Report::default()
+        };
         let run = RunReport {
             app: "restore",
             machine: "qemu-pvh",

@@ -63,6 +63,7 @@ impl Ui {
     /// Something begins that can take a while.
     pub fn begin(&mut self, what: &str) {
         self.end();
+        self.plain_last = Instant::now();
         if !self.terminal {
             return self.note(what);
         }

@@ -7,7 +7,7 @@ use crate::elf::Kernel;
 use crate::job::{self, Job, Location};
 use crate::machine::{Launch, Machine};
 use crate::paths::{RunDir, shown};
-use crate::report::{PanicReport, RunReport, render, verdict_word};
+use crate::report::{PanicReport, RunReport, verdict_word};
 use crate::session::{self, Limits, Outcome};
 use crate::setup::{self, InstallOptions, Need, Tool};
 use crate::status::Status;
@@ -117,9 +117,6 @@ fn show(
         report: transcript.report(),
         panic,
     };
-    if let Some(report) = run.report {
-        ui.output(&format!("\n{}", render(report)));
-    }
     if let Some(panic) = &run.panic {
         ui.note(&render_panic(panic));
     }
@@ -136,7 +133,7 @@ fn show(
         show_log(launch, ui);
     }
     if job.wants_report {
-        ui.output(&format!("\nreport: {}", shown(&run.save()?)));
+        ui.output(&format!("report: {}", shown(&run.save()?)));
     }
     ui.note(&closing_line(verdict, outcome));
     if options.json {
