@@ -199,7 +199,10 @@ fn show_log(launch: &Launch, ui: &Ui) {
         return;
     };
     let log = String::from_utf8_lossy(&log);
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    // QEMU says on every start which features of the CPU model it cannot emulate.
+    let tells =
+        |line: &&str| !line.trim().is_empty() && !line.contains("TCG doesn't support requested feature");
+    let lines: Vec<&str> = log.lines().filter(tells).collect();
     for line in lines.iter().skip(lines.len().saturating_sub(10)) {
         ui.note(&format!("emulator: {line}"));
     }
