@@ -229,8 +229,11 @@ pub(super) fn start(task: Arc<Task>) -> Result<(), SpawnError> {
         if let Some(space) = task.space() {
             space.unload_here();
         }
-        drop(cpu);
         task.ended.announce();
+        // The task may own the last reference to its space, which is given back on the machine.
+        become_task(None);
+        drop(task);
+        drop(cpu);
     };
     match thread::Builder::new().name(name).spawn(run) {
         Ok(_detached) => Ok(()),

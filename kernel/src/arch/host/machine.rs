@@ -13,7 +13,8 @@ use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::boxed::Box;
 use std::string::String;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 use std::vec::Vec;
 use std::{format, println};
 
@@ -27,6 +28,9 @@ use crate::mm::fault::Access;
 use crate::mm::frame::{FrameMeta, Kind};
 use crate::mm::kernel::KernelMm;
 use crate::mm::pt::PageTable;
+
+/// How long the last CPU waits for the others to leave.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a machine is made of.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +84,8 @@ pub struct SoftMachine {
     arena: Arena,
     cpus: Mutex<[Option<&'static Processor>; MAX_CPUS]>,
     entered: AtomicUsize,
+    /// Notified with `cpus` when a CPU has left.
+    left: Condvar,
     clock: AtomicU64,
     missed: Mutex<Vec<MissedFlush>>,
     flushes: Mutex<Vec<FlushCall>>,
@@ -114,6 +120,7 @@ impl SoftMachine {
             arena: Arena::new(config.memory),
             cpus: Mutex::new([None; MAX_CPUS]),
             entered: AtomicUsize::new(0),
+            left: Condvar::new(),
             clock: AtomicU64::new(0),
             missed: Mutex::default(),
             flushes: Mutex::default(),
@@ -128,6 +135,7 @@ impl SoftMachine {
         machine.give_ram_to_kernel();
         let table = PageTable::new().expect("RAM is plenty");
         machine.mm.start(table).expect("RAM is plenty");
+        processor::current().set_root(machine.mm.root().as_u64());
         running
     }
 
@@ -174,6 +182,7 @@ impl SoftMachine {
             .position(Option::is_none)
             .expect("a machine has MAX_CPUS CPUs");
         let processor = Processor::new(id, Some(self));
+        processor.set_root(self.mm.root().as_u64());
         cpus[id] = Some(processor);
         self.entered.fetch_add(1, Relaxed);
         let before = processor::become_processor(Some(processor));
@@ -318,6 +327,20 @@ impl SoftMachine {
         }
     }
 
+    fn cpus_in_use(&self) -> usize {
+        lock(&self.cpus).iter().flatten().count()
+    }
+
+    /// Waits until the caller's CPU is the only one: the thread of a task is on its way out for a moment after the task has
+    /// been joined.
+    fn wait_for_others(&self) {
+        let in_use = |cpus: &mut [Option<&Processor>; MAX_CPUS]| cpus.iter().flatten().count() > 1;
+        let waited = self
+            .left
+            .wait_timeout_while(lock(&self.cpus), LEAVE_TIMEOUT, in_use);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// What has to be in order when the machine is left.
     fn complaints(&self) -> Vec<String> {
         let mut complaints: Vec<String> = self
@@ -333,10 +356,10 @@ impl SoftMachine {
                 kind.name()
             ));
         }
-        if self.entered.load(Relaxed) > 0 {
+        let others = self.cpus_in_use();
+        if others > 0 {
             complaints.push(format!(
-                "{} CPU(s) are still in the machine",
-                self.entered.load(Relaxed)
+                "{others} CPU(s) are still in the machine: was every task joined?"
             ));
         }
         complaints
@@ -359,10 +382,11 @@ impl Deref for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.machine.wait_for_others();
         self.machine.mm.stop();
         drop(self.cpu.take());
         let complaints = self.machine.complaints();
-        if self.machine.entered.load(Relaxed) == 0 {
+        if self.machine.cpus_in_use() == 0 {
             // SAFETY: no thread is a CPU of the machine, so no kernel code runs on it, and what kernel objects remain
             // are leaked or forgotten; the arena itself panics on later accesses.
             unsafe { self.machine.arena.release() };
@@ -391,5 +415,6 @@ impl Drop for Entered {
         lock(&machine.missed).extend(self.processor.tlb().suspects().map(MissedFlush::Used));
         lock(&machine.cpus)[self.processor.id] = None;
         machine.entered.fetch_sub(1, Relaxed);
+        machine.left.notify_all();
     }
 }

@@ -73,7 +73,7 @@ impl Space {
         };
         vmas.insert(Vma {
             range,
-            prot: request.prot,
+            prot: super::possible(request.prot),
             ty: request.ty,
             uffd: None,
         })?;

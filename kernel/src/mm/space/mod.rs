@@ -130,3 +130,9 @@ impl Drop for Space {
         );
     }
 }
+
+/// The least set of rights with `prot` in it that stage 1 can express: whatever may be written or executed may be read, as
+/// on Linux for this architecture.
+fn possible(prot: Prot) -> Prot {
+    if prot.is_empty() { prot } else { prot | Prot::READ }
+}

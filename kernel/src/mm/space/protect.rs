@@ -35,6 +35,7 @@ impl Space {
         if range.is_empty() || !range.is_aligned(PAGE_SIZE) || range.end > Self::window().end {
             return Err(ProtectError::BadRange);
         }
+        let prot = super::possible(prot);
         let mut vmas = self.vmas.write();
         let mapped: u64 = vmas
             .overlapping(range)

@@ -2,6 +2,8 @@
 //! told about their faults.
 
 mod set;
+#[cfg(test)]
+mod tests;
 
 pub use set::{MAX_VMAS, TooManyVmas, VmaSet};
 

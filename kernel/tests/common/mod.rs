@@ -1,0 +1,123 @@
+//! A space in a software machine, and tasks in it.
+#![allow(dead_code, reason = "every test file uses its own part")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kernel::arch::host::{Config, Running, SoftMachine};
+use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::memtype::anon::ANON;
+use kernel::mm::pt::Prot;
+use kernel::mm::range::VirtRange;
+use kernel::mm::space::{MapRequest, Privilege, Space};
+use kernel::mm::uaccess::{self, AccessError};
+use kernel::task::spawn::{JoinHandle, spawn_returning};
+use kernel::task::{State, Task};
+
+/// Rights of ordinary memory.
+pub const RW: Prot = Prot::READ.union(Prot::WRITE);
+
+/// A machine with one address space. Fields are dropped in this order: the space before the machine that is checked then.
+pub struct World {
+    pub space: Arc<Space>,
+    pub machine: Running,
+}
+
+impl World {
+    /// 16 MiB of RAM and an empty space for kernel tasks.
+    pub fn new() -> Self {
+        Self::with(Config::default(), Privilege::Kernel)
+    }
+
+    /// The same, made to measure.
+    pub fn with(config: Config, privilege: Privilege) -> Self {
+        let machine = SoftMachine::start(config);
+        let space = Space::new(privilege).expect("RAM is plenty");
+        Self { space, machine }
+    }
+
+    /// Maps anonymous memory of so many pages somewhere.
+    pub fn map(&self, pages: u64, prot: Prot) -> VirtRange {
+        self.map_at(None, pages, prot)
+    }
+
+    /// Maps anonymous memory of so many pages.
+    pub fn map_at(&self, at: Option<VirtAddr>, pages: u64, prot: Prot) -> VirtRange {
+        let request = MapRequest {
+            at,
+            len: pages * PAGE_SIZE,
+            prot,
+            ty: &ANON,
+        };
+        self.space.map(request).expect("there is room")
+    }
+
+    /// Runs `f` on this thread, as a task of the space.
+    pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        struct Unload<'a>(&'a Space);
+        impl Drop for Unload<'_> {
+            fn drop(&mut self) {
+                self.0.unload_here();
+            }
+        }
+        Task::detached_in("test", Arc::clone(&self.space)).run_as(|| {
+            self.space.activate();
+            let _unload = Unload(&self.space);
+            f()
+        })
+    }
+
+    /// Starts a task in the space.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        spawn_returning(name, Some(Arc::clone(&self.space)), f).expect("the host has threads")
+    }
+
+    /// Starts a task that loads the word at `addr`.
+    pub fn spawn_load(&self, addr: VirtAddr) -> JoinHandle<Result<u64, AccessError>> {
+        self.spawn("loader", move || uaccess::load(addr))
+    }
+
+    /// Starts a task that stores `value` at `addr`.
+    pub fn spawn_store(&self, addr: VirtAddr, value: u64) -> JoinHandle<Result<(), AccessError>> {
+        self.spawn("storer", move || uaccess::store(addr, value))
+    }
+}
+
+/// The range of page number `page` of `range` and the `pages - 1` after it.
+pub fn part(range: VirtRange, page: u64, pages: u64) -> VirtRange {
+    let start = range.start + page * PAGE_SIZE;
+    VirtRange::new(start, start + pages * PAGE_SIZE)
+}
+
+/// The address of page number `page` of `range`.
+pub fn page(range: VirtRange, page: u64) -> VirtAddr {
+    range.start + page * PAGE_SIZE
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// It does not within ten seconds.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "still not so after ten seconds: {what}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until `task` sleeps in a delegated fault.
+#[track_caller]
+pub fn until_it_waits(task: &Task) {
+    eventually("the task waits for a page", || {
+        task.fault.is_waiting() && task.state() == State::Parked
+    });
+}
