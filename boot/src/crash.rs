@@ -14,6 +14,7 @@ pub fn by(how: &str) {
     unsafe {
         match how {
             "panic" => panic!("asked to"),
+            "twice" => panic!("asked to, {}", Panics),
             "divide" => {
                 asm!("xor edx, edx", "xor ecx, ecx", "div ecx", out("eax") _, out("ecx") _, out("edx") _)
             }
@@ -42,6 +43,15 @@ pub fn by(how: &str) {
             },
             _ => {}
         }
+    }
+}
+
+/// Panics when it is printed.
+struct Panics;
+
+impl core::fmt::Display for Panics {
+    fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        panic!("asked to, again")
     }
 }
 

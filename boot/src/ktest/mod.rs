@@ -15,6 +15,7 @@ use linkme::distributed_slice;
 mod drivers;
 mod tasks;
 mod waiting;
+mod machine;
 
 /// A test.
 pub struct KernelTest {

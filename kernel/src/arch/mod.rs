@@ -153,6 +153,8 @@ pub trait TaskMemory {
     fn store_u64(dst: VirtAddr, value: u64) -> bool;
 }
 
+#[cfg(any(test, target_os = "none"))]
+mod fault_code;
 mod stage1;
 pub use stage1::Stage1;
 

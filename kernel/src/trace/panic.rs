@@ -2,10 +2,12 @@
 //!
 //! Text goes to the console, [`Record::Panic`](super::record::Record) to the debug console, and the machine is left
 //! with [`ExitStatus::Panic`]; there is no closing record. Nothing here needs the heap, a lock that may be held, or a
-//! healthy stack: the walk over the frames reads memory with a fixup. A panic on the way ends the machine at once.
+//! healthy stack: the walk over the frames reads memory with a fixup. A panic on the way is said in a line; one more ends
+//! the machine at once.
 
 use core::fmt;
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::backtrace::{self, Backtrace};
 use super::json::Panic;
@@ -57,6 +59,23 @@ fn at_location(message: fmt::Arguments<'_>, location: fmt::Arguments<'_>) -> ! {
     end(message, location, None, Backtrace::new(), unwind::frame_pointer())
 }
 
+/// How many panics there were.
+static PANICS: AtomicU8 = AtomicU8::new(0);
+
+/// The report itself panicked: says so, in words that need no formatting of anything else. A third panic says nothing.
+fn end_again() -> ! {
+    let message = format_args!("panic while a panic was reported");
+    println!("\n{message}");
+    emit::panic_record(&Panic {
+        message,
+        location: format_args!("unknown"),
+        task: "unknown",
+        backtrace: &[],
+    });
+    console::drain();
+    exit::exit(ExitStatus::Panic)
+}
+
 /// Says everything that is known, then leaves the machine.
 fn end(
     message: fmt::Arguments<'_>,
@@ -66,12 +85,16 @@ fn end(
     frame_pointer: u64,
 ) -> ! {
     Machine::disable();
-    if !console::panicking() {
-        // The first report did not get through. Saying more would risk a third.
-        exit::exit(ExitStatus::Panic);
+    console::panicking();
+    match PANICS.fetch_add(1, Ordering::Relaxed) {
+        0 => {}
+        1 => end_again(),
+        _ => exit::exit(ExitStatus::Panic),
     }
     let task = crate::task::current_name();
-    println!("\npanic: {message}\n  at {location}\n  in task \"{task}\"");
+    // Apart, so that the place is said even when formatting the message panics.
+    println!("\npanic in task \"{task}\" at {location}:");
+    println!("  {message}");
     backtrace::walk(frame_pointer, unwind::read, unwind::interrupted, &mut trace);
     emit::panic_record(&Panic {
         message,

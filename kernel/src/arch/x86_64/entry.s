@@ -71,6 +71,7 @@
 
 // The page fault: as little as possible, because a delegated fault pays for it.
     .balign 16
+.global page_fault_entry
 page_fault_entry:
     pushq $14
     SWAPGS_IF_USER
@@ -136,7 +137,7 @@ trap_stubs:
 .rept 256
     .balign 16
     .if vector == 14
-        jmp page_fault_entry
+        ud2                             // the gate leads to page_fault_entry itself
     .elseif vector == 8 || vector == 2 || vector == 18
         .if vector != 8
             pushq $0

@@ -10,8 +10,8 @@ use core::fmt;
 use x86_64::registers::control::{Cr2, Cr3, Cr4};
 
 use super::frame::FullFrame;
-use super::page_fault::PageFaultCode;
 use super::{page_fault, task_memory, unwind};
+use crate::arch::fault_code::{PageFaultCode, SelectorCode};
 use crate::trace::panic::{self, Fatal};
 
 /// Non-maskable interrupt.
@@ -60,29 +60,6 @@ const NAMES: [(&str, &str); 32] = [
     ("#SX", "security exception"),
     ("31", "reserved exception"),
 ];
-
-/// Error code of the exceptions that name a segment: #TS, #NP, #SS, #GP (SDM vol. 3A 7.13).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SelectorCode(pub u64);
-
-impl fmt::Display for SelectorCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 {
-            return f.write_str("no selector");
-        }
-        let table = match (self.0 >> 1) & 3 {
-            0 => "GDT",
-            2 => "LDT",
-            _ => "IDT",
-        };
-        let outside = if self.0 & 1 != 0 {
-            ", while delivering an event"
-        } else {
-            ""
-        };
-        write!(f, "{table} entry {}{outside}", (self.0 >> 3) & 0x1fff)
-    }
-}
 
 /// Called by `trap` and `fatal` in entry.s; returns when the interrupted code can go on.
 #[unsafe(no_mangle)]

@@ -14,79 +14,12 @@
 use core::arch::asm;
 use core::fmt;
 
-use bitflags::bitflags;
-
 use super::frame::Frame;
 use super::{Machine, task_memory};
 use crate::arch::Cpu;
+use crate::arch::fault_code::PageFaultCode;
 use crate::mm::addr::{USER_TOP, VirtAddr};
-use crate::mm::fault::{self, Access, FaultInfo};
-
-bitflags! {
-    /// Error code of a page fault (SDM vol. 3A 5.7).
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct PageFaultCode: u64 {
-        /// The page was present: a right was missing. Clear: nothing was mapped.
-        const PRESENT = 1 << 0;
-        /// A write.
-        const WRITE = 1 << 1;
-        /// By user mode.
-        const USER = 1 << 2;
-        /// A reserved bit was set in a table.
-        const RESERVED = 1 << 3;
-        /// An instruction fetch.
-        const FETCH = 1 << 4;
-        /// Against a protection key.
-        const PROTECTION_KEY = 1 << 5;
-        /// Of a shadow stack.
-        const SHADOW_STACK = 1 << 6;
-        /// Against the RMP (SEV-SNP).
-        const RMP = 1 << 31;
-    }
-}
-
-impl PageFaultCode {
-    /// What the access wanted.
-    #[inline]
-    pub fn access(self) -> Access {
-        if self.contains(Self::WRITE) {
-            Access::Write
-        } else if self.contains(Self::FETCH) {
-            Access::Execute
-        } else {
-            Access::Read
-        }
-    }
-}
-
-impl fmt::Display for PageFaultCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.contains(Self::USER) {
-            "user"
-        } else {
-            "kernel"
-        })?;
-        f.write_str(match self.access() {
-            Access::Write => " write",
-            Access::Execute => " fetch",
-            Access::Read => " read",
-        })?;
-        f.write_str(if self.contains(Self::PRESENT) {
-            ", not permitted"
-        } else {
-            ", not mapped"
-        })?;
-        let rare = [
-            (Self::RESERVED, ", reserved bit set in a table"),
-            (Self::PROTECTION_KEY, ", protection key"),
-            (Self::SHADOW_STACK, ", shadow stack"),
-            (Self::RMP, ", RMP"),
-        ];
-        rare.iter()
-            .filter(|(bit, _)| self.contains(*bit))
-            .try_for_each(|(_, text)| f.write_str(text))
-    }
-}
+use crate::mm::fault::{self, FaultInfo};
 
 /// Called by `page_fault_entry` in entry.s with interrupts off; returns whether the interrupted code can go on.
 #[unsafe(no_mangle)]

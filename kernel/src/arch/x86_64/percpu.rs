@@ -139,14 +139,10 @@ impl Cpu for Machine {
 
     #[inline]
     fn preempt_enable() {
-        let zero: u8;
         // SAFETY: GS points to this CPU's block. Not `nomem`: accesses to protected data stay before it.
         unsafe {
-            asm!("dec dword ptr gs:[{1}]", "setz {0}", out(reg_byte) zero, const offset_of!(Block, preempt),
+            asm!("dec dword ptr gs:[{0}]", "jz {1}", const offset_of!(Block, preempt), label { preempt_now() },
                  options(nostack));
-        }
-        if zero != 0 {
-            preempt_now();
         }
     }
 

@@ -14,7 +14,7 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
-use super::exception::{DOUBLE_FAULT, MACHINE_CHECK, NMI};
+use super::exception::{DOUBLE_FAULT, MACHINE_CHECK, NMI, PAGE_FAULT};
 
 const IST_STACK_SIZE: usize = 16 * 1024;
 
@@ -47,6 +47,8 @@ static IDT: Once<Idt> = Once::new();
 unsafe extern "C" {
     /// 256 stubs of [`STUB_SIZE`] bytes (entry.s).
     static trap_stubs: u8;
+    /// The page fault's own way in, without the stub's jump.
+    static page_fault_entry: u8;
 }
 const STUB_SIZE: u64 = 16;
 
@@ -75,7 +77,10 @@ impl Gate {
             .iter()
             .position(|&v| usize::from(v) == vector)
             .map_or(0, |i| i as u16 + 1);
-        let offset = (&raw const trap_stubs).addr() as u64 + vector as u64 * STUB_SIZE;
+        let offset = match vector == usize::from(PAGE_FAULT) {
+            true => (&raw const page_fault_entry).addr() as u64,
+            false => (&raw const trap_stubs).addr() as u64 + vector as u64 * STUB_SIZE,
+        };
         Self {
             offset_low: offset as u16,
             selector,
