@@ -13,9 +13,9 @@ use alloc::string::String;
 use linkme::distributed_slice;
 
 mod drivers;
+mod machine;
 mod tasks;
 mod waiting;
-mod machine;
 
 /// A test.
 pub struct KernelTest {
