@@ -171,7 +171,7 @@ pub enum ProbeError {
 impl core::fmt::Display for ProbeError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Transport(error) => write!(f, "{error} (QEMU: add disable-legacy=on)"),
+            Self::Transport(error) => write!(f, "{error} (QEMU: not with disable-modern=on)"),
             Self::Device(error) => write!(f, "{error}"),
             Self::OutOfFrames => f.write_str("out of physical memory"),
         }
