@@ -2,9 +2,10 @@
 
 #![expect(unsafe_code, reason = "hands the machine's memory over")]
 
-use core::fmt::Display;
+use core::fmt::{Display, Write};
 use core::panic::PanicInfo;
 
+use arrayvec::ArrayString;
 use kernel::arch::x86_64::{self as machine, features};
 use kernel::arch::{Cpu, Machine};
 use kernel::bootinfo::{BootInfo, cmdline};
@@ -103,10 +104,12 @@ fn first_task(info: &'static BootInfo) {
     apps::main(info)
 }
 
-/// Ends a run that cannot begin.
+/// Ends a run that cannot begin, with a reason that needs no heap.
 fn fail(what: &str, reason: impl Display) -> ! {
-    println!("{what}: {reason}");
-    trace::end(ExitStatus::Failed, "the kernel cannot start on this machine")
+    let mut message = ArrayString::<160>::new();
+    // What does not fit is cut; the sentence begins with what matters.
+    let _ = write!(message, "cannot start on this machine: {what}: {reason}");
+    trace::end(ExitStatus::Failed, &message)
 }
 
 /// What the machine is, in a few lines.
@@ -133,14 +136,18 @@ fn greet(info: &BootInfo) {
     }
 }
 
-/// Ends the run when the loader has not given what is needed.
+/// Ends the run when the loader or the CPU has not what is needed.
 fn check(info: &BootInfo) {
     if let Some(problem) = &info.cmdline_problem {
-        println!("{problem}");
-        trace::end(ExitStatus::Usage, "the command line cannot be used");
+        let mut message = ArrayString::<160>::new();
+        let _ = write!(message, "{problem}");
+        trace::end(ExitStatus::Usage, &message);
     }
     if info.usable() == 0 {
-        trace::end(ExitStatus::Failed, "the loader gave no usable memory");
+        fail("memory", "the loader gave none that is usable");
+    }
+    if !features::features().contains(features::Features::NX) {
+        fail("CPU", "it has no NX bit, or the firmware has switched it off");
     }
 }
 
