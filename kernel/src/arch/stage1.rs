@@ -78,6 +78,9 @@ impl PtFormat for Stage1 {
 
     #[inline]
     fn decode(raw: u64, level: Level) -> Entry {
+        if raw == 0 {
+            return Entry::EMPTY;
+        }
         if raw & (PRESENT | NO_RIGHTS) == 0 {
             return Entry::Absent(decode_marker(raw));
         }

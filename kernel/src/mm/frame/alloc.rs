@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 
 use super::buddy::Buddy;
 use super::meta::{FrameMeta, Kind};
-use super::percpu::{BATCH, CAPACITY, Caches};
+use super::percpu::{BATCH, BATCH_ORDER, CAPACITY, Caches};
 use super::{MAX_ORDER, OutOfFrames};
 use crate::arch::{Machine, Memory};
 use crate::mm::addr::Pfn;
@@ -212,7 +212,7 @@ impl FrameAllocator {
         })
     }
 
-    /// Takes one frame and, unless failures are injected, a batch more for the cache.
+    /// Takes one frame and, unless failures are injected, more for the cache.
     #[cold]
     fn refill(&self, cache: &mut arrayvec::ArrayVec<u32, CAPACITY>) -> Option<u32> {
         if self.injected_failure() {
@@ -220,15 +220,23 @@ impl FrameAllocator {
         }
         let table = self.table();
         let mut buddy = self.buddy.lock();
-        let first = buddy.alloc(table, 0)?;
-        let more = BATCH.min(self.cache_limit.load(Relaxed)).saturating_sub(1);
-        for _ in 0..more {
-            let Some(block) = buddy.alloc(table, 0) else { break };
-            table[block as usize].kind.store(Kind::Cached as u8, Relaxed);
+        let order = if self.cache_limit.load(Relaxed) == 0 {
+            0
+        } else {
+            BATCH_ORDER
+        };
+        // A whole block at once costs a tenth of so many single frames; when memory is short, one frame will do.
+        let Some(first) = buddy.alloc(table, order) else {
+            return buddy.alloc(table, 0);
+        };
+        // The stack hands out the frame pushed last: neighbours come in ascending order.
+        for block in (first + 1..first + (1 << order)).rev() {
+            let meta = &table[block as usize];
+            meta.order.store(0, Relaxed);
+            meta.kind.store(Kind::Cached as u8, Relaxed);
             cache.push(block);
         }
-        // The stack hands out the frame pushed last; reversing keeps neighbours in ascending order.
-        cache.reverse();
+        table[first as usize].order.store(0, Relaxed);
         Some(first)
     }
 

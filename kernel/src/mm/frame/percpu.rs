@@ -9,8 +9,10 @@ use crate::arch::{Cpu, MAX_CPUS, Machine};
 
 /// Most frames a cache holds.
 pub(super) const CAPACITY: usize = 64;
+/// log2 of the frames moved between a cache and the buddy at once.
+pub(super) const BATCH_ORDER: u8 = 5;
 /// Frames moved between a cache and the buddy at once.
-pub(super) const BATCH: usize = 32;
+pub(super) const BATCH: usize = 1 << BATCH_ORDER;
 
 /// The caches of all CPUs.
 #[derive(Debug)]

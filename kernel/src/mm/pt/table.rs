@@ -58,6 +58,7 @@ impl<F: PtFormat> PageTable<F> {
     }
 
     /// Whether this table owns the root entry of `addr`.
+    #[inline]
     pub(super) fn owns(&self, addr: u64) -> bool {
         self.owned.contains(&Level::ROOT.index(addr))
     }

@@ -135,6 +135,21 @@ impl Space {
         cursor: &mut Cursor<'_, Stage1>,
         filling: Filling,
     ) -> Result<(), FillStop> {
+        // The level as a constant: what follows is compiled once for each.
+        match granule {
+            Granule::Base => self.put_at::<F>(vma, Level::PAGE, cursor, filling),
+            Granule::Huge => self.put_at::<F>(vma, Level::MID, cursor, filling),
+        }
+    }
+
+    #[inline(always)]
+    fn put_at<F: Filler>(
+        &self,
+        vma: &Vma,
+        level: Level,
+        cursor: &mut Cursor<'_, Stage1>,
+        filling: Filling,
+    ) -> Result<(), FillStop> {
         if !F::OVER_MARKERS && !matches!(cursor.entry().0, Entry::Absent(Marker::None) | Entry::Leaf(_)) {
             return Err(FillStop::Exists);
         }
@@ -142,7 +157,7 @@ impl Space {
             Filling::Folio(folio) => {
                 // Filled pages count as written, whatever the area's rights are now.
                 let attr = Attr::flags(AttrFlags::ACCESSED | AttrFlags::DIRTY);
-                match cursor.install(granule.level(), folio, self.leaf_prot(vma.prot), attr) {
+                match cursor.install(level, folio, self.leaf_prot(vma.prot), attr) {
                     Ok(_) => Ok(()),
                     Err(InstallError::Occupied(_)) => Err(FillStop::Exists),
                     Err(InstallError::OutOfFrames(_)) => Err(FillStop::OutOfMemory),
@@ -150,12 +165,7 @@ impl Space {
             }
             Filling::Zero => {
                 let prot = self.leaf_prot(vma.prot - Prot::WRITE);
-                match cursor.install_borrowed(
-                    Level::PAGE,
-                    kernel::get().zero_frame(),
-                    prot,
-                    Attr::default(),
-                )? {
+                match cursor.install_borrowed(level, kernel::get().zero_frame(), prot, Attr::default())? {
                     Some(_) => Ok(()),
                     None => Err(FillStop::Exists),
                 }
