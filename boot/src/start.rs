@@ -27,9 +27,6 @@ pub fn enter(mut info: BootInfo) -> ! {
     if info.cmdline.is_empty() && info.cmdline_problem.is_none() {
         (info.cmdline, info.cmdline_problem) = cmdline::parse(cmdline_of_ramdisk(&info));
     }
-    if info.cmdline.is_empty() {
-        take_cmdline_of_ramdisk(&mut info);
-    }
     BOOT_INFO.call_once(|| info);
     image::on_boot_stack(kernel_main)
 }
@@ -42,17 +39,6 @@ fn cmdline_of_ramdisk(info: &BootInfo) -> &'static [u8] {
         .ok()
         .and_then(|files| files.file("cmdline"))
         .unwrap_or_default()
-}
-
-/// Loaders without a command line have one in the ramdisk.
-fn take_cmdline_of_ramdisk(info: &mut BootInfo) {
-    // A malformed ramdisk is reported by the application, when there is a console.
-    let line = Ramdisk::new(loader_memory::ramdisk(info))
-        .ok()
-        .and_then(|ramdisk| ramdisk.file("cmdline"));
-    if let Some(line) = line {
-        (info.cmdline, info.cmdline_problem) = cmdline::parse(line);
-    }
 }
 
 extern "C" fn kernel_main() -> ! {
