@@ -53,6 +53,8 @@ pub trait Irq {
     fn disable() -> Self::Flags;
     /// Restores what `disable` returned.
     fn restore(flags: Self::Flags);
+    /// Whether interrupts were enabled when `disable` returned `flags`.
+    fn were_enabled(flags: Self::Flags) -> bool;
     /// Whether interrupts are enabled.
     fn enabled() -> bool;
     /// Enables interrupts: the first thing a new task does.
@@ -108,18 +110,19 @@ pub trait Memory {
 /// Stacks and switching between them.
 pub trait Switch {
     /// Prepares the stack that ends below `top` (16-aligned) so that the first switch to the returned stack pointer
-    /// calls `entry` on it.
+    /// calls `entry` on it, with what [`switch`](Self::switch) would have returned.
     ///
     /// # Safety
     /// `top` is the end of a writable stack of at least 256 bytes that nothing else uses.
-    unsafe fn prepare(top: *mut u8, entry: extern "C" fn() -> !) -> usize;
+    unsafe fn prepare(top: *mut u8, entry: extern "C" fn(left: *mut usize) -> !) -> usize;
 
     /// Saves the callee-saved registers and the stack pointer to `*save`, and continues on the stack pointer `load`.
+    /// When somebody switches back, returns the `save` of that switch: it tells who was left.
     ///
     /// # Safety
     /// `load` came from `prepare` or from an earlier `switch` that saved it, its stack is alive, and no CPU runs on
     /// it. Interrupts are off on this CPU.
-    unsafe fn switch(save: *mut usize, load: usize);
+    unsafe fn switch(save: *mut usize, load: usize) -> *mut usize;
 
     /// What [`set_running`](Self::set_running) stored on this CPU. One instruction, so that a migration cannot come in
     /// between: the answer is right for the task that asks wherever it runs.

@@ -98,7 +98,8 @@ impl<'a> Woken<'a> {
 /// Returning means "look again", not "it happened": callers loop around their condition.
 ///
 /// # Panics
-/// Preemption or interrupts are off (a lock is held): the task would take the lock to sleep with it.
+/// Preemption or interrupts are off (a lock is held), whether or not there is a token: the task would take the lock to
+/// sleep with it, some day.
 #[track_caller]
 #[inline]
 pub fn park() {
@@ -110,15 +111,11 @@ pub fn park() {
 #[inline]
 pub fn park_on(reason: &'static WaitReason, which: usize) {
     let me = current();
-    if me.park.take_token() {
-        return;
-    }
-    engine::assert_may_sleep(reason);
     me.waiting.set(reason, which);
-    let section = engine::Section::enter();
+    let section = engine::Section::enter_to_sleep(reason);
     if me.park.begin() {
         engine::block(&me);
         me.park.take_token();
     }
-    drop(section);
+    section.leave();
 }

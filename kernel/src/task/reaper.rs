@@ -62,5 +62,5 @@ fn reap(task: &Task) {
 pub(super) fn release_space() {
     let section = Section::enter();
     Machine::local().sched.loaded.release_if_last();
-    drop(section);
+    section.leave();
 }

@@ -33,8 +33,6 @@ const SLICE: u32 = 2;
 #[derive(Debug)]
 pub struct CpuSched {
     pub(super) handoff: Slot,
-    /// The task whose stack was left last; for [`switch::arrive`].
-    pub(super) previous: AtomicPtr<Task>,
     /// A task that has left its stack for ever.
     pub(super) ended: Slot,
     pub(super) loaded: Loaded,
@@ -50,7 +48,6 @@ impl CpuSched {
     pub const fn new() -> Self {
         Self {
             handoff: Slot::new(),
-            previous: AtomicPtr::new(core::ptr::null_mut()),
             ended: Slot::new(),
             loaded: Loaded::new(),
             idle: AtomicPtr::new(core::ptr::null_mut()),
@@ -174,6 +171,7 @@ pub(super) fn running() -> *const Task {
 
 /// Interrupts are off from deciding to park to leaving the CPU: whoever resumes the task finds it either running or
 /// gone, and nothing on this CPU gets in between.
+#[must_use = "interrupts stay off until it is left"]
 pub(super) struct Section(<Machine as Irq>::Flags);
 
 impl Section {
@@ -181,34 +179,36 @@ impl Section {
     pub(super) fn enter() -> Self {
         Self(Machine::disable())
     }
-}
 
-impl Drop for Section {
+    /// [`enter`](Self::enter) for a task that may sleep in it; panics at the caller's caller when a lock is held.
+    #[track_caller]
     #[inline]
-    fn drop(&mut self) {
-        Machine::restore(self.0);
+    pub(super) fn enter_to_sleep(reason: &WaitReason) -> Self {
+        let flags = Machine::disable();
+        if Machine::preempt_count() != 0 || !Machine::were_enabled(flags) {
+            Machine::restore(flags);
+            may_not_sleep(reason);
+        }
+        Self(flags)
     }
-}
 
-/// Panics at the caller's caller when a lock is held.
-#[track_caller]
-#[inline]
-pub(super) fn assert_may_sleep(reason: &WaitReason) {
-    let held = Machine::preempt_count();
-    if held != 0 || !Machine::enabled() {
-        may_not_sleep(reason, held);
+    /// Interrupts are as they were before.
+    #[inline]
+    pub(super) fn leave(self) {
+        Machine::restore(self.0);
     }
 }
 
 #[track_caller]
 #[cold]
-fn may_not_sleep(reason: &WaitReason, held: usize) -> ! {
-    match held {
+#[inline(never)]
+fn may_not_sleep(reason: &WaitReason) -> ! {
+    match Machine::preempt_count() {
         0 => panic!(
             "a task would wait for {} with interrupts off: a lock is held",
             reason.0
         ),
-        _ => panic!(
+        held => panic!(
             "a task would wait for {} with preemption off {held} deep: a lock is held",
             reason.0
         ),
@@ -288,16 +288,15 @@ pub fn preempt() {
         }
         rotate(cpu);
     }
-    drop(section);
+    section.leave();
 }
 
 /// Lets everybody else in line run first.
 #[track_caller]
 pub(super) fn yield_now() {
-    assert_may_sleep(&WaitReason("its next turn"));
-    let section = Section::enter();
+    let section = Section::enter_to_sleep(&WaitReason("its next turn"));
     rotate(&Machine::local().sched);
-    drop(section);
+    section.leave();
 }
 
 /// Gives the CPU to the next in line, if anybody is; the running task goes to the end of the line, behind the one that
@@ -330,8 +329,9 @@ pub fn on_tick() {
 }
 
 /// Where a new task begins.
-pub(super) extern "C" fn first() -> ! {
-    switch::arrive();
+pub(super) extern "C" fn first(left: *mut usize) -> ! {
+    // SAFETY: the first thing that a new task does, with what the switch to it gave.
+    unsafe { switch::arrive(left) };
     Machine::enable();
     let job = current().body.take_job().expect("a task begins once, with a job");
     exit(job())
@@ -340,16 +340,11 @@ pub(super) extern "C" fn first() -> ! {
 /// Ends the running task.
 pub(super) fn exit(outcome: Outcome) -> ! {
     current().finish(outcome);
-    assert_may_sleep(&WaitReason("nothing: it has ended"));
-    let _section = Section::enter();
+    // Never left: the task does not come back.
+    let _ = Section::enter_to_sleep(&WaitReason("nothing: it has ended"));
     let cpu = &Machine::local().sched;
     assert!(!cpu.idle_runs(), "the idle task has ended");
-    // SAFETY: it is not the idle task, and the switch follows.
-    let me = unsafe { switch::give_up_running() };
-    assert!(
-        cpu.ended.put(me).is_ok(),
-        "the slot is emptied after every switch"
-    );
+    switch::end_running(cpu);
     leave(cpu);
     unreachable!("a task that has ended was switched to");
 }

@@ -28,12 +28,31 @@ use crate::mm::space::Space;
 use crate::mm::stack::KernelStack;
 use crate::sync::SpinLock;
 
+/// What a switch leaves and finds; its address is what travels through the switch.
+#[repr(C)]
+#[derive(Debug)]
+struct Context {
+    /// Where the registers are saved while the task does not run. First: the machine's switch writes here.
+    stack_pointer: AtomicUsize,
+    /// The stack is in use: the task runs, or is about to be left.
+    on_cpu: AtomicBool,
+    /// The task has run for the last time.
+    ended: AtomicBool,
+}
+
+impl Context {
+    const fn new(stack_pointer: usize, on_cpu: bool) -> Self {
+        Self {
+            stack_pointer: AtomicUsize::new(stack_pointer),
+            on_cpu: AtomicBool::new(on_cpu),
+            ended: AtomicBool::new(false),
+        }
+    }
+}
+
 /// What a task is made of on bare metal.
 pub(super) struct Body {
-    /// Where its registers are saved while it does not run.
-    stack_pointer: AtomicUsize,
-    /// Its stack is in use: it runs, or is about to be left.
-    on_cpu: AtomicBool,
+    context: Context,
     job: SpinLock<Option<Job>>,
     stack: SpinLock<Option<KernelStack>>,
 }
@@ -45,8 +64,7 @@ impl Body {
         // SAFETY: the stack is fresh, nothing else uses it, and it is far larger than 256 bytes.
         let stack_pointer = unsafe { Machine::prepare(stack.top(), super::sched::first) };
         Ok(Self {
-            stack_pointer: AtomicUsize::new(stack_pointer),
-            on_cpu: AtomicBool::new(false),
+            context: Context::new(stack_pointer, false),
             job: SpinLock::new(Some(job)),
             stack: SpinLock::new(Some(stack)),
         })
@@ -55,8 +73,7 @@ impl Body {
     /// The context that called this: it has a stack already, and runs.
     pub(super) const fn adopted() -> Self {
         Self {
-            stack_pointer: AtomicUsize::new(0),
-            on_cpu: AtomicBool::new(true),
+            context: Context::new(0, true),
             job: SpinLock::new(None),
             stack: SpinLock::new(None),
         }
@@ -76,7 +93,7 @@ impl Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body")
-            .field("on_cpu", &self.on_cpu)
+            .field("context", &self.context)
             .finish_non_exhaustive()
     }
 }
@@ -104,15 +121,17 @@ impl Slot {
         }
     }
 
-    /// Takes out what is in.
+    /// Takes out what is in. Interrupts are off.
     #[inline]
     pub(super) fn take(&self) -> Option<Arc<Task>> {
-        if self.is_empty() {
+        let raw = self.0.load(Ordering::Relaxed);
+        if raw.is_null() {
             return None;
         }
-        let raw = self.0.swap(ptr::null_mut(), Ordering::AcqRel);
-        // SAFETY: what is in the slot came from `into_raw` in `put`, and the swap took it out once.
-        (!raw.is_null()).then(|| unsafe { Arc::from_raw(raw) })
+        // Nobody can come in between: the slot belongs to this CPU.
+        self.0.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: what is in the slot came from `into_raw` in `put`, and is taken out once.
+        Some(unsafe { Arc::from_raw(raw) })
     }
 
     /// Whether nothing is in it.
@@ -146,15 +165,15 @@ pub(super) fn adopt_idle(cpu: &CpuSched, idle: Arc<Task>) {
     Machine::set_running(idle);
 }
 
-/// Goes on with `next`, an owned reference. Returns when the caller's task runs again, perhaps on another CPU.
-/// Interrupts are off, preemption is on.
+/// Goes on with `next`, an owned reference, which is not the running task. Returns when the caller's task runs again,
+/// perhaps on another CPU. Interrupts are off, preemption is on.
 #[inline]
 pub(super) fn switch_to(cpu: &CpuSched, next: Arc<Task>) {
     // SAFETY: the reference goes into the running pointer.
     unsafe { switch_raw(cpu, Arc::into_raw(next)) }
 }
 
-/// Goes on with this CPU's idle task; otherwise as [`switch_to`].
+/// Goes on with this CPU's idle task, which is not the running one; otherwise as [`switch_to`].
 pub(super) fn switch_to_idle(cpu: &CpuSched) {
     // SAFETY: the idle pointer holds a reference for ever, and only this CPU runs its idle task.
     unsafe { switch_raw(cpu, cpu.idle.load(Ordering::Relaxed)) }
@@ -164,40 +183,56 @@ pub(super) fn switch_to_idle(cpu: &CpuSched) {
 /// `next` is kept alive by a reference that now belongs to the running pointer, and nobody else switches to it.
 #[inline]
 unsafe fn switch_raw(cpu: &CpuSched, next: *const Task) {
-    let prev = Machine::running();
-    if ptr::eq(prev, next) {
-        // Resumed between parking and leaving.
-        return;
-    }
-    // SAFETY: the caller's reference keeps it alive.
-    let (next_task, prev_task) = unsafe { (&*next, &*prev) };
-    while next_task.body.on_cpu.load(Ordering::Acquire) {
+    debug_assert!(
+        !ptr::eq(Machine::running(), next),
+        "a task was switched to that runs"
+    );
+    // SAFETY: the running task has a reference behind it, and `next` has the caller's.
+    let (left, task) = unsafe { (&*Machine::running(), &*next) };
+    let (save, load) = (&left.body.context, &task.body.context);
+    while load.on_cpu.load(Ordering::Acquire) {
         Machine::relax();
     }
-    next_task.body.on_cpu.store(true, Ordering::Relaxed);
-    if let Some(space) = next_task.space() {
+    load.on_cpu.store(true, Ordering::Relaxed);
+    if let Some(space) = task.space() {
         cpu.loaded.load(space);
     }
     Machine::set_running(next);
-    cpu.previous.store(prev.cast_mut(), Ordering::Relaxed);
-    let save = prev_task.body.stack_pointer.as_ptr();
-    let load = next_task.body.stack_pointer.load(Ordering::Relaxed);
+    let save = ptr::from_ref(save).cast_mut().cast::<usize>();
     // SAFETY: `on_cpu` was clear, so the stack pointer was saved or prepared and no CPU runs on the stack; the task has
-    // not ended, so the stack is alive. `prev`'s own flag is still set, so nobody uses what is saved before `arrive`.
-    unsafe { Machine::switch(save, load) };
-    arrive();
+    // not ended, so the stack is alive. The flag of the task that is left is still set, so nobody uses what is saved
+    // before `arrive`. The stack pointer is the first field of its context, an atomic, so it may be written.
+    let left = unsafe { Machine::switch(save, load.stack_pointer.load(Ordering::Relaxed)) };
+    // SAFETY: the switch that came back here was made by these lines.
+    unsafe { arrive(left) };
 }
 
-/// The first thing on the stack that was switched to: the previous task has left its own.
+/// The first thing on the stack that was switched to: the task that was left has left its own.
+///
+/// # Safety
+/// `left` is what the machine's switch gave.
 #[inline]
-pub(super) fn arrive() {
-    let cpu = &Machine::local().sched;
-    let previous = cpu.previous.load(Ordering::Relaxed);
-    // SAFETY: it may be run, and end, elsewhere only after the flag is cleared here.
-    unsafe { (*previous).body.on_cpu.store(false, Ordering::Release) };
-    if !cpu.ended.is_empty() {
-        super::reaper::bury(cpu);
+pub(super) unsafe fn arrive(left: *mut usize) {
+    // SAFETY: every switch is made with the address of a `Context`. It is alive: its task may be run, and end,
+    // elsewhere only after the flag is cleared, and if it has ended the CPU's ended slot holds it.
+    let left = unsafe { &*left.cast::<Context>() };
+    let ended = left.ended.load(Ordering::Relaxed);
+    left.on_cpu.store(false, Ordering::Release);
+    if ended {
+        super::reaper::bury(&Machine::local().sched);
     }
+}
+
+/// Marks the running task as one that is left for ever and keeps it for the reaper. Interrupts are off, and a switch
+/// follows.
+pub(super) fn end_running(cpu: &CpuSched) {
+    // SAFETY: the idle task does not end, and the caller switches away.
+    let task = unsafe { give_up_running() };
+    task.body.context.ended.store(true, Ordering::Relaxed);
+    assert!(
+        cpu.ended.put(task).is_ok(),
+        "the slot is emptied after every switch from a task that has ended"
+    );
 }
 
 /// The address space whose tables a CPU has loaded, kept alive by a reference of its own.

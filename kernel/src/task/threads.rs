@@ -23,7 +23,7 @@ use std::sync::{Condvar, Mutex};
 use super::park::Woken;
 use super::spawn::{Job, SpawnError};
 use super::{Outcome, Task, WaitReason};
-use crate::arch::{Cpu, Machine};
+use crate::arch::{Cpu, Irq, Machine};
 
 /// What a task is made of here.
 pub(super) struct Body {
@@ -119,26 +119,26 @@ pub(super) fn running() -> *const Task {
 pub(super) struct Section;
 
 impl Section {
-    pub(super) fn enter() -> Self {
+    /// Panics at the caller's caller when a lock is held.
+    #[track_caller]
+    pub(super) fn enter_to_sleep(reason: &WaitReason) -> Self {
+        if cfg!(not(loom)) {
+            let (held, enabled) = (Machine::preempt_count(), Machine::enabled());
+            assert!(
+                held == 0,
+                "a task would wait for {} with preemption off {held} deep: a lock is held",
+                reason.0
+            );
+            assert!(
+                enabled,
+                "a task would wait for {} with interrupts off: a lock is held",
+                reason.0
+            );
+        }
         Self
     }
-}
 
-impl Drop for Section {
-    fn drop(&mut self) {}
-}
-
-/// Panics at the caller's caller when a lock is held.
-#[track_caller]
-pub(super) fn assert_may_sleep(reason: &WaitReason) {
-    if cfg!(not(loom)) {
-        let held = Machine::preempt_count();
-        assert!(
-            held == 0,
-            "a task would wait for {} with preemption off {held} deep: a lock is held",
-            reason.0
-        );
-    }
+    pub(super) fn leave(self) {}
 }
 
 /// Stops the thread until it is resumed.

@@ -106,6 +106,10 @@ impl Irq for Machine {
         processor::current().set_interrupts(flags);
     }
 
+    fn were_enabled(flags: bool) -> bool {
+        flags
+    }
+
     fn enabled() -> bool {
         processor::current().interrupts()
     }
@@ -198,11 +202,11 @@ impl Memory for Machine {
 }
 
 impl Switch for Machine {
-    unsafe fn prepare(_top: *mut u8, _entry: extern "C" fn() -> !) -> usize {
+    unsafe fn prepare(_top: *mut u8, _entry: extern "C" fn(*mut usize) -> !) -> usize {
         unimplemented!("tasks of host tests are threads: see arch::host")
     }
 
-    unsafe fn switch(_save: *mut usize, _load: usize) {
+    unsafe fn switch(_save: *mut usize, _load: usize) -> *mut usize {
         unimplemented!("tasks of host tests are threads: see arch::host")
     }
 

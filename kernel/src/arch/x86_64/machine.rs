@@ -50,6 +50,11 @@ impl Irq for Machine {
     }
 
     #[inline]
+    fn were_enabled(flags: Flags) -> bool {
+        flags.0 & INTERRUPTS != 0
+    }
+
+    #[inline]
     fn enabled() -> bool {
         rflags() & INTERRUPTS != 0
     }

@@ -1,10 +1,11 @@
 //! Stacks: preparing one, and switching between two.
 //!
-//! What lies on a stack that does not run, from its saved stack pointer upwards: r15 r14 r13 r12 rbx rbp, and the
-//! address to go on at. Everything else is dead at a call (System V ABI); the kernel is built without vector registers.
+//! What lies on a stack that does not run, from its saved stack pointer upwards: rbx, rbp, and the address to go on at.
+//! The other registers are dead at a switch: the compiler is told that it changes them, and so saves only what it needs
+//! afterwards. The kernel is built without vector registers.
 #![expect(unsafe_code, reason = "moves the CPU to another stack")]
 
-use core::arch::naked_asm;
+use core::arch::asm;
 
 use super::{Machine, percpu};
 use crate::arch::Switch;
@@ -13,8 +14,10 @@ use crate::task::Task;
 /// A stack that has never run.
 #[repr(C)]
 struct Fresh {
-    registers: [usize; 6],
-    entry: extern "C" fn() -> !,
+    rbx: usize,
+    /// The end of the chain of frames.
+    rbp: usize,
+    entry: extern "C" fn(*mut usize) -> !,
     /// Where `entry` would return to: nowhere. Backtraces end at it, and it aligns the stack as a call does.
     nowhere: usize,
 }
@@ -22,13 +25,14 @@ struct Fresh {
 const _: () = assert!(size_of::<Fresh>().is_multiple_of(16));
 
 impl Switch for Machine {
-    unsafe fn prepare(top: *mut u8, entry: extern "C" fn() -> !) -> usize {
+    unsafe fn prepare(top: *mut u8, entry: extern "C" fn(*mut usize) -> !) -> usize {
         // SAFETY: the caller gives a stack of at least 256 bytes that ends at `top`.
         let fresh = unsafe { top.sub(size_of::<Fresh>()) }.cast::<Fresh>();
         // SAFETY: as above, and `top` is 16-aligned.
         unsafe {
             fresh.write(Fresh {
-                registers: [0; 6],
+                rbx: 0,
+                rbp: 0,
                 entry,
                 nowhere: 0,
             })
@@ -36,10 +40,33 @@ impl Switch for Machine {
         fresh.expose_provenance()
     }
 
-    #[inline]
-    unsafe fn switch(save: *mut usize, load: usize) {
-        // SAFETY: the caller's contract is that of the function.
-        unsafe { switch_stacks(save, load) }
+    /// In line, so that the compiler saves what it needs and no more. `save` stays in RDI on the way, where the other
+    /// side finds it: as this function's result, or as the first argument of `entry`.
+    #[inline(always)]
+    unsafe fn switch(save: *mut usize, load: usize) -> *mut usize {
+        let left;
+        // SAFETY: by the caller's contract `load` points to what this code pushed, or to a `Fresh`. RBX and RBP cannot be
+        // named as changed, so they are saved here.
+        unsafe {
+            asm!(
+                "lea rax, [rip + 2f]",
+                "push rax",
+                "push rbp",
+                "push rbx",
+                "mov [rdi], rsp",
+                "mov rsp, rsi",
+                "pop rbx",
+                "pop rbp",
+                "pop rax",
+                "jmp rax",
+                "2:",
+                inlateout("rdi") save => left,
+                inlateout("rsi") load => _,
+                out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+                clobber_abi("C"),
+            );
+        }
+        left
     }
 
     #[inline]
@@ -51,26 +78,4 @@ impl Switch for Machine {
     fn set_running(task: *const Task) {
         percpu::set_running(task);
     }
-}
-
-/// Saves what a call must preserve, swaps stack pointers, and returns on the other stack.
-#[unsafe(naked)]
-unsafe extern "C" fn switch_stacks(save: *mut usize, load: usize) {
-    naked_asm!(
-        "push rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "mov [rdi], rsp",
-        "mov rsp, rsi",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "ret",
-    )
 }

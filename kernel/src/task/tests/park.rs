@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::sync::SpinLock;
+use crate::sync::{IrqLock, SpinLock};
 use crate::task::{self, Outcome, State, Task, spawn};
 
 #[test]
@@ -29,7 +29,7 @@ fn two_tasks_hand_over_to_each_other() {
     let its_turn = Arc::clone(&turn);
     let other = spawn("other", None, move || {
         for _ in 0..ROUNDS {
-            while its_turn.load(SeqCst) % 2 == 0 {
+            while its_turn.load(SeqCst).is_multiple_of(2) {
                 task::park();
             }
             its_turn.fetch_add(1, SeqCst);
@@ -40,7 +40,7 @@ fn two_tasks_hand_over_to_each_other() {
     for _ in 0..ROUNDS {
         turn.fetch_add(1, SeqCst);
         other.unpark();
-        while turn.load(SeqCst) % 2 == 1 {
+        while !turn.load(SeqCst).is_multiple_of(2) {
             task::park();
         }
     }
@@ -74,10 +74,18 @@ fn parking_with_a_lock_held_is_refused() {
 }
 
 #[test]
-fn a_token_is_taken_even_with_a_lock_held() {
-    // Not waiting is always allowed.
+#[should_panic(expected = "with preemption off 1 deep")]
+fn parking_with_a_lock_held_is_refused_even_if_a_token_is_there() {
     task::current().unpark();
     let lock = SpinLock::new(());
+    let _guard = lock.lock();
+    task::park();
+}
+
+#[test]
+#[should_panic(expected = "a task would wait for a wake-up with interrupts off")]
+fn parking_with_an_interrupt_lock_held_is_refused() {
+    let lock = IrqLock::new(());
     let _guard = lock.lock();
     task::park();
 }

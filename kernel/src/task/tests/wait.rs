@@ -61,10 +61,10 @@ fn wake_one_wakes_in_the_order_of_arrival() {
         }
         waiters.push(waiter);
     }
-    for n in 0..3 {
-        *allowed.lock() = n + 1;
+    for waiter in waiters {
+        *allowed.lock() += 1;
         assert!(queue.wake_one());
-        assert_eq!(waiters[n].join(), Outcome::Done);
+        assert_eq!(waiter.join(), Outcome::Done);
     }
     assert!(!queue.wake_one());
     assert_eq!(*order.lock(), [0, 1, 2]);
