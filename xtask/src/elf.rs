@@ -108,9 +108,9 @@ fn strip(data: &[u8]) -> object::build::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// `cargo`, the same that runs us.
+/// `cargo`: rustup's, which keeps to the toolchain that runs us.
 pub fn cargo() -> CommandLine {
-    CommandLine::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    CommandLine::new("cargo")
 }
 
 /// Runs a cargo build that prints JSON messages; returns the executable it names.
