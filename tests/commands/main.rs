@@ -3,6 +3,7 @@
 
 mod endings;
 mod faults;
+mod images;
 mod restores;
 mod setup;
 mod snapshots;

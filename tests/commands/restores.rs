@@ -1,6 +1,7 @@
 //! Restores and measurements that succeed, on every machine.
 
 use serde_json::Value;
+use xtask::record::ExitStatus;
 use xtask::status::Status;
 
 use crate::{figure, random_file, xtask};
@@ -138,4 +139,20 @@ fn two_counted_runs_are_identical_to_the_last_digit() {
         said.expect(Status::Success, &["instructions"]).json()["report"].clone()
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn the_printed_command_line_can_be_typed_again() {
+    let said = xtask(&["qemu", "--timeout", "60", "info"]).expect(Status::Success, &[]);
+    let line = said
+        .err
+        .lines()
+        .find(|line| line.starts_with("qemu-system-x86_64 "))
+        .unwrap();
+    let again = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(line)
+        .output()
+        .unwrap();
+    assert_eq!(again.status.code(), Some(ExitStatus::Success.qemu_status()));
 }

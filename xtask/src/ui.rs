@@ -14,6 +14,15 @@ use crate::session::Listener;
 /// Pause between two plain progress lines.
 const PLAIN_PAUSE: Duration = Duration::from_secs(5);
 
+const SPINNER: &str = "{spinner} {elapsed_precise} {msg}";
+const BAR: &str = "{spinner} {elapsed_precise} [{bar:30}] {percent:>3} % {msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .expect("the templates are well-formed")
+        .progress_chars("=> ")
+}
+
 /// The terminal, or what stands for it.
 #[derive(Debug)]
 pub struct Ui {
@@ -68,28 +77,26 @@ impl Ui {
             return self.note(what);
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}");
-        bar.set_style(style.expect("the template is well-formed"));
+        bar.set_style(style(SPINNER));
         bar.set_message(what.to_owned());
         self.bar = Some(bar);
     }
 
     /// `done` of `total` units.
     pub fn progress(&mut self, what: &str, done: u64, total: u64) {
-        let percent = if total == 0 {
-            100
-        } else {
-            u128::from(done) * 100 / u128::from(total)
-        };
-        let text = format!("{what}: {done} of {total} ({percent} %)");
         match &self.bar {
             Some(bar) => {
-                bar.set_message(text);
-                bar.tick();
+                if bar.length() != Some(total) {
+                    bar.set_style(style(BAR));
+                    bar.set_length(total);
+                }
+                bar.set_message(what.to_owned());
+                bar.set_position(done);
             }
             None if self.plain_last.elapsed() >= PLAIN_PAUSE => {
                 self.plain_last = Instant::now();
-                self.note(&text);
+                let percent = u128::from(done) * 100 / u128::from(total.max(1));
+                self.note(&format!("{what}: {done} of {total} ({percent} %)"));
             }
             None => {}
         }

@@ -290,7 +290,7 @@ impl Machine for Qemu {
                 "-ex",
                 "target remote 127.0.0.1:1234",
                 "-ex",
-                "hbreak kernel_main",
+                "hbreak faultline::start::kernel_main",
                 "-ex",
                 "continue",
             ];
