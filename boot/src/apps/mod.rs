@@ -16,6 +16,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use kernel::arch::{Clock, Machine};
 use kernel::bootinfo::BootInfo;
 use kernel::drivers::loader_memory;
 use kernel::drivers::pci::{self, Function};
@@ -25,7 +26,7 @@ use kernel::println;
 use kernel::sync::Once;
 use kernel::trace;
 use kernel::trace::cmdline::{Cmdline, CmdlineError};
-use kernel::trace::record::{ExitStatus, Report};
+use kernel::trace::record::{ExitStatus, Record, Report};
 use linkme::distributed_slice;
 
 use crate::report;
@@ -138,6 +139,11 @@ pub fn system() -> &'static System {
 
 /// Runs the application that the command line names, and ends the run. This is the job of the first task.
 pub fn main(info: &'static BootInfo) -> ! {
+    trace::emit(&Record::Booted {
+        door: format!("{:?}", info.door).to_lowercase(),
+        memory: info.usable(),
+        frequency: Machine::frequency(),
+    });
     let result = System::find(info).and_then(|system| start(SYSTEM.call_once(|| system)));
     match result {
         Ok(done) => {

@@ -1,0 +1,329 @@
+//! The userfault channel on the real machine: real page faults, real switches between a faulting task and its monitor.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::fault::FaultError;
+use kernel::mm::frame;
+use kernel::mm::memtype::anon::ANON;
+use kernel::mm::pt::Prot;
+use kernel::mm::range::VirtRange;
+use kernel::mm::space::{MapRequest, Privilege, Space};
+use kernel::mm::uaccess::{self, AccessError};
+use kernel::task;
+use kernel::task::spawn::{JoinHandle, spawn_returning};
+use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError, Refusal, TrapKind, Uffd};
+
+use crate::{ensure, kernel_test};
+
+/// A space with a region registered for missing pages.
+struct Fixture {
+    space: Arc<Space>,
+    region: VirtRange,
+    uffd: Arc<Uffd>,
+}
+
+fn text(error: impl core::fmt::Debug) -> String {
+    format!("{error:?}")
+}
+
+impl Fixture {
+    fn new(pages: u64) -> Result<Self, String> {
+        let space = Space::new(Privilege::Kernel).map_err(text)?;
+        let request = MapRequest {
+            at: None,
+            len: pages * PAGE_SIZE,
+            prot: Prot::READ | Prot::WRITE,
+            ty: &ANON,
+        };
+        let region = space.map(request).map_err(text)?;
+        let uffd = Arc::new(Uffd::new(&space, Features::empty()));
+        uffd.register(region, Modes::MISSING).map_err(text)?;
+        Ok(Self { space, region, uffd })
+    }
+
+    fn page(&self, page: u64) -> VirtAddr {
+        self.region.start + page * PAGE_SIZE
+    }
+
+    /// A task in the space.
+    fn task<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<T>, String> {
+        spawn_returning("toucher", Some(Arc::clone(&self.space)), job).map_err(text)
+    }
+
+    /// A task that loads the first word of a page.
+    fn loader(&self, page: u64) -> Result<JoinHandle<Result<u64, AccessError>>, String> {
+        let addr = self.page(page);
+        self.task(move || uaccess::load(addr))
+    }
+
+    /// A monitor that is attached, and fills each page with its number until the channel is closed; comes to the
+    /// pages it was asked for.
+    fn monitor(&self) -> Result<JoinHandle<Vec<u64>>, String> {
+        let (uffd, start) = (Arc::clone(&self.uffd), self.region.start);
+        let monitor = spawn_returning("monitor", None, move || {
+            let mut asked = Vec::new();
+            while let Ok(Event::Pagefault { addr, .. }) = uffd.read_event() {
+                let page = (addr - start) / PAGE_SIZE;
+                asked.push(page);
+                // A page that another fault has filled meanwhile only needs the wake-up.
+                if uffd.copy(addr, &content(page), PAGE_SIZE, FillMode::empty()) != Outcome::Done {
+                    let _ = uffd.wake(VirtRange::page(addr));
+                }
+            }
+            asked
+        })
+        .map_err(text)?;
+        self.uffd.attach_monitor(monitor.task());
+        Ok(monitor)
+    }
+}
+
+/// What the fixture's monitor puts into a page.
+fn content(page: u64) -> Vec<u8> {
+    let word = (page + 1) * 0x0101_0101_0101_0101;
+    word.to_le_bytes().repeat(PAGE_SIZE as usize / 8)
+}
+
+fn joined<T>(task: JoinHandle<T>) -> Result<T, String> {
+    task.join().map_err(text)
+}
+
+fn fault_of(result: Result<u64, AccessError>) -> Option<FaultError> {
+    result.err().map(|error| error.why)
+}
+
+kernel_test!(
+    fn touched_pages_hold_what_the_monitor_copied() -> Result<(), String> {
+        let fixture = Fixture::new(64)?;
+        let monitor = fixture.monitor()?;
+        let region = fixture.region;
+        let workload = fixture.task(move || {
+            for page in (0..64).rev() {
+                let mut buffer = vec![0; PAGE_SIZE as usize];
+                uaccess::read(region.start + page * PAGE_SIZE, &mut buffer).map_err(text)?;
+                ensure!(buffer == content(page), "page {page} holds something else");
+            }
+            Ok(())
+        })?;
+        joined(workload)??;
+        fixture.uffd.close();
+        let asked = joined(monitor)?;
+        ensure!(
+            asked == (0..64).rev().collect::<Vec<_>>(),
+            "the monitor was asked for {asked:?}"
+        );
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn message_names_page_and_access() -> Result<(), String> {
+        let fixture = Fixture::new(2)?;
+        let addr = fixture.page(1) + 16;
+        let writer = fixture.task(move || uaccess::store(addr, 7))?;
+        let event = fixture.uffd.read_event().map_err(text)?;
+        let expected = Event::Pagefault {
+            kind: TrapKind::Missing,
+            write: true,
+            addr: fixture.page(1),
+            thread: None,
+        };
+        ensure!(event == expected, "{event:?}");
+        let faults = fixture.uffd.ctx().outstanding_faults();
+        ensure!(
+            faults.len() == 1 && faults[0].addr == addr && faults[0].task.id() == writer.task().id(),
+            "{faults:?}"
+        );
+        let filled = fixture
+            .uffd
+            .zeropage(VirtRange::page(fixture.page(1)), FillMode::empty());
+        ensure!(filled == Outcome::Done, "{filled:?}");
+        joined(writer)?.map_err(text)?;
+        let stored = joined(fixture.task(move || uaccess::load(addr))?)?;
+        ensure!(stored == Ok(7), "{stored:?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn pages_filled_ahead_do_not_fault() -> Result<(), String> {
+        let fixture = Fixture::new(16)?;
+        let source: Vec<u8> = (0..16).flat_map(content).collect();
+        let len = fixture.region.len();
+        let filled = fixture
+            .uffd
+            .copy(fixture.region.start, &source, len, FillMode::empty());
+        ensure!(filled == Outcome::Done, "{filled:?}");
+        let region = fixture.region;
+        let reader = fixture.task(move || {
+            let mut buffer = vec![0; region.len() as usize];
+            uaccess::read(region.start, &mut buffer).map(|()| buffer)
+        })?;
+        ensure!(
+            joined(reader)?.map_err(text)? == source,
+            "the region holds something else"
+        );
+        let unread = fixture.uffd.try_read_event();
+        ensure!(unread == Err(ReadError::WouldBlock), "{unread:?}");
+        ensure!(
+            fixture.space.fault_count() == 0,
+            "{} faults",
+            fixture.space.fault_count()
+        );
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn many_tasks_on_the_same_pages_are_all_served() -> Result<(), String> {
+        let fixture = Fixture::new(32)?;
+        let monitor = fixture.monitor()?;
+        let mut tasks = Vec::new();
+        for offset in 0..8 {
+            let region = fixture.region;
+            tasks.push(fixture.task(move || {
+                for step in 0..32 {
+                    let page = (step * 5 + offset) % 32;
+                    let word = uaccess::load(region.start + page * PAGE_SIZE).map_err(text)?;
+                    ensure!(
+                        word == (page + 1) * 0x0101_0101_0101_0101,
+                        "page {page}: {word:#x}"
+                    );
+                    task::yield_now();
+                }
+                Ok(())
+            })?);
+        }
+        for task in tasks {
+            joined(task)??;
+        }
+        fixture.uffd.close();
+        joined(monitor).map(drop)
+    }
+);
+
+kernel_test!(
+    fn copy_onto_a_page_that_is_there_is_refused_and_changes_nothing() -> Result<(), String> {
+        let fixture = Fixture::new(1)?;
+        let copy = |page| {
+            let source = content(page);
+            fixture
+                .uffd
+                .copy(fixture.region.start, &source, PAGE_SIZE, FillMode::empty())
+        };
+        let (first, second) = (copy(0), copy(1));
+        ensure!(first == Outcome::Done, "{first:?}");
+        ensure!(second == Outcome::Refused(Refusal::Exists), "{second:?}");
+        let word = joined(fixture.loader(0)?)?;
+        ensure!(word == Ok(0x0101_0101_0101_0101), "{word:?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn fault_without_frames_waits_until_the_monitor_can_serve_it() -> Result<(), String> {
+        let fixture = Fixture::new(1)?;
+        let reader = fixture.loader(0)?;
+        fixture.uffd.read_event().map_err(text)?;
+        let source = content(0);
+        let copy = || {
+            fixture
+                .uffd
+                .copy(fixture.region.start, &source, PAGE_SIZE, FillMode::empty())
+        };
+        frame::allocator().inject_failure(0);
+        let starved = copy();
+        frame::allocator().stop_injection();
+        ensure!(starved == Outcome::Refused(Refusal::OutOfMemory), "{starved:?}");
+        let waiting = fixture.uffd.ctx().outstanding_faults().len();
+        ensure!(waiting == 1, "{waiting} tasks wait after a COPY that did nothing");
+        let fed = copy();
+        ensure!(fed == Outcome::Done, "{fed:?}");
+        let word = joined(reader)?;
+        ensure!(word == Ok(0x0101_0101_0101_0101), "{word:?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn death_of_the_monitor_fails_waiting_and_later_touches() -> Result<(), String> {
+        let fixture = Fixture::new(2)?;
+        let uffd = Arc::clone(&fixture.uffd);
+        let monitor = spawn_returning("monitor", None, move || uffd.read_event()).map_err(text)?;
+        fixture.uffd.attach_monitor(monitor.task());
+        let waiting = fixture.loader(0)?;
+        joined(monitor)?.map_err(text)?;
+        let waiting = fault_of(joined(waiting)?);
+        ensure!(
+            waiting == Some(FaultError::MonitorGone),
+            "the one who waited: {waiting:?}"
+        );
+        let later = fault_of(joined(fixture.loader(1)?)?);
+        ensure!(
+            later == Some(FaultError::MonitorGone),
+            "one who came later: {later:?}"
+        );
+        ensure!(fixture.uffd.ctx().is_orphaned(), "the context does not know");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn monitor_that_touches_what_it_serves_is_refused_by_name() -> Result<(), String> {
+        let fixture = Fixture::new(1)?;
+        let (uffd, addr) = (Arc::clone(&fixture.uffd), fixture.page(0));
+        let monitor = fixture.task(move || {
+            uffd.attach_monitor(&task::current_arc());
+            let result = uaccess::load(addr);
+            uffd.detach_monitor();
+            (task::current().id(), result)
+        })?;
+        let (monitor, result) = joined(monitor)?;
+        let expected = AccessError {
+            addr,
+            why: FaultError::SelfFault { monitor },
+        };
+        ensure!(result == Err(expected), "{result:?}");
+        ensure!(
+            expected.to_string().contains(&monitor.to_string()),
+            "`{expected}` does not name task {monitor}"
+        );
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn closing_wakes_who_waits_and_leaves_plain_memory() -> Result<(), String> {
+        let fixture = Fixture::new(2)?;
+        let waiting = fixture.loader(0)?;
+        fixture.uffd.read_event().map_err(text)?;
+        fixture.uffd.close();
+        let word = joined(waiting)?;
+        ensure!(word == Ok(0), "the one who waited: {word:?}");
+        let word = joined(fixture.loader(1)?)?;
+        ensure!(word == Ok(0), "one who came later: {word:?}");
+        let read = fixture.uffd.read_event();
+        ensure!(read == Err(ReadError::Closed), "{read:?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn unregistering_wakes_who_waits() -> Result<(), String> {
+        let fixture = Fixture::new(1)?;
+        let waiting = fixture.loader(0)?;
+        fixture.uffd.read_event().map_err(text)?;
+        fixture.uffd.unregister(fixture.region).map_err(text)?;
+        let word = joined(waiting)?;
+        ensure!(word == Ok(0), "{word:?}");
+        Ok(())
+    }
+);
