@@ -1,8 +1,8 @@
 //! The atomics and locks of code whose interleavings are explored.
 //!
 //! Under `--cfg loom` these are loom's, otherwise the kernel's own, so that the source that runs in the kernel is the
-//! source that loom tries in every order. Only what has such a test uses them: [`crate::task::park`] and
-//! [`crate::task::wait`] (and what is built on them).
+//! source that loom tries in every order. Only what has such a test uses them: [`crate::task::park`],
+//! [`crate::task::wait`] (and what is built on them), and the queue of [`crate::uffd`].
 
 #[cfg(loom)]
 pub use loom::sync::atomic;
@@ -14,7 +14,15 @@ pub use core::sync::atomic;
 #[cfg(not(loom))]
 pub type Lock<T> = super::IrqLock<T>;
 
-/// The same for loom, where there are no interrupts.
+/// A lock that only tasks take.
+#[cfg(not(loom))]
+pub type SpinLock<T> = super::SpinLock<T>;
+
+/// The same for loom.
+#[cfg(loom)]
+pub type SpinLock<T> = Lock<T>;
+
+/// For loom, where there are no interrupts.
 #[cfg(loom)]
 #[derive(Debug)]
 pub struct Lock<T>(loom::sync::Mutex<T>);

@@ -10,7 +10,7 @@ use super::queue::{Queue, State};
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::range::VirtRange;
 use crate::mm::space::Space;
-use crate::sync::SpinLock;
+use crate::sync::model::SpinLock;
 use crate::task::{self, Task, WaitReason};
 
 /// What a monitor in [`Uffd::read_event`] waits for.
@@ -123,6 +123,17 @@ impl Ctx {
     #[inline]
     pub(super) fn space(&self) -> Option<Arc<Space>> {
         self.space.upgrade()
+    }
+
+    /// A context of no space.
+    #[cfg(all(test, loom))]
+    pub(super) fn of_nothing() -> Arc<Self> {
+        let queue = SpinLock::new(Queue::new());
+        Arc::new(Self {
+            space: Weak::new(),
+            features: Features::empty(),
+            queue,
+        })
     }
 
     /// Which context this is, for messages: its address.

@@ -40,6 +40,8 @@ pub mod ctx;
 pub mod delivery;
 pub mod event;
 pub mod linux;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod ops;
 pub mod queue;
 pub mod register;

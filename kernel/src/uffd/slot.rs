@@ -11,13 +11,14 @@
 //! at it without the lock.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
 use super::classify::{Trap, TrapKind};
 use super::ctx::Ctx;
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
 use crate::sync::SpinLock;
+use crate::sync::model::atomic::{AtomicU8, Ordering};
 
 /// Where a delegated fault is on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,199 @@
+//! Every interleaving of fault, read, fill, wake and the monitor's end.
+//!
+//! The queue, the fault slots, parking and waking are the kernel's own; the page table is one lock around "is the page
+//! there", which is all that matters here: a fault looks at the entry and is queued under that lock, a fill changes it
+//! under that lock and wakes afterwards. A lost wake-up shows as loom's "deadlock". The command is in
+//! [`crate::task::wait`].
+
+use alloc::sync::Arc;
+
+use loom::thread;
+
+use super::classify::{Trap, TrapKind};
+use super::ctx::{Ctx, Uffd};
+use super::delivery::queue::hand_over;
+use super::event::ReadError;
+use crate::arch::host::{Config, SoftMachine};
+use crate::mm::addr::VirtAddr;
+use crate::mm::fault::FaultError;
+use crate::sync::model::SpinLock;
+use crate::task::{Task, current};
+
+const PAGE: VirtAddr = VirtAddr::new(0x10_0000);
+const END: VirtAddr = VirtAddr::new(0x10_1000);
+const TRAP: Trap = Trap {
+    kind: TrapKind::Missing,
+    write: true,
+};
+
+/// A page that is missing, and the context it is registered with.
+#[derive(Clone)]
+struct World {
+    present: Arc<SpinLock<bool>>,
+    ctx: Arc<Ctx>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            present: Arc::new(SpinLock::new(false)),
+            ctx: Ctx::of_nothing(),
+        }
+    }
+
+    /// Touches the page until it is there, as the fault path does.
+    fn touch(&self) -> Result<(), FaultError> {
+        let task = current();
+        loop {
+            let present = self.present.lock();
+            if *present {
+                return Ok(());
+            }
+            let reader = self.ctx.enqueue(&task, TRAP, PAGE)?;
+            drop(present);
+            hand_over(&task, reader);
+        }
+    }
+
+    /// Fills the page and wakes who waits for it, as COPY does.
+    fn fill(&self) {
+        *self.present.lock() = true;
+        self.wake();
+    }
+
+    fn wake(&self) -> usize {
+        self.ctx.queue.lock().wake(PAGE, END)
+    }
+
+    fn start(&self, name: &str, f: impl FnOnce(Self) + 'static) -> thread::JoinHandle<()> {
+        let (task, world) = (Task::detached(name), self.clone());
+        thread::spawn(move || task.run_as(|| f(world)))
+    }
+}
+
+fn explore(preemptions: Option<usize>, f: impl Fn() + Send + Sync + 'static) {
+    // The clock is the software machine's; loom's threads all run on this one.
+    let _machine = SoftMachine::start(Config::default());
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = preemptions;
+    model.check(f);
+}
+
+fn join(thread: thread::JoinHandle<()>) {
+    thread.join().expect("went on and ended");
+}
+
+#[test]
+fn loom_fault_that_a_monitor_reads_and_fills_goes_on() {
+    explore(Some(3), || {
+        let world = World::new();
+        let faulter = world.start("faulter", |world| assert_eq!(world.touch(), Ok(())));
+        let monitor = world.start("monitor", |world| {
+            let uffd = core::mem::ManuallyDrop::new(Uffd {
+                ctx: world.ctx.clone(),
+            });
+            uffd.read_event().expect("there is a fault");
+            world.fill();
+        });
+        join(faulter);
+        join(monitor);
+        assert_eq!(world.wake(), 0, "nobody is left in the queue");
+    });
+}
+
+#[test]
+fn loom_fill_that_comes_before_the_read_is_not_missed() {
+    explore(None, || {
+        let world = World::new();
+        let faulter = world.start("faulter", |world| assert_eq!(world.touch(), Ok(())));
+        world.fill();
+        join(faulter);
+        assert_eq!(
+            world.ctx.next_event(None),
+            Err(ReadError::WouldBlock),
+            "its message is gone"
+        );
+    });
+}
+
+#[test]
+fn loom_one_fill_wakes_both_who_wait_for_the_page() {
+    explore(Some(2), || {
+        let world = World::new();
+        let faulters = [0, 1].map(|_| world.start("faulter", |world| assert_eq!(world.touch(), Ok(()))));
+        world.fill();
+        faulters.into_iter().for_each(join);
+        assert_eq!(world.wake(), 0);
+    });
+}
+
+#[test]
+fn loom_wake_without_a_fill_sends_the_fault_again() {
+    explore(Some(3), || {
+        let world = World::new();
+        let faulter = world.start("faulter", |world| assert_eq!(world.touch(), Ok(())));
+        world.wake();
+        world.fill();
+        join(faulter);
+    });
+}
+
+#[test]
+fn loom_closing_wakes_whoever_waits_or_is_about_to() {
+    explore(None, || {
+        let world = World::new();
+        let faulter = world.start("faulter", |world| {
+            assert_eq!(world.touch(), Err(FaultError::MonitorGone));
+        });
+        drop(Uffd {
+            ctx: world.ctx.clone(),
+        });
+        join(faulter);
+    });
+}
+
+#[test]
+fn loom_closing_ends_a_read() {
+    explore(None, || {
+        let world = World::new();
+        let reader = world.start("monitor", |world| {
+            let uffd = core::mem::ManuallyDrop::new(Uffd {
+                ctx: world.ctx.clone(),
+            });
+            assert_eq!(uffd.read_event(), Err(ReadError::Closed));
+        });
+        drop(Uffd {
+            ctx: world.ctx.clone(),
+        });
+        join(reader);
+    });
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_finds_the_lost_wakeup_of_a_fill_that_wakes_first() {
+    explore(None, || {
+        let world = World::new();
+        let faulter = world.start("faulter", |world| assert_eq!(world.touch(), Ok(())));
+        world.wake();
+        *world.present.lock() = true;
+        join(faulter);
+    });
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_finds_the_lost_wakeup_of_a_fault_queued_after_the_table_is_unlocked() {
+    explore(None, || {
+        let world = World::new();
+        let faulter = world.start("faulter", |world| {
+            let task = current();
+            while !*world.present.lock() {
+                let reader = world.ctx.enqueue(&task, TRAP, PAGE).expect("the context is open");
+                hand_over(&task, reader);
+            }
+        });
+        world.fill();
+        join(faulter);
+    });
+}
