@@ -31,6 +31,11 @@ impl TaskId {
         self.0
     }
 
+    /// The task with this number.
+    pub(crate) const fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
     fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))

@@ -39,6 +39,7 @@ pub enum CacheState {
 
 /// Why a fault is delegated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum TrapKind {
     /// The page is nowhere.
     Missing,
@@ -55,6 +56,28 @@ pub struct Trap {
     pub kind: TrapKind,
     /// Whether the access was a store.
     pub write: bool,
+}
+
+impl Trap {
+    /// In one byte: "write" in bit 0, the kind above.
+    #[inline]
+    pub(super) const fn to_bits(self) -> u8 {
+        (self.kind as u8) << 1 | self.write as u8
+    }
+
+    /// Out of that byte.
+    #[inline]
+    pub(super) const fn from_bits(bits: u8) -> Self {
+        let kind = match bits >> 1 {
+            0 => TrapKind::Missing,
+            1 => TrapKind::Minor,
+            _ => TrapKind::WriteProtect,
+        };
+        Self {
+            kind,
+            write: bits & 1 != 0,
+        }
+    }
 }
 
 /// The trap that an access raises on memory registered with `modes`, if any.

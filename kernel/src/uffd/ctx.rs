@@ -77,6 +77,10 @@ impl Uffd {
                 Err(ReadError::WouldBlock) => task::park_on(&READING, self.ctx.address()),
                 result => return result,
             }
+            // Delivered while this task slept: it is off the list of readers, and no lock is needed.
+            if let Some(event) = me.fault.inbox.take() {
+                return Ok(event);
+            }
         }
     }
 

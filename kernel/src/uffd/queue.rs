@@ -130,15 +130,27 @@ impl Ctx {
         {
             return Err(FaultError::SelfFault { monitor });
         }
-        task.fault.arm(trap, addr, Machine::ticks());
-        queue.pending.push_back(task.clone());
-        Ok(queue.readers.pop_front())
+        // A reader sleeps only while nothing is pending, so giving it this message keeps the order.
+        let Some(reader) = queue.readers.pop_front() else {
+            task.fault.arm(trap, addr, Machine::ticks(), FaultState::Pending);
+            queue.pending.push_back(task.clone());
+            return Ok(None);
+        };
+        task.fault.arm(trap, addr, Machine::ticks(), FaultState::Read);
+        queue.read.push_back(task.clone());
+        reader.fault.inbox.put(self.describe(task));
+        Ok(Some(reader))
     }
 
     /// The oldest message, or `me` on the list of readers when `me` is to wait.
     #[inline]
     pub(super) fn next_event(&self, me: Option<&Arc<Task>>) -> Result<Event, ReadError> {
         let mut queue = self.queue.lock();
+        if let Some(me) = me
+            && let Some(event) = me.fault.inbox.take()
+        {
+            return Ok(event);
+        }
         if let Some(task) = queue.pending.pop_front() {
             let event = self.describe(&task);
             task.fault.set(FaultState::Read);

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!   Idle ──enqueue──► Pending ──read──► Read ──wake──► Idle
-//!                        └──────────wake──────────────►
+//!     │                  └──────────wake──────────────►
+//!     └──enqueue, and a reader waits──► Read
 //! ```
 //!
 //! The state changes only under the queue lock of the context that the fault is queued at; the waiting task itself looks
@@ -13,8 +14,9 @@
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicU64;
 
-use super::classify::{Trap, TrapKind};
+use super::classify::Trap;
 use super::ctx::Ctx;
+use super::delivery::queue::Inbox;
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
 use crate::sync::SpinLock;
@@ -40,6 +42,8 @@ pub struct FaultSlot {
     /// `TrapKind` in bits 1 and 2, "write" in bit 0.
     trap: AtomicU8,
     since: AtomicU64,
+    /// What was delivered to this task while it slept in read.
+    pub(super) inbox: Inbox,
     failure: SpinLock<Option<(VirtAddr, FaultError)>>,
 }
 
@@ -50,6 +54,7 @@ impl Default for FaultSlot {
             addr: AtomicU64::new(0),
             trap: AtomicU8::new(0),
             since: AtomicU64::new(0),
+            inbox: Inbox::default(),
             failure: SpinLock::new(None),
         }
     }
@@ -80,16 +85,7 @@ impl FaultSlot {
     /// Why it was trapped.
     #[inline]
     pub fn trap(&self) -> Trap {
-        let bits = self.trap.load(Ordering::Relaxed);
-        let kind = match bits >> 1 {
-            0 => TrapKind::Missing,
-            1 => TrapKind::Minor,
-            _ => TrapKind::WriteProtect,
-        };
-        Trap {
-            kind,
-            write: bits & 1 != 0,
-        }
+        Trap::from_bits(self.trap.load(Ordering::Relaxed))
     }
 
     /// When it was queued, in ticks of the clock.
@@ -97,19 +93,13 @@ impl FaultSlot {
         self.since.load(Ordering::Relaxed)
     }
 
-    /// Queued just now. Under the queue lock.
+    /// Queued just now, for nobody yet or for a reader that waits. Under the queue lock.
     #[inline]
-    pub(super) fn arm(&self, trap: Trap, addr: VirtAddr, now: u64) {
-        let kind = match trap.kind {
-            TrapKind::Missing => 0,
-            TrapKind::Minor => 1,
-            TrapKind::WriteProtect => 2,
-        };
+    pub(super) fn arm(&self, trap: Trap, addr: VirtAddr, now: u64, state: FaultState) {
         self.addr.store(addr.as_u64(), Ordering::Relaxed);
-        self.trap
-            .store(kind << 1 | u8::from(trap.write), Ordering::Relaxed);
+        self.trap.store(trap.to_bits(), Ordering::Relaxed);
         self.since.store(now, Ordering::Relaxed);
-        self.set(FaultState::Pending);
+        self.set(state);
     }
 
     /// Under the queue lock.

@@ -1,7 +1,7 @@
 //! A cursor over a locked range of a table.
 //!
-//! It stands at an address of its range and acts on the entry that decides about it. It remembers the lowest node it
-//! visited, so that going through neighbouring pages does not walk from the root each time. All changes of a table go
+//! It stands at an address of its range and acts on the entry that decides about it. The table remembers the lowest node
+//! that was visited, so that going through neighbouring pages, or coming back to one, does not walk from the root. All changes of a table go
 //! through a cursor; see the module above for ownership and flushing.
 
 use super::flush::Flush;
@@ -45,8 +45,6 @@ pub struct Cursor<'a, F: PtFormat> {
     table: &'a mut PageTable<F>,
     at: u64,
     end: u64,
-    /// The `Level::PAGE` node of the 2 MiB around `.0`, if it was visited.
-    near: Option<(u64, Pfn)>,
     /// What an unmap that stopped at a full flush has swept so far: `[.0, .1)`.
     swept: Option<(u64, u64)>,
 }
@@ -74,7 +72,6 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
             table,
             at,
             end,
-            near: None,
             swept: None,
         }
     }
@@ -109,7 +106,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     #[inline(always)]
     fn place(&mut self) -> (Place<F>, Entry) {
         let base = self.at & !(Level::MID.size() - 1);
-        let node = match self.near {
+        let node = match self.table.near {
             Some((near, pfn)) if near == base => Node::<F>::at(pfn),
             _ => {
                 let mut node = Node::<F>::at(self.table.root());
@@ -120,7 +117,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                         Ok(pfn) => {
                             node = Node::at(pfn);
                             if level == Level::MID {
-                                self.near = Some((base, pfn));
+                                self.table.near = Some((base, pfn));
                             }
                         }
                         Err(entry) => return (Place { node, index, level }, entry),
@@ -353,7 +350,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
             let (place, entry) = self.place();
             if entry.is_leaf() && !self.fits(place.level) {
                 split_at(&place, flush, self.at)?;
-                self.near = None;
+                self.table.near = None;
                 continue;
             }
             if entry != Entry::EMPTY {
@@ -384,7 +381,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                 if let Some(node) = reclaim_node(old) {
                     flush.keep_node(node);
                 }
-                self.near = None;
+                self.table.near = None;
             }
             let Some(above) = level.above() else { return true };
             level = above;
@@ -426,7 +423,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
             };
             if !self.fits(place.level) {
                 split_at(&place, flush, self.at)?;
-                self.near = None;
+                self.table.near = None;
                 continue;
             }
             let (prot, attr) = rights(&leaf);
@@ -442,12 +439,12 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     /// There is no leaf to split, its folio has other owners, or no frame is free for the node.
     pub fn split(&mut self, flush: &mut Flush<F::Addr>) -> Result<(), SplitError> {
         let (place, _) = self.place();
-        self.near = None;
+        self.table.near = None;
         split_at(&place, flush, self.at)
     }
 
     /// Forgets the remembered node: the caller changed the tree above it.
     pub(super) fn forget(&mut self) {
-        self.near = None;
+        self.table.near = None;
     }
 }

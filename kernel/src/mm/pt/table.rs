@@ -18,6 +18,8 @@ use crate::mm::range::AddrRange;
 pub struct PageTable<F: PtFormat> {
     root: Pfn,
     owned: Range<usize>,
+    /// The `Level::PAGE` node of the 2 MiB at `.0`, if it was visited and nothing above it changed since.
+    pub(super) near: Option<(u64, Pfn)>,
     format: PhantomData<F>,
 }
 
@@ -30,6 +32,7 @@ impl<F: PtFormat> PageTable<F> {
         Ok(Self {
             root: new_node()?,
             owned: 0..ENTRIES,
+            near: None,
             format: PhantomData,
         })
     }
@@ -43,6 +46,7 @@ impl<F: PtFormat> PageTable<F> {
         let table = Self {
             root: new_node()?,
             owned: 0..ENTRIES / 2,
+            near: None,
             format: PhantomData,
         };
         let (to, from) = (Node::<F>::at(table.root), Node::<F>::at(other.root));

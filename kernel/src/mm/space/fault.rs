@@ -30,28 +30,9 @@ impl Space {
         if !vma.allows(info.access) {
             return Verdict::Failed(FaultError::Forbidden);
         }
-        let mut flush = Flush::new();
         let mut table = self.table.lock();
         let mut cursor = table.cursor(VirtRange::page(page));
         let (entry, level) = cursor.entry();
-        let verdict = self.decide(vma, info, task, &mut cursor, entry, level, &mut flush);
-        drop(table);
-        flush.spend(self);
-        verdict
-    }
-
-    #[inline]
-    #[expect(clippy::too_many_arguments, reason = "the locked state of one fault")]
-    fn decide(
-        &self,
-        vma: &Vma,
-        info: &FaultInfo,
-        task: &Arc<Task>,
-        cursor: &mut Cursor<'_, Stage1>,
-        entry: Entry,
-        level: Level,
-        flush: &mut Flush<VirtAddr>,
-    ) -> Verdict {
         let state = match entry {
             Entry::Absent(Marker::Poison) => return Verdict::Failed(FaultError::Poisoned),
             Entry::Absent(Marker::Guard) => return Verdict::Failed(FaultError::Guard),
@@ -70,10 +51,14 @@ impl Space {
                 };
             }
         }
-        match entry {
-            Entry::Leaf(leaf) => self.upgrade(vma, info.access, cursor, leaf, level, flush),
-            _ => self.demand_zero(vma, info.access, cursor),
-        }
+        let Entry::Leaf(leaf) = entry else {
+            return self.demand_zero(vma, info.access, &mut cursor);
+        };
+        let mut flush = Flush::new();
+        let verdict = self.upgrade(vma, info.access, &mut cursor, leaf, level, &mut flush);
+        drop(table);
+        flush.spend(self);
+        verdict
     }
 
     /// An empty entry of anonymous memory: a load gets the shared zero page, a store a page of its own.

@@ -1,11 +1,17 @@
 //! Linux's way: a message is queued, the faulting task sleeps, the monitor reads.
 //!
-//! With a *direct switch*: when the monitor already waits in read, waking it and going to sleep amount to one switch of
-//! stacks, past the run queue; and so does the monitor's next read, back to the task it has just woken.
+//! With a *direct switch*: when the monitor already waits in read, the message is put into its hand ([`Inbox`]), and waking
+//! it and going to sleep amount to one switch of stacks, past the run queue; and so does the monitor's next read, back to
+//! the task it has just woken.
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::task::{self, Task, WaitReason};
+use crate::mm::addr::VirtAddr;
+use crate::uffd::classify::Trap;
+use crate::uffd::event::Event;
+
+use crate::task::{self, Task, TaskId, WaitReason};
 
 /// What a faulting task waits for.
 static SERVED: WaitReason = WaitReason("a page from its monitor");
@@ -18,5 +24,76 @@ pub fn hand_over(task: &Arc<Task>, reader: Option<Arc<Task>>) {
     }
     while task.fault.is_waiting() {
         task::park_on(&SERVED, task.fault.addr().as_u64() as usize);
+    }
+}
+
+/// A message that was delivered to a task while it slept in read.
+///
+/// Filled under the queue lock of the context that the task reads, when the task is taken off the list of readers; so at
+/// most one message is ever in it. Emptied by the task itself.
+#[derive(Default, Debug)]
+pub struct Inbox {
+    addr: AtomicU64,
+    /// 0 when nothing is there; else [`FULL`], the trap in bits 0 to 7 and the thread's number + 1 (0: none) from bit 8.
+    rest: AtomicU64,
+}
+
+const FULL: u64 = 1 << 63;
+const THREAD_SHIFT: u32 = 8;
+
+impl Inbox {
+    /// Puts a message in.
+    #[inline]
+    pub(in crate::uffd) fn put(&self, event: Event) {
+        let Event::Pagefault {
+            kind,
+            write,
+            addr,
+            thread,
+        } = event;
+        let thread = thread.map_or(0, |id| id.as_u64() + 1);
+        let trap = Trap { kind, write }.to_bits();
+        self.addr.store(addr.as_u64(), Ordering::Relaxed);
+        self.rest
+            .store(FULL | thread << THREAD_SHIFT | u64::from(trap), Ordering::Release);
+    }
+
+    /// Takes the message out, if one is there.
+    #[inline]
+    pub(in crate::uffd) fn take(&self) -> Option<Event> {
+        let rest = self.rest.load(Ordering::Acquire);
+        if rest == 0 {
+            return None;
+        }
+        let addr = VirtAddr::new(self.addr.load(Ordering::Relaxed));
+        self.rest.store(0, Ordering::Release);
+        let thread = (rest & !FULL) >> THREAD_SHIFT;
+        let thread = (thread > 0).then(|| TaskId::from_u64(thread - 1));
+        Some(Event::pagefault(Trap::from_bits(rest as u8), addr, thread))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uffd::classify::TrapKind;
+
+    #[test]
+    fn a_message_comes_out_once_and_as_it_was() {
+        let inbox = Inbox::default();
+        assert_eq!(inbox.take(), None);
+        for thread in [None, Some(TaskId::from_u64(0)), Some(TaskId::from_u64(7_000_000))] {
+            for kind in [TrapKind::Missing, TrapKind::Minor, TrapKind::WriteProtect] {
+                let event = Event::Pagefault {
+                    kind,
+                    write: true,
+                    addr: VirtAddr::new(0x7fff_1234_5678),
+                    thread,
+                };
+                inbox.put(event);
+                assert_eq!(inbox.take(), Some(event));
+                assert_eq!(inbox.take(), None);
+            }
+        }
     }
 }
