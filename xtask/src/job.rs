@@ -15,10 +15,10 @@ use anyhow::Context;
 use crate::app::{App, RestoreArgs, Source, Tokens};
 use crate::cpio::Archive;
 use crate::elf::Kernel;
+use crate::fetch::Fetched;
 use crate::machine::Machine;
 use crate::order::{self, Order};
-use crate::paths::{RunDir, folder, shown};
-use crate::process::CommandLine;
+use crate::paths::{RunDir, shown};
 use crate::size::{PAGE, human};
 use crate::snapshot::Snapshot;
 use crate::status::usage;
@@ -212,7 +212,7 @@ impl Job {
                     ..
                 }),
             ) => path,
-            _ => fetched.as_ref().map_or(&self.kernel.path, |copy| &copy.0),
+            _ => fetched.as_ref().map_or(self.kernel.path.as_path(), Fetched::path),
         };
         let snapshot = Snapshot::open(path)?;
         check_snapshot(args, &snapshot, source, machine)?;
@@ -288,68 +288,6 @@ impl Job {
         written.with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
-}
-
-/// A local copy of what a URL holds, made through QEMU itself and gone when dropped.
-struct Fetched(PathBuf);
-
-impl Fetched {
-    fn new(url: &str, machine: &dyn Machine, unchecked: bool, ui: &mut Ui) -> anyhow::Result<Self> {
-        let size = url_size(url)?;
-        if size > machine.memory() && !unchecked {
-            return Err(usage(format!(
-                "--disk {url} has {} and the machine only {} of memory; give it more with --mem",
-                human(size),
-                human(machine.memory())
-            )));
-        }
-        ui.note(&format!(
-            "reading {url} once, for its digests ({}); --snapshot FILE avoids that",
-            human(size)
-        ));
-        let copy = Self(folder("runs")?.join(format!("fetched-{}.raw", std::process::id())));
-        qemu_img(&[
-            "convert",
-            "-f",
-            "raw",
-            "-O",
-            "raw",
-            url,
-            &copy.0.to_string_lossy(),
-        ])?;
-        Ok(copy)
-    }
-}
-
-impl Drop for Fetched {
-    fn drop(&mut self) {
-        // It may not exist, when fetching failed.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-fn url_size(url: &str) -> anyhow::Result<u64> {
-    #[derive(serde::Deserialize)]
-    struct Info {
-        #[serde(rename = "virtual-size")]
-        virtual_size: u64,
-    }
-    let output = qemu_img(&["info", "-f", "raw", "--output=json", url])?;
-    let info: Info =
-        serde_json::from_slice(&output).context("qemu-img's answer is not what it used to be")?;
-    Ok(info.virtual_size)
-}
-
-fn qemu_img(args: &[&str]) -> anyhow::Result<Vec<u8>> {
-    let line = CommandLine::new("qemu-img").args(args);
-    let output = line.command().output().context("cannot run qemu-img")?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(usage(format!(
-        "--disk: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    )))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod app;
 pub mod cmd;
 pub mod cpio;
 pub mod elf;
+pub mod fetch;
 pub mod image;
 pub mod interrupt;
 pub mod job;

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::record::Report;
 use anyhow::Context;
 use serde::Serialize;
 
 use crate::paths;
+use crate::record::Report;
 use crate::status::Status;
 
 /// Everything about one run, as it is written to the report file and printed by `--json`.

@@ -11,9 +11,8 @@
 //!
 //! Silence is never a success, and a success that contradicts other records is none.
 
-use crate::record::ExitStatus;
-
 use crate::protocol::Transcript;
+use crate::record::ExitStatus;
 use crate::status::Status;
 
 /// What an emulator's own exit status is worth.

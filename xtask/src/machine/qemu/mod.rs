@@ -5,14 +5,13 @@
 //! the end of the process, and `-d cpu_reset` writes it down.
 
 use std::fmt;
-use std::path::Path;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
 
+use self::values::{boot_drive, escaped, memory_arg, snapshot_drive, text};
 use super::{Channel, Launch, Machine};
 use crate::image::{self, Outputs};
-use crate::job::{Disk, Job, Location};
+use crate::job::Job;
 use crate::paths::RunDir;
 use crate::process::CommandLine;
 use crate::setup::packages::{Firmware, firmware};
@@ -21,61 +20,15 @@ use crate::size::{MIB, MemSize};
 use crate::status::usage;
 use crate::verdict::ExitRule;
 
+mod options;
+mod values;
+
+pub use options::{Accel, Options};
+
 /// The CPU model under TCG: the cost budgets are stated for it.
 const TCG_CPU: &str = "EPYC";
 /// The file that QEMU writes CPU resets into, triple faults among them.
 const RESETS: &str = "resets.log";
-
-/// Options of a QEMU machine.
-#[derive(Args, Clone, Debug)]
-#[group(skip)]
-pub struct Options {
-    /// How instructions are executed
-    #[arg(long, value_enum, default_value_t = Accel::Tcg, global = true, help_heading = "Machine")]
-    pub accel: Accel,
-    /// QEMU's CPU model; default: EPYC under tcg, host under kvm
-    #[arg(long, value_name = "MODEL", global = true, help_heading = "Machine")]
-    pub cpu: Option<String>,
-    /// Number of CPUs (the kernel uses the first)
-    #[arg(long, value_name = "N", default_value_t = 1, global = true, help_heading = "Machine",
-          value_parser = clap::value_parser!(u32).range(1..=255))]
-    pub smp: u32,
-    /// Memory: MiB, or with a suffix K, M, G
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "512",
-        global = true,
-        help_heading = "Machine"
-    )]
-    pub mem: MemSize,
-    /// Count instructions: one clock tick each, the same on every run (tcg only)
-    #[arg(long, global = true, help_heading = "Machine")]
-    pub icount: bool,
-    /// Boot a disk image with UEFI firmware
-    #[arg(long, global = true, conflicts_with = "bios", help_heading = "Machine")]
-    pub uefi: bool,
-    /// Boot a disk image with a BIOS
-    #[arg(long, global = true, help_heading = "Machine")]
-    pub bios: bool,
-    /// Disk to attach read-only: a file, or one of QEMU's URLs (nbd://, rbd:, http://)
-    #[arg(long, value_name = "FILE-or-URL", global = true, help_heading = "Machine")]
-    pub disk: Option<Location>,
-    /// Wait for a debugger; prints the line that attaches one
-    #[arg(long, global = true, help_heading = "Machine")]
-    pub gdb: bool,
-}
-
-/// `--accel`.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Accel {
-    /// Emulation: works everywhere, deterministic with --icount
-    Tcg,
-    /// The hardware, through Linux's KVM
-    Kvm,
-    /// KVM where this user may use it, else TCG
-    Auto,
-}
 
 /// How the kernel is entered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -278,7 +231,7 @@ impl Machine for Qemu {
         if let Some(disk) = &job.disk {
             line = line.args([
                 "-drive",
-                &drive(disk)?,
+                &snapshot_drive(disk)?,
                 "-device",
                 "virtio-blk-pci,drive=snapshot,disable-legacy=on",
             ]);
@@ -330,50 +283,6 @@ fn kvm_is_usable() -> bool {
 #[cfg(not(target_os = "linux"))]
 fn kvm_is_usable() -> bool {
     false
-}
-
-/// QEMU's `-m` takes MiB without loss; anything finer is given in KiB.
-fn memory_arg(mem: MemSize) -> String {
-    if mem.0.is_multiple_of(MIB) {
-        format!("{}M", mem.0 / MIB)
-    } else {
-        format!("{}K", mem.0.div_ceil(1024))
-    }
-}
-
-fn boot_drive(image: &Path) -> anyhow::Result<String> {
-    Ok(format!("if=ide,format=raw,file={}", escaped(image)?))
-}
-
-/// The snapshot's drive. blkdebug stands between the file and the format so that a read can fail.
-fn drive(disk: &Disk) -> anyhow::Result<String> {
-    let base = "if=none,id=snapshot,readonly=on,format=raw";
-    Ok(match (&disk.location, disk.inject_error) {
-        (Location::File(path), None) => format!("{base},file={}", escaped(&std::path::absolute(path)?)?),
-        (Location::Url(url), None) => format!("{base},file={}", comma_escaped(url)),
-        (Location::File(path), Some(sector)) => format!(
-            "{base},file.driver=blkdebug,file.image.driver=file,file.image.filename={},\
-             file.inject-error.0.event=none,file.inject-error.0.iotype=read,file.inject-error.0.sector={sector},\
-             file.inject-error.0.errno=5",
-            escaped(&std::path::absolute(path)?)?
-        ),
-        (Location::Url(_), Some(_)) => return Err(usage("--inject-error needs a file, not a URL")),
-    })
-}
-
-fn text(path: &Path) -> anyhow::Result<String> {
-    path.to_str()
-        .map(str::to_owned)
-        .with_context(|| usage(format!("{}: the path is no UTF-8", path.display())))
-}
-
-fn escaped(path: &Path) -> anyhow::Result<String> {
-    Ok(comma_escaped(&text(path)?))
-}
-
-/// In QEMU's option lists a comma in a value is written twice.
-fn comma_escaped(value: &str) -> String {
-    value.replace(',', ",,")
 }
 
 #[cfg(test)]
@@ -436,20 +345,5 @@ mod tests {
         for args in [["--mem", "lots"], ["--smp", "0"], ["--accel", "hvf"]] {
             assert!(options(&args).is_err(), "{args:?}");
         }
-    }
-
-    #[test]
-    fn commas_in_paths_survive() {
-        let disk = Disk {
-            location: Location::File("/a,b".into()),
-            inject_error: None,
-        };
-        assert!(drive(&disk).unwrap().ends_with("file=/a,,b"));
-    }
-
-    #[test]
-    fn memory_is_passed_without_loss() {
-        assert_eq!(memory_arg(MemSize(512 * MIB)), "512M");
-        assert_eq!(memory_arg(MemSize(1536 << 10)), "1536K");
     }
 }
