@@ -154,22 +154,26 @@ pub fn main(info: &'static BootInfo) -> ! {
                 Some(failure) => trace::end(ExitStatus::Failed, &failure),
             }
         }
-        Err(AppError::Usage(message)) => {
-            usage();
-            trace::end(ExitStatus::Usage, &message)
-        }
+        Err(AppError::Usage(message)) => trace::end(ExitStatus::Usage, &message),
         Err(AppError::Failed(message)) => trace::end(ExitStatus::Failed, &message),
     }
 }
 
 fn start(system: &'static System) -> AppResult {
     let cmdline = Cmdline::parse(&system.info.cmdline)?;
-    let name = cmdline
+    let app = cmdline
         .app()
-        .ok_or_else(|| AppError::Usage("the command line names no application".into()))?;
-    match APPS.iter().find(|app| app.name == name) {
-        Some(app) => (app.run)(&cmdline, system),
-        None => Err(AppError::Usage(format!("there is no application `{name}`"))),
+        .map(|name| APPS.iter().find(|app| app.name == name).ok_or(name));
+    match app {
+        Some(Ok(app)) => (app.run)(&cmdline, system),
+        Some(Err(name)) => {
+            usage();
+            Err(AppError::Usage(format!("there is no application `{name}`")))
+        }
+        None => {
+            usage();
+            Err(AppError::Usage("the command line names no application".into()))
+        }
     }
 }
 

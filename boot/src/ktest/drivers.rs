@@ -1,12 +1,23 @@
 //! The drivers on the machine's own devices.
+#![expect(
+    unsafe_code,
+    reason = "plays the part of virtio-drivers towards its hardware interface"
+)]
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ptr::NonNull;
+use core::slice;
 
+use kernel::arch::{Machine, Memory};
 use kernel::drivers::block::{BlockDevice, BlockError, SECTOR};
 use kernel::drivers::pci;
+use kernel::drivers::virtio::hal::{BufferDirection, Hal, Kernel};
+use kernel::mm::addr::PhysAddr;
+use kernel::mm::frame::{Dma, Frame};
+use kernel::mm::phys;
 
 use crate::apps::system;
 use crate::{ensure, kernel_test};
@@ -80,7 +91,7 @@ kernel_test!(
             capacity,
         });
         ensure!(refused == expected, "{refused:?}");
-        let refused = disk.read(0, &mut vec![0; 100]);
+        let refused = disk.read(0, &mut [0; 100]);
         ensure!(
             refused == Err(BlockError::PartialSector { bytes: 100 }),
             "{refused:?}"
@@ -126,6 +137,42 @@ kernel_test!(
                 .collect();
             ensure!(read == expected, "reader {reader} got something else");
         }
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn buffer_outside_the_direct_map_is_lent_as_a_copy() -> Result<(), String> {
+        let mut buffer = vec![7u8; 5000];
+        let shared = NonNull::from(buffer.as_mut_slice());
+        // SAFETY: the buffer is valid and nobody else touches it.
+        let at = unsafe { Kernel::share(shared, BufferDirection::Both) };
+        let copy = Machine::direct_map(PhysAddr::new(at));
+        // SAFETY: the copy is at least as long as the buffer and lies in the direct map until `unshare`.
+        let lent = unsafe { slice::from_raw_parts_mut(copy, buffer.len()) };
+        ensure!(lent == [7; 5000], "the device would see something else");
+        lent.fill(9);
+        ensure!(buffer == [7; 5000], "the buffer changed while it was lent");
+        // SAFETY: as for `share`, with the address that it returned.
+        unsafe { Kernel::unshare(at, shared, BufferDirection::Both) };
+        ensure!(buffer == [9; 5000], "what the device wrote did not arrive");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn buffer_in_the_direct_map_is_lent_as_it_is() -> Result<(), String> {
+        let mut frame = Frame::<Dma>::alloc().map_err(|error| error.to_string())?;
+        let shared = NonNull::from(phys::bytes_mut(&mut frame));
+        // SAFETY: the frame is ours and nobody else touches it.
+        let at = unsafe { Kernel::share(shared, BufferDirection::DeviceToDriver) };
+        ensure!(
+            at == frame.pfn().start().as_u64(),
+            "lent at {at:#x}, the frame is {:?}",
+            frame.pfn()
+        );
+        // SAFETY: as for `share`, with the address that it returned.
+        unsafe { Kernel::unshare(at, shared, BufferDirection::DeviceToDriver) };
         Ok(())
     }
 );

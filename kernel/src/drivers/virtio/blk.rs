@@ -11,7 +11,8 @@
 //! something else by then. Several requests are under way at once, of one reader or of several tasks.
 //!
 //! Waiting is polling, with the CPU handed to other tasks between two looks: a fault that is being served is worth
-//! more than an interrupt's latency, and the machine has nothing better to do than what another task does meanwhile.
+//! more than an interrupt's latency. The wait never sleeps on the timer: an emulator that counts instructions lets an
+//! idle CPU's time jump to the next timer, and a patience of half a minute would be over before a real disk has moved.
 #![expect(unsafe_code, reason = "lends buffers to a device")]
 
 use alloc::vec::Vec;
@@ -26,7 +27,7 @@ use virtio_drivers::{Error, PAGE_SIZE};
 
 use super::hal::Kernel;
 use super::transport::Plain;
-use crate::arch::{Clock, Machine};
+use crate::arch::{Clock, Cpu, Machine};
 use crate::drivers::block::{self, BlockDevice, BlockError, SECTOR};
 use crate::drivers::pci::{self, Function};
 use crate::mm::frame::{Dma, Frame, OutOfFrames};
@@ -248,7 +249,6 @@ impl VirtioBlk {
             pending: ArrayVec::new(),
             failure: None,
         };
-        let patience = Machine::frequency() / 1000 * PATIENCE_MILLIS;
         let mut waiting_since = Machine::ticks();
         loop {
             let progress = reader.step(&mut self.device.lock())?;
@@ -257,7 +257,9 @@ impl VirtioBlk {
             }
             if progress {
                 waiting_since = Machine::ticks();
-            } else if Machine::ticks().wrapping_sub(waiting_since) > patience {
+            }
+            let millis = Machine::ticks().wrapping_sub(waiting_since) / (Machine::frequency() / 1000).max(1);
+            if millis > PATIENCE_MILLIS {
                 self.device.lock().dead = true;
                 let sector = reader.oldest();
                 return Err(Failure::Final(BlockError::TimedOut {
@@ -265,6 +267,7 @@ impl VirtioBlk {
                     millis: PATIENCE_MILLIS,
                 }));
             }
+            Machine::relax();
             task::yield_now();
         }
     }

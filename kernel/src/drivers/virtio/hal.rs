@@ -9,7 +9,8 @@
 use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
 
-use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
+pub use virtio_drivers::{BufferDirection, Hal};
+use virtio_drivers::{PAGE_SIZE, PhysAddr};
 
 use crate::mm::addr::{self, VirtAddr};
 use crate::mm::frame::{self, Dma, Frame, MAX_ORDER};
