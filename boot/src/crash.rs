@@ -5,6 +5,8 @@ use core::arch::asm;
 
 use kernel::arch::{Cpu, Irq, Machine};
 use kernel::drivers::exit;
+use kernel::sync::SpinLock;
+use kernel::task;
 
 /// Crashes in the way called `how`; returns when there is none of that name.
 pub fn by(how: &str) {
@@ -37,6 +39,12 @@ pub fn by(how: &str) {
             "stack" => {
                 overflow(0);
             }
+            "deadlock" => deadlock(),
+            "sleeplocked" => {
+                let lock = SpinLock::new(());
+                let _guard = lock.lock();
+                task::park();
+            }
             "triple" => exit::triple_fault(),
             "hang" => loop {
                 Machine::wait_for_interrupt();
@@ -52,6 +60,13 @@ struct Panics;
 impl core::fmt::Display for Panics {
     fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         panic!("asked to, again")
+    }
+}
+
+/// Waits for the end of a task that waits for a wake-up that never comes.
+fn deadlock() {
+    if let Ok(other) = task::spawn("sleeper", None, task::park) {
+        other.join();
     }
 }
 

@@ -66,13 +66,7 @@ fn own_memory(info: &BootInfo) {
 
 /// Starts the first task and becomes the idle task.
 fn start_tasks(info: &'static BootInfo) -> ! {
-    task::idle::set_deadlock_hook(|text| {
-        println!("{text}");
-        trace::end(
-            ExitStatus::Failed,
-            "every task waits for another; see the console",
-        )
-    });
+    task::idle::set_deadlock_hook(|text| trace::end(ExitStatus::Failed, text));
     if let Err(reason) = task::init() {
         fail("tasks", reason);
     }

@@ -40,6 +40,27 @@ fn a_hang_ends_by_the_silence_limit_too() {
 }
 
 #[test]
+fn a_deadlock_is_told_from_a_hang_with_what_each_task_waits_for() {
+    let words = [
+        "deadlock: 2 tasks wait and nothing can wake them",
+        "(init): waits for the end of task",
+        "(sleeper): waits for a wake-up",
+    ];
+    xtask(&["qemu", "--timeout", "60", "raw", "crash", "how=deadlock"]).expect(Status::Failed, &words);
+}
+
+#[test]
+fn sleeping_with_a_lock_held_is_a_panic_that_names_the_place() {
+    xtask(&["qemu", "--timeout", "60", "raw", "crash", "how=sleeplocked"]).expect(
+        Status::Panic,
+        &[
+            "a task would wait for a wake-up with preemption off 1 deep",
+            "boot/src/crash.rs",
+        ],
+    );
+}
+
+#[test]
 fn an_emulator_that_refuses_is_quoted() {
     xtask(&["qemu", "--cpu", "abacus", "cost"]).expect(Status::Host, &["refused", "abacus"]);
 }

@@ -31,6 +31,13 @@ impl Completion {
         }
     }
 
+    /// The same, with a number to tell observers instead of its address.
+    #[must_use]
+    pub fn about(mut self, which: usize) -> Self {
+        self.waiters = self.waiters.about(which);
+        self
+    }
+
     /// Whether it is done.
     pub fn is_done(&self) -> bool {
         // Acquire: what was done before `complete` is visible.

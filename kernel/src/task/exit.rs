@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::wait::WaitReason;
-use super::{Completion, Task, current, engine};
+use super::{Completion, Task, TaskId, current, engine};
 use crate::sync::SpinLock;
 
 /// How a task ended.
@@ -60,14 +60,14 @@ pub(super) struct Ended {
     stack_is_free: Completion,
 }
 
-static JOIN: WaitReason = WaitReason("the end of another task");
+static JOIN: WaitReason = WaitReason("the end of task");
 
 impl Ended {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(id: TaskId) -> Self {
         Self {
             outcome: SpinLock::new(None),
             hooks: SpinLock::new(Vec::new()),
-            stack_is_free: Completion::new(&JOIN),
+            stack_is_free: Completion::new(&JOIN).about(id.as_u64() as usize),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Tasks wait for each other, for time, or for a device. When nobody can run, no timer is armed and nobody waits for a
 //! device, nothing can ever change again: that is reported with what each task waits for, instead of standing still.
 
+use alloc::format;
 use alloc::string::String;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -87,6 +88,7 @@ fn describe() -> String {
     });
     match waiting {
         0 => String::from("no task is left, and none has ended the machine"),
-        _ => alloc::format!("deadlock: {waiting} task(s) wait and nothing can wake them{text}"),
+        1 => format!("deadlock: a task waits and nothing can wake it{text}"),
+        _ => format!("deadlock: {waiting} tasks wait and nothing can wake them{text}"),
     }
 }

@@ -65,6 +65,8 @@ impl fmt::Display for TaskInfo<'_> {
             (State::Runnable, _) => f.write_str("can run"),
             (State::Ended, _) => f.write_str("has ended"),
             (State::Parked, Some((reason, 0))) => write!(f, "waits for {reason}"),
+            // Numbers that are no addresses.
+            (State::Parked, Some((reason, which @ ..0x1000))) => write!(f, "waits for {reason} {which}"),
             (State::Parked, Some((reason, which))) => write!(f, "waits for {reason} {which:#x}"),
             (State::Parked, None) => f.write_str("waits"),
         }

@@ -83,6 +83,7 @@ pub struct Task {
 
 impl Task {
     pub(super) fn new(name: &str, space: Option<Arc<Space>>, body: engine::Body) -> Arc<Self> {
+        let id = TaskId::next();
         let task = Arc::new(Self {
             park: ParkWord::new(),
             body,
@@ -92,8 +93,8 @@ impl Task {
             wait_link: LinkedListAtomicLink::new(),
             timer: Timer::new(),
             timer_link: RBTreeAtomicLink::new(),
-            ended: Ended::new(),
-            id: TaskId::next(),
+            ended: Ended::new(id),
+            id,
             name: cut(name),
             fault_link: LinkedListAtomicLink::new(),
             fault: FaultSlot::default(),

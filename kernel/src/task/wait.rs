@@ -57,6 +57,8 @@ impl Waiting {
 pub struct WaitQueue {
     waiters: Lock<LinkedList<WaitAdapter>>,
     reason: &'static WaitReason,
+    /// Which one, for observers; 0: the queue's own address.
+    which: usize,
 }
 
 impl WaitQueue {
@@ -66,6 +68,7 @@ impl WaitQueue {
         Self {
             waiters: Lock::new(LinkedList::new(WaitAdapter::NEW)),
             reason,
+            which: 0,
         }
     }
 
@@ -75,7 +78,15 @@ impl WaitQueue {
         Self {
             waiters: Lock::new(LinkedList::new(WaitAdapter::NEW)),
             reason,
+            which: 0,
         }
+    }
+
+    /// The same queue, with a number to tell observers instead of its address.
+    #[must_use]
+    pub fn about(mut self, which: usize) -> Self {
+        self.which = which;
+        self
     }
 
     /// Waits until `condition` gives something. It is called without locks, any number of times, and must not wait
@@ -173,7 +184,11 @@ impl<'a> Waiter<'a> {
     /// Sleeps; in line again afterwards.
     #[track_caller]
     fn park(&self) {
-        park_on(self.queue.reason, ptr::from_ref(self.queue).addr());
+        let which = match self.queue.which {
+            0 => ptr::from_ref(self.queue).addr(),
+            which => which,
+        };
+        park_on(self.queue.reason, which);
         let mut waiters = self.queue.waiters.lock();
         if !self.task.wait_link.is_linked() {
             waiters.push_back(Arc::clone(&self.task));
