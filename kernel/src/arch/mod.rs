@@ -95,6 +95,15 @@ pub trait Clock {
 pub trait Memory {
     /// Where the kernel sees physical address `addr`.
     fn direct_map(addr: PhysAddr) -> *mut u8;
+    /// Copies a page.
+    ///
+    /// # Safety
+    /// `src` is valid for reads and `dst` for writes of a page each, and they do not overlap.
+    #[inline]
+    unsafe fn copy_page(dst: *mut u8, src: *const u8) {
+        // SAFETY: the caller's contract.
+        unsafe { core::ptr::copy_nonoverlapping(src, dst, crate::mm::addr::PAGE_SIZE as usize) }
+    }
     /// Largest level at which the CPU takes stage-1 leaves (1 GiB where it has them).
     fn max_leaf() -> crate::mm::pt::Level;
     /// The memory manager's state for this machine.

@@ -75,12 +75,19 @@ pub fn fill<K: FrameKind>(frame: &mut Frame<K>, src: &[u8]) {
     unsafe { ptr::copy_nonoverlapping(src.as_ptr(), frame_ptr(frame.pfn()), src.len()) }
 }
 
+/// Copies a page into the first page of `frame`: [`fill`] for the size that matters most.
+#[inline]
+pub fn fill_page<K: FrameKind>(frame: &mut Frame<K>, src: &[u8; PAGE_SIZE as usize]) {
+    // SAFETY: the handle is the only one to its frames, of which there is at least one, so nothing overlaps `src`.
+    unsafe { Machine::copy_page(frame_ptr(frame.pfn()), src.as_ptr()) }
+}
+
 /// Copies a whole base page from `src` to `dst`, for copy-on-write.
 pub fn copy_page<K: FrameKind>(dst: &mut Frame<K>, src: &Folio) {
     let (from, to) = (frame_ptr(src.pfn()), frame_ptr(dst.pfn()));
     // SAFETY: `dst` is the only handle to its frame, so the two differ; both hold at least a page. Tasks may write to
     // `src` meanwhile only where a race is theirs.
-    unsafe { ptr::copy_nonoverlapping(from, to, PAGE_SIZE as usize) }
+    unsafe { Machine::copy_page(to, from) }
 }
 
 /// Copies `out.len()` bytes at `offset` out of a folio that tasks may be writing to.

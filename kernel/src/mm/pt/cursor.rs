@@ -76,6 +76,22 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         }
     }
 
+    /// A cursor over one page.
+    #[inline(always)]
+    pub(super) fn at_page(table: &'a mut PageTable<F>, page: F::Addr) -> Self {
+        let at = page.to_u64();
+        assert!(
+            at & (PAGE_SIZE - 1) == 0 && table.owns(at),
+            "cursor at a page of another table, or at no page"
+        );
+        Self {
+            table,
+            at,
+            end: at + PAGE_SIZE,
+            swept: None,
+        }
+    }
+
     /// Where the cursor stands; the end of its range when it is through.
     pub fn addr(&self) -> F::Addr {
         F::Addr::from_u64(self.at)
@@ -105,27 +121,32 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     /// entry never in memory, it is a third of the instructions.
     #[inline(always)]
     fn place(&mut self) -> (Place<F>, Entry) {
-        let base = self.at & !(Level::MID.size() - 1);
-        let node = match self.table.near {
-            Some((near, pfn)) if near == base => Node::<F>::at(pfn),
-            _ => {
-                let mut node = Node::<F>::at(self.table.root());
-                // Levels as constants: the compiler unrolls the walk.
-                for level in [Level::ROOT, Level::UPPER, Level::MID] {
-                    let index = level.index(self.at);
-                    match node.follow(index, level) {
-                        Ok(pfn) => {
-                            node = Node::at(pfn);
-                            if level == Level::MID {
-                                self.table.near = Some((base, pfn));
-                            }
-                        }
-                        Err(entry) => return (Place { node, index, level }, entry),
+        match self.table.near {
+            Some((base, pfn)) if base == self.at & !(Level::MID.size() - 1) => {
+                let (node, index, level) = (Node::at(pfn), Level::PAGE.index(self.at), Level::PAGE);
+                (Place { node, index, level }, node.load(index, level))
+            }
+            _ => self.walk(),
+        }
+    }
+
+    /// [`Self::place`] from the root.
+    #[inline(never)]
+    fn walk(&mut self) -> (Place<F>, Entry) {
+        let mut node = Node::<F>::at(self.table.root());
+        // Levels as constants: the compiler unrolls the walk.
+        for level in [Level::ROOT, Level::UPPER, Level::MID] {
+            let index = level.index(self.at);
+            match node.follow(index, level) {
+                Ok(pfn) => {
+                    node = Node::at(pfn);
+                    if level == Level::MID {
+                        self.table.near = Some((self.at & !(Level::MID.size() - 1), pfn));
                     }
                 }
-                node
+                Err(entry) => return (Place { node, index, level }, entry),
             }
-        };
+        }
         let (index, level) = (Level::PAGE.index(self.at), Level::PAGE);
         (Place { node, index, level }, node.load(index, level))
     }

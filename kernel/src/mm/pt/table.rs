@@ -82,6 +82,15 @@ impl<F: PtFormat> PageTable<F> {
         Cursor::new(self, range)
     }
 
+    /// A cursor over the page at `page`.
+    ///
+    /// # Panics
+    /// It is not page-aligned, or the table does not own it.
+    #[inline]
+    pub fn cursor_at(&mut self, page: F::Addr) -> Cursor<'_, F> {
+        Cursor::at_page(self, page)
+    }
+
     /// Gives every root entry of `range` a node, so that tables which alias them see whatever is mapped there later.
     ///
     /// # Errors

@@ -11,7 +11,6 @@ use crate::mm::frame::{Anon, Folio, Frame};
 use crate::mm::kernel;
 use crate::mm::phys;
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, InstallError, Leaf, Level, Marker, Prot};
-use crate::mm::range::VirtRange;
 use crate::mm::vma::Vma;
 use crate::task::Task;
 use crate::uffd::{CacheState, EntryState, classify};
@@ -31,7 +30,7 @@ impl Space {
             return Verdict::Failed(FaultError::Forbidden);
         }
         let mut table = self.table.lock();
-        let mut cursor = table.cursor(VirtRange::page(page));
+        let mut cursor = table.cursor_at(page);
         let (entry, level) = cursor.entry();
         let state = match entry {
             Entry::Absent(Marker::Poison) => return Verdict::Failed(FaultError::Poisoned),

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 
 use super::Space;
 use crate::arch::Stage1;
+use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::{Folio, OutOfFrames};
 use crate::mm::kernel;
 use crate::mm::memtype::{Granule, OpSet, UffdOps};
@@ -34,11 +35,11 @@ pub trait Filler {
     /// Whether it goes over entries that remember something (a write-protect or poison marker).
     const OVER_MARKERS: bool;
 
-    /// What to put into the entry `offset` bytes into the range.
+    /// What to put into the entry `offset` bytes into the range: `size` bytes, the granule of the type.
     ///
     /// # Errors
     /// It cannot be had.
-    fn prepare(&mut self, ops: &UffdOps, offset: u64) -> Result<Filling, FillStop>;
+    fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, FillStop>;
 }
 
 /// Why the loop stopped.
@@ -66,6 +67,12 @@ impl Space {
     /// Fills `range`, a page after the other. Returns the bytes done, and why it stopped if that was before the end.
     #[inline]
     pub fn fill<F: Filler>(&self, range: VirtRange, filler: &mut F) -> (u64, Result<(), FillStop>) {
+        if range.len() == PAGE_SIZE {
+            return match self.fill_page(range, filler) {
+                Ok(()) => (PAGE_SIZE, Ok(())),
+                Err(stop) => (0, Err(stop)),
+            };
+        }
         let mut done = 0;
         while done < range.len() {
             // Areas may change between two chunks: the rest is looked up again each time.
@@ -83,6 +90,16 @@ impl Space {
         (done, Ok(()))
     }
 
+    /// The answer to a single fault: no loop, no batch, every size a constant.
+    #[inline]
+    fn fill_page<F: Filler>(&self, page: VirtRange, filler: &mut F) -> Result<(), FillStop> {
+        let vmas = self.vmas.read();
+        let (vma, ops) = registered::<F>(vmas.find(page.start), page)?;
+        let filling = filler.prepare(ops, PAGE_SIZE, 0)?;
+        let mut table = self.table.lock();
+        self.put_at::<F>(vma, Level::PAGE, &mut table.cursor_at(page.start), filling)
+    }
+
     /// Fills the first pages of `rest`, which begins `offset` bytes into the whole range.
     #[inline]
     fn fill_chunk<F: Filler>(
@@ -94,18 +111,10 @@ impl Space {
         filler: &mut F,
     ) -> (u64, Result<(), FillStop>) {
         let step = ops.granule.size();
-        if rest.len() == step {
-            // The answer to a single fault: no batch.
-            let filled = filler.prepare(ops, offset).and_then(|filling| {
-                let mut table = self.table.lock();
-                self.put::<F>(vma, ops.granule, &mut table.cursor(rest), filling)
-            });
-            return (if filled.is_ok() { step } else { 0 }, filled);
-        }
         let mut stop = Ok(());
         let mut ready = ArrayVec::<Filling, CHUNK>::new();
         while !ready.is_full() && (ready.len() as u64) * step < rest.len() {
-            match filler.prepare(ops, offset + ready.len() as u64 * step) {
+            match filler.prepare(ops, step, offset + ready.len() as u64 * step) {
                 Ok(filling) => ready.push(filling),
                 Err(why) => {
                     stop = Err(why);

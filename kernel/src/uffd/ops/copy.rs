@@ -1,7 +1,7 @@
 //! COPY: fill absent pages with given bytes.
 
 use super::{FillMode, Outcome, RangeError};
-use crate::mm::addr::VirtAddr;
+use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::phys;
 use crate::mm::range::VirtRange;
@@ -18,14 +18,17 @@ impl Filler for FromKernel<'_> {
     const OVER_MARKERS: bool = true;
 
     #[inline]
-    fn prepare(&mut self, ops: &UffdOps, offset: u64) -> Result<Filling, FillStop> {
+    fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, FillStop> {
         let mut frame = (ops.alloc)()?;
         let from = offset as usize;
         let src = self
             .src
-            .get(from..from + ops.granule.size() as usize)
+            .get(from..from + size as usize)
             .ok_or(FillStop::BadSource)?;
-        phys::fill(&mut frame, src);
+        match src.first_chunk() {
+            Some(page) if size == PAGE_SIZE => phys::fill_page(&mut frame, page),
+            _ => phys::fill(&mut frame, src),
+        }
         Ok(Filling::Folio(frame.into()))
     }
 }

@@ -14,7 +14,7 @@ impl Filler for Zeros {
     const OVER_MARKERS: bool = false;
 
     #[inline]
-    fn prepare(&mut self, _ops: &UffdOps, _offset: u64) -> Result<Filling, FillStop> {
+    fn prepare(&mut self, _ops: &UffdOps, _size: u64, _offset: u64) -> Result<Filling, FillStop> {
         Ok(Filling::Zero)
     }
 }
