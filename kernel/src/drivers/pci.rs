@@ -81,8 +81,12 @@ impl fmt::Display for Function {
 }
 
 impl Function {
-    /// Its base addresses. Sizing one takes it off the bus for a moment, so the function must be idle.
+    /// Its base addresses; of bridges none, whose registers mean something else there. Sizing one takes the function off the
+    /// bus for a moment, so it must be idle.
     pub fn bars(&self) -> ArrayVec<BarInfo, 6> {
+        if self.info.header_type != HeaderType::Standard {
+            return ArrayVec::new();
+        }
         let bars = root().bars(self.at).unwrap_or_default();
         bars.into_iter().flatten().collect()
     }

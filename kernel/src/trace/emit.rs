@@ -1,6 +1,6 @@
 //! Records on their way out: one line of JSON each on the debug console.
 //!
-//! On the host the records of a thread are collected instead, for tests to look at ([`take_records`]).
+//! On the host the records of a thread are collected instead, for tests to look at (`take_records`).
 
 use super::record::Record;
 
