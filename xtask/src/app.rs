@@ -12,7 +12,7 @@ use crate::order::Order;
 /// What the kernel is asked to do.
 #[derive(Subcommand, Clone, Debug)]
 pub enum App {
-    /// Restore a snapshot lazily: each page is fetched when it is first touched [default]
+    /// Restore a snapshot lazily: each page is fetched when it is first touched; this is the default
     Restore(RestoreArgs),
     /// Measure the bare path of a delegated fault, from the touch to the next instruction
     Cost(CostArgs),

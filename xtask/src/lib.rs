@@ -18,8 +18,8 @@
 
 extern crate alloc;
 
-/// The kernel's records: the very file that the kernel compiles, so the two sides cannot drift apart. Taking the file
-/// and not the crate lets xtask build, and name the build's failure, when the kernel does not compile.
+// The very file that the kernel compiles, so the two sides cannot drift apart. Taking the file and not the crate lets
+// xtask build, and name the build's failure, when the kernel does not compile.
 #[path = "../../kernel/src/trace/record.rs"]
 pub mod record;
 

@@ -23,7 +23,7 @@ pub struct Args {
     mem: crate::size::MemSize,
     #[command(flatten)]
     install: InstallOptions,
-    /// What the images run [default: restore of a small snapshot in the ramdisk]
+    /// What the images run; default: restore of a small snapshot in the ramdisk
     #[command(subcommand)]
     app: Option<App>,
 }

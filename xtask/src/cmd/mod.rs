@@ -21,9 +21,9 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Boot in QEMU and run an application [default: restore, on the kernel's own ELF image]
+    /// Boot in QEMU and run an application; default: restore, on the kernel's own ELF image
     Qemu(qemu::Args),
-    /// Boot in Bochs and run an application [default: restore, from the ramdisk]
+    /// Boot in Bochs and run an application; default: restore, from the ramdisk
     Bochs(bochs::Args),
     /// Leave disk images for real machines
     Image(image::Args),
