@@ -147,12 +147,19 @@ pub fn main(info: &'static BootInfo) -> ! {
     let result = System::find(info).and_then(|system| start(SYSTEM.call_once(|| system)));
     match result {
         Ok(done) => {
-            let first_failure = done.report.failures.first().cloned();
+            let failures = done
+                .report
+                .failures
+                .iter()
+                .take(2)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join("; ");
             report::publish(done.report);
-            match first_failure {
-                None => trace::end(ExitStatus::Success, &done.message),
-                Some(failure) => trace::end(ExitStatus::Failed, &failure),
+            if failures.is_empty() {
+                trace::end(ExitStatus::Success, &done.message)
             }
+            trace::end(ExitStatus::Failed, &failures)
         }
         Err(AppError::Usage(message)) => trace::end(ExitStatus::Usage, &message),
         Err(AppError::Failed(message)) => trace::end(ExitStatus::Failed, &message),
