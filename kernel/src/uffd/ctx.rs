@@ -69,7 +69,7 @@ impl Uffd {
     ///
     /// # Errors
     /// [`ReadError::Closed`].
-    #[inline]
+    #[inline(always)]
     pub fn read_event(&self) -> Result<Event, ReadError> {
         let me = task::current();
         loop {

@@ -138,7 +138,7 @@ impl Ctx {
         };
         task.fault.arm(trap, addr, Machine::ticks(), FaultState::Read);
         queue.read.push_back(task.clone());
-        reader.fault.inbox.put(self.describe(task));
+        reader.fault.inbox.put(self.describe(trap, addr, task));
         Ok(Some(reader))
     }
 
@@ -152,7 +152,7 @@ impl Ctx {
             return Ok(event);
         }
         if let Some(task) = queue.pending.pop_front() {
-            let event = self.describe(&task);
+            let event = self.describe(task.fault.trap(), task.fault.addr(), &task);
             task.fault.set(FaultState::Read);
             queue.read.push_back(task);
             if let Some(me) = me {
@@ -174,16 +174,16 @@ impl Ctx {
         Err(ReadError::WouldBlock)
     }
 
+    /// The message about a fault.
     #[inline]
-    fn describe(&self, task: &Task) -> Event {
-        let exact = task.fault.addr();
+    fn describe(&self, trap: Trap, exact: VirtAddr, task: &Task) -> Event {
         let addr = if self.features.contains(Features::EXACT_ADDRESS) {
             exact
         } else {
             exact.align_down(PAGE_SIZE)
         };
         let thread = self.features.contains(Features::THREAD_ID).then(|| task.id());
-        Event::pagefault(task.fault.trap(), addr, thread)
+        Event::pagefault(trap, addr, thread)
     }
 
     /// Every fault that waits at this context, unread ones first, oldest first.

@@ -116,43 +116,59 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     }
 
     /// The place of the entry that decides about the cursor's address.
-    ///
-    /// Inlined where it is used on the fault path ([`Self::entry`] and the installers): with the level a constant and the
-    /// entry never in memory, it is a third of the instructions.
-    #[inline(always)]
     fn place(&mut self) -> (Place<F>, Entry) {
-        match self.table.near {
-            Some((base, pfn)) if base == self.at & !(Level::MID.size() - 1) => {
-                let (node, index, level) = (Node::at(pfn), Level::PAGE.index(self.at), Level::PAGE);
-                (Place { node, index, level }, node.load(index, level))
-            }
-            _ => self.walk(),
-        }
-    }
-
-    /// [`Self::place`] from the root.
-    #[inline(never)]
-    fn walk(&mut self) -> (Place<F>, Entry) {
-        let mut node = Node::<F>::at(self.table.root());
-        // Levels as constants: the compiler unrolls the walk.
-        for level in [Level::ROOT, Level::UPPER, Level::MID] {
-            let index = level.index(self.at);
-            match node.follow(index, level) {
-                Ok(pfn) => {
-                    node = Node::at(pfn);
-                    if level == Level::MID {
-                        self.table.near = Some((self.at & !(Level::MID.size() - 1), pfn));
-                    }
-                }
-                Err(entry) => return (Place { node, index, level }, entry),
-            }
-        }
+        let node = match self.near_node() {
+            Some(node) => node,
+            None => match self.walk() {
+                Ok(node) => node,
+                Err(above) => return above,
+            },
+        };
         let (index, level) = (Level::PAGE.index(self.at), Level::PAGE);
         (Place { node, index, level }, node.load(index, level))
     }
 
-    /// The entry that decides about the cursor's address, and its level.
+    /// The `Level::PAGE` node for the cursor's address, if the table remembers it.
     #[inline(always)]
+    fn near_node(&self) -> Option<Node<F>> {
+        match self.table.near {
+            Some((base, pfn)) if base == self.at & !(Level::MID.size() - 1) => Some(Node::at(pfn)),
+            _ => None,
+        }
+    }
+
+    /// The `Level::PAGE` node for the cursor's address from the root, or the place that decides further up.
+    fn walk(&mut self) -> Result<Node<F>, (Place<F>, Entry)> {
+        let mut node = Node::<F>::at(self.table.root());
+        for level in [Level::ROOT, Level::UPPER, Level::MID] {
+            let index = level.index(self.at);
+            let pfn = node
+                .follow(index, level)
+                .map_err(|entry| (Place { node, index, level }, entry))?;
+            node = Node::at(pfn);
+            if level == Level::MID {
+                self.table.near = Some((self.at & !(Level::MID.size() - 1), pfn));
+            }
+        }
+        Ok(node)
+    }
+
+    /// The slot of the page at the cursor, if it is in the node that was visited last and holds nothing at all: the common
+    /// case on the fault path, found without decoding. `None` says nothing.
+    #[inline(always)]
+    fn vacant_slot(&self) -> Option<(Node<F>, usize)> {
+        let (node, index) = (self.near_node()?, Level::PAGE.index(self.at));
+        node.is_vacant(index).then_some((node, index))
+    }
+
+    /// Whether the page at the cursor is known at a glance to have an entry without a translation and without a marker.
+    /// False says nothing: [`Self::entry`] does.
+    #[inline(always)]
+    pub fn is_vacant(&self) -> bool {
+        self.vacant_slot().is_some()
+    }
+
+    /// The entry that decides about the cursor's address, and its level.
     pub fn entry(&mut self) -> (Entry, Level) {
         let (place, entry) = self.place();
         (entry, place.level)
@@ -160,7 +176,6 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
 
     /// The place of the entry of `level` at the cursor, with nodes created on the way; `None` when a leaf of a higher
     /// level is in the way.
-    #[inline(always)]
     fn place_at(&mut self, level: Level) -> Result<Option<(Place<F>, Entry)>, OutOfFrames> {
         loop {
             let (place, entry) = self.place();
@@ -199,21 +214,22 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         prot: Prot,
         attr: Attr,
     ) -> Result<Installed, InstallError> {
-        assert!(self.fits(level), "a leaf that leaves the cursor's range");
         debug_assert!(folio.order() >= level.order());
-        match self.place_at(level) {
-            Err(OutOfFrames) => Err(InstallError::OutOfFrames(folio)),
-            Ok(Some((place, Entry::Absent(over)))) => {
-                let leaf = Leaf {
-                    frame: folio.into_raw(),
-                    prot,
-                    attr,
-                };
-                debug_assert!(!attr.is_borrowed());
-                place.node.fill(place.index, place.level, &Entry::Leaf(leaf));
+        debug_assert!(!attr.is_borrowed());
+        let leaf = |folio: Folio| Leaf {
+            frame: folio.into_raw(),
+            prot,
+            attr,
+        };
+        match self.claim(level) {
+            Ok(Some((place, over))) => {
+                place
+                    .node
+                    .fill(place.index, place.level, &Entry::Leaf(leaf(folio)));
                 Ok(Installed { over })
             }
-            Ok(_) => Err(InstallError::Occupied(folio)),
+            Ok(None) => Err(InstallError::Occupied(folio)),
+            Err(OutOfFrames) => Err(InstallError::OutOfFrames(folio)),
         }
     }
 
@@ -232,17 +248,33 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         prot: Prot,
         mut attr: Attr,
     ) -> Result<Option<Installed>, OutOfFrames> {
-        assert!(self.fits(level), "a leaf that leaves the cursor's range");
         attr.flags |= super::AttrFlags::BORROWED;
-        match self.place_at(level)? {
-            Some((place, Entry::Absent(over))) => {
-                place
-                    .node
-                    .fill(place.index, place.level, &Entry::Leaf(Leaf { frame, prot, attr }));
-                Ok(Some(Installed { over }))
-            }
-            _ => Ok(None),
+        let Some((place, over)) = self.claim(level)? else {
+            return Ok(None);
+        };
+        place
+            .node
+            .fill(place.index, place.level, &Entry::Leaf(Leaf { frame, prot, attr }));
+        Ok(Some(Installed { over }))
+    }
+
+    /// The absent entry of `level` at the cursor, to be filled, and what it remembers; `None` when something is mapped.
+    #[inline(always)]
+    fn claim(&mut self, level: Level) -> Result<Option<(Place<F>, Marker)>, OutOfFrames> {
+        assert!(self.fits(level), "a leaf that leaves the cursor's range");
+        if level == Level::PAGE
+            && let Some((node, index)) = self.vacant_slot()
+        {
+            return Ok(Some((Place { node, index, level }, Marker::None)));
         }
+        self.claim_by_walking(level)
+    }
+
+    fn claim_by_walking(&mut self, level: Level) -> Result<Option<(Place<F>, Marker)>, OutOfFrames> {
+        Ok(match self.place_at(level)? {
+            Some((place, Entry::Absent(over))) => Some((place, over)),
+            _ => None,
+        })
     }
 
     /// Whether a leaf of `level` at the cursor is aligned and within the range.

@@ -65,6 +65,12 @@ impl<F: PtFormat> Node<F> {
         F::decode_table(raw, level).ok_or_else(|| F::decode(raw, level))
     }
 
+    /// Whether an entry is all zero, which means [`Entry::EMPTY`] in every format.
+    #[inline(always)]
+    pub(super) fn is_vacant(&self, index: usize) -> bool {
+        self.slot(index).load(Ordering::Acquire) == 0
+    }
+
     /// Replaces an entry and says what it was, with the accessed and dirty bits it had at the very end.
     ///
     /// Who owned what the old entry named is now the caller's business.

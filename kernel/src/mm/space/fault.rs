@@ -10,8 +10,11 @@ use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use crate::mm::frame::{Anon, Folio, Frame};
 use crate::mm::kernel;
 use crate::mm::phys;
-use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, InstallError, Leaf, Level, Marker, Prot};
+use crate::mm::pt::{
+    Attr, AttrFlags, Cursor, Entry, Flush, InstallError, Leaf, Level, Marker, PageTable, Prot,
+};
 use crate::mm::vma::Vma;
+use crate::sync::SpinGuard;
 use crate::task::Task;
 use crate::uffd::{CacheState, EntryState, classify};
 
@@ -31,6 +34,26 @@ impl Space {
         }
         let mut table = self.table.lock();
         let mut cursor = table.cursor_at(page);
+        if !cursor.is_vacant() {
+            return self.step_at_entry(vma, info, task, table, page);
+        }
+        match trapped(vma, EntryState::Empty, info, task) {
+            Some(verdict) => verdict,
+            None => self.demand_zero(vma, info.access, &mut cursor),
+        }
+    }
+
+    /// The rest of [`Self::step`] when something may be in the entry.
+    #[inline(never)]
+    fn step_at_entry(
+        &self,
+        vma: &Vma,
+        info: &FaultInfo,
+        task: &Arc<Task>,
+        mut table: SpinGuard<'_, PageTable<Stage1>>,
+        page: VirtAddr,
+    ) -> Verdict {
+        let mut cursor = table.cursor_at(page);
         let (entry, level) = cursor.entry();
         let state = match entry {
             Entry::Absent(Marker::Poison) => return Verdict::Failed(FaultError::Poisoned),
@@ -41,14 +64,8 @@ impl Space {
                 uffd_wp: leaf.attr.flags.contains(AttrFlags::UFFD_WP),
             },
         };
-        if let Some(registration) = &vma.uffd {
-            // Anonymous memory has no cache beside the page tables.
-            if let Some(trap) = classify(state, CacheState::Absent, registration.modes, info.access) {
-                return match registration.ctx.enqueue(task, trap, info.addr) {
-                    Ok(reader) => Verdict::Delegated { reader },
-                    Err(error) => Verdict::Failed(error),
-                };
-            }
+        if let Some(verdict) = trapped(vma, state, info, task) {
+            return verdict;
         }
         let Entry::Leaf(leaf) = entry else {
             return self.demand_zero(vma, info.access, &mut cursor);
@@ -136,6 +153,18 @@ impl Space {
         cursor.replace(copy, prot, written(), flush);
         Verdict::Resolved
     }
+}
+
+/// Queues the fault if the area's registration traps it.
+#[inline(always)]
+fn trapped(vma: &Vma, state: EntryState, info: &FaultInfo, task: &Arc<Task>) -> Option<Verdict> {
+    let registration = vma.uffd.as_ref()?;
+    // Anonymous memory has no cache beside the page tables.
+    let trap = classify(state, CacheState::Absent, registration.modes, info.access)?;
+    Some(match registration.ctx.enqueue(task, trap, info.addr) {
+        Ok(reader) => Verdict::Delegated { reader },
+        Err(error) => Verdict::Failed(error),
+    })
 }
 
 /// A page with the contents of `source`, or of zeros when the entry had borrowed the zero page.
