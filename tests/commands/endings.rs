@@ -12,6 +12,7 @@ use crate::{Said, binary, command, xtask};
 fn a_panic_is_reported_with_names_and_lines() {
     let said = xtask(&["qemu", "--timeout", "60", "--json", "panic"])
         .expect(Status::Panic, &["kernel panic", ".rs:"]);
+    assert!(!said.err.contains("was not closed"), "{}", said.err);
     let backtrace = said.json()["panic"]["backtrace"].to_string();
     assert!(
         backtrace.contains("boot/src/"),

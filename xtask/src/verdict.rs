@@ -112,7 +112,13 @@ fn closed(said: ExitStatus, message: &str, wants_report: bool, transcript: &Tran
         },
         ExitStatus::Failed => Verdict::new(Status::Failed, message),
         ExitStatus::Usage => Verdict::new(Status::Usage, message),
-        ExitStatus::Panic => Verdict::new(Status::Panic, message),
+        ExitStatus::Panic => match transcript.panic() {
+            Some(panic) => Verdict::new(
+                Status::Panic,
+                format!("{} (at {})", panic.message, panic.location),
+            ),
+            None => Verdict::new(Status::Panic, message),
+        },
     }
 }
 
@@ -274,6 +280,17 @@ mod tests {
                 assert!(verdict.reason.contains("boom"));
             }
         }
+    }
+
+    #[test]
+    fn a_closed_panic_is_named_by_its_message() {
+        let transcript = said(&[booted(), panic(), end(ExitStatus::Panic)]);
+        let ended = Ended::Exited(ExitStatus::Panic.qemu_status());
+        let verdict = judge(ExitRule::Exact, true, &transcript, ended);
+        assert_eq!(
+            (verdict.status, verdict.reason.as_str()),
+            (Status::Panic, "boom (at a.rs:1)")
+        );
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn end_again() -> ! {
         task: "unknown",
         backtrace: &[],
     });
+    emit::end_record(ExitStatus::Panic, "the kernel panicked while it reported a panic");
     console::drain();
     exit::exit(ExitStatus::Panic)
 }
@@ -107,6 +108,7 @@ fn end(
     }
     println!("backtrace (innermost first; `cargo xtask` turns it into names and lines):");
     trace.iter().for_each(|address| println!("  {address:#x}"));
+    emit::end_record(ExitStatus::Panic, "the kernel panicked");
     console::drain();
     exit::exit(ExitStatus::Panic)
 }
