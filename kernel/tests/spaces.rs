@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{RW, World, eventually, page, part};
+use common::{RW, World, eventually, page, part, returned};
 use kernel::arch::host::{Config, FlushCall, MissedFlush, Mode, SoftMachine, task_memory};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::fault::FaultError;
@@ -285,7 +285,7 @@ fn mapping_is_refused_where_it_makes_no_sense() {
         map(Some(USER_TOP.as_u64() - PAGE_SIZE), 2 * PAGE_SIZE),
         Err(MapError::BadAddress)
     );
-    assert_eq!(map(Some(u64::MAX & !0xfff), PAGE_SIZE), Err(MapError::BadAddress));
+    assert_eq!(map(Some(!0xfff), PAGE_SIZE), Err(MapError::BadAddress));
     assert_eq!(
         map(Some(USER_TOP.as_u64() - PAGE_SIZE), PAGE_SIZE).map(|range| range.end),
         Ok(USER_TOP)
@@ -477,19 +477,15 @@ fn a_page_that_another_cpu_has_cached_is_flushed_there_too() {
     });
     world.space.unmap(range).expect("mapped");
     go.send(()).expect("the task listens");
-    assert_eq!(task.join().expect("it returns"), Err(FaultError::Unmapped));
+    assert_eq!(returned(task), Err(FaultError::Unmapped));
 }
 
 #[test]
 fn two_tasks_of_a_space_see_each_others_stores() {
     let world = World::new();
     let range = world.map(1, RW);
-    world
-        .spawn_store(range.start, 11)
-        .join()
-        .expect("it returns")
-        .expect("mapped");
-    assert_eq!(world.spawn_load(range.start).join().expect("it returns"), Ok(11));
+    assert_eq!(returned(world.spawn_store(range.start, 11)), Ok(()));
+    assert_eq!(returned(world.spawn_load(range.start)), Ok(11));
 }
 
 #[test]
@@ -497,14 +493,10 @@ fn spaces_do_not_see_each_other() {
     let world = World::new();
     let other = kernel::mm::space::Space::new(Privilege::Kernel).expect("RAM is plenty");
     let range = world.map(1, RW);
-    world
-        .spawn_store(range.start, 11)
-        .join()
-        .expect("it returns")
-        .expect("mapped");
+    assert_eq!(returned(world.spawn_store(range.start, 11)), Ok(()));
     let task =
         kernel::task::spawn::spawn_returning("stranger", Some(other), move || uaccess::load(range.start));
-    let result = task.expect("the host has threads").join().expect("it returns");
+    let result = returned(task.expect("the host has threads"));
     assert_eq!(result, Err(refused(range.start, FaultError::Unmapped)));
 }
 
@@ -522,9 +514,7 @@ fn many_tasks_touching_the_same_fresh_pages_agree_on_them() {
             })
         })
         .collect();
-    tasks
-        .into_iter()
-        .for_each(|task| task.join().expect("it returns"));
+    tasks.into_iter().for_each(|task| returned(task));
     assert_eq!(anon_frames(), 16, "one frame for each page");
     world.run(|| {
         for (i, n) in (0..16).flat_map(|i| (0..6).map(move |n| (i, n))) {

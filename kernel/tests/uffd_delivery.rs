@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{RW, World, eventually, page, part, until_it_waits};
+use common::{RW, World, eventually, page, part, returned, until_it_waits, was_woken};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::fault::FaultError;
 use kernel::mm::pt::Prot;
@@ -52,7 +52,7 @@ fn a_load_of_a_missing_page_is_a_message_without_the_write_flag() {
     until_it_waits(task.task());
     assert_eq!(uffd.try_read_event(), missing(range.start, false));
     assert_eq!(uffd.copy(range.start, &[3; P as usize], P, NOW), Outcome::Done);
-    assert_eq!(task.join().expect("it returns"), Ok(0x0303_0303_0303_0303));
+    assert_eq!(returned(task), Ok(0x0303_0303_0303_0303));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_store_to_a_missing_page_is_a_message_with_the_write_flag() {
     until_it_waits(task.task());
     assert_eq!(uffd.try_read_event(), missing(range.start, true));
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
-    assert_eq!(task.join().expect("it returns"), Ok(()));
+    assert_eq!(returned(task), Ok(()));
     assert_eq!(
         uffd.try_read_event(),
         Err(ReadError::WouldBlock),
@@ -75,16 +75,10 @@ fn a_store_to_a_missing_page_is_a_message_with_the_write_flag() {
 fn a_forbidden_access_fails_without_a_message_even_on_a_missing_page() {
     let (world, uffd, range) = registered_with(1, Prot::READ, Features::empty());
     let task = world.spawn_store(range.start, 7);
-    assert_eq!(
-        failed(task.join().expect("it returns")),
-        Err(FaultError::Forbidden)
-    );
+    assert_eq!(failed(returned(task)), Err(FaultError::Forbidden));
     world.space.protect(range, Prot::empty()).expect("mapped");
     let task = world.spawn_load(range.start);
-    assert_eq!(
-        failed(task.join().expect("it returns")),
-        Err(FaultError::Forbidden)
-    );
+    assert_eq!(failed(returned(task)), Err(FaultError::Forbidden));
     assert_eq!(uffd.try_read_event(), Err(ReadError::WouldBlock));
 }
 
@@ -96,7 +90,7 @@ fn the_address_is_the_pages_unless_the_exact_one_was_asked_for() {
         until_it_waits(task.task());
         assert_eq!(uffd.try_read_event(), missing(page(range, 1) + offset, false));
         assert_eq!(uffd.zeropage(part(range, 1, 1), NOW), Outcome::Done);
-        assert_eq!(task.join().expect("it returns"), Ok(0));
+        assert_eq!(returned(task), Ok(0));
     }
 }
 
@@ -110,7 +104,7 @@ fn the_thread_is_named_when_that_was_asked_for() {
     };
     assert_eq!(thread, Some(task.task().id()));
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
-    task.join().expect("it returns").expect("filled");
+    returned(task).expect("filled");
 }
 
 #[test]
@@ -123,7 +117,7 @@ fn two_tasks_on_one_page_are_two_messages() {
     assert_eq!(uffd.try_read_event(), Err(ReadError::WouldBlock));
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
     for task in tasks {
-        assert_eq!(task.join().expect("it returns"), Ok(0), "one fill wakes both");
+        assert_eq!(returned(task), Ok(0), "one fill wakes both");
     }
 }
 
@@ -145,7 +139,7 @@ fn messages_are_read_oldest_first() {
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
     tasks
         .into_iter()
-        .for_each(|task| assert_eq!(task.join().expect("it returns"), Ok(0)));
+        .for_each(|task| assert_eq!(returned(task), Ok(0)));
 }
 
 #[test]
@@ -163,9 +157,9 @@ fn a_read_that_waits_is_woken_by_the_first_fault() {
     };
     eventually("the monitor sleeps", || reader.task().state() == State::Parked);
     let task = world.spawn_load(range.start);
-    assert_eq!(reader.join().expect("it returns"), missing(range.start, false));
+    assert_eq!(returned(reader), missing(range.start, false));
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
-    assert_eq!(task.join().expect("it returns"), Ok(0));
+    assert_eq!(returned(task), Ok(0));
 }
 
 #[test]
@@ -183,10 +177,7 @@ fn a_message_is_delivered_once_to_one_reader() {
             .all(|reader| reader.task().state() == State::Parked)
     });
     let tasks = [world.spawn_load(range.start), world.spawn_load(page(range, 1))];
-    let mut seen: Vec<_> = readers
-        .into_iter()
-        .map(|reader| reader.join().expect("it returns"))
-        .collect();
+    let mut seen: Vec<_> = readers.into_iter().map(|reader| returned(reader)).collect();
     seen.sort_by_key(|event| event != &missing(range.start, false));
     assert_eq!(
         seen,
@@ -195,7 +186,7 @@ fn a_message_is_delivered_once_to_one_reader() {
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
     tasks
         .into_iter()
-        .for_each(|task| assert_eq!(task.join().expect("it returns"), Ok(0)));
+        .for_each(|task| assert_eq!(returned(task), Ok(0)));
 }
 
 #[test]
@@ -210,15 +201,15 @@ fn a_reader_waits_on_when_the_fault_it_was_woken_for_is_resolved_first() {
     // The reader and this thread race for the message; both outcomes are legal for the first fault.
     let filled = uffd.zeropage(part(range, 0, 1), NOW);
     assert_eq!(filled, Outcome::Done);
-    assert_eq!(first.join().expect("it returns"), Ok(0));
+    assert_eq!(returned(first), Ok(0));
     let second = world.spawn_load(page(range, 1));
-    let event = reader.join().expect("it returns");
+    let event = returned(reader);
     assert!(
         event == missing(range.start, false) || event == missing(page(range, 1), false),
         "{event:?}"
     );
     assert_eq!(uffd.zeropage(part(range, 1, 1), NOW), Outcome::Done);
-    assert_eq!(second.join().expect("it returns"), Ok(0));
+    assert_eq!(returned(second), Ok(0));
 }
 
 #[test]
@@ -227,7 +218,16 @@ fn a_fault_that_is_resolved_before_it_is_read_vanishes() {
     let task = world.spawn_load(range.start);
     until_it_waits(task.task());
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
-    assert_eq!(task.join().expect("it returns"), Ok(0));
+    assert_eq!(returned(task), Ok(0));
+    assert_eq!(uffd.try_read_event(), Err(ReadError::WouldBlock));
+}
+
+#[test]
+fn waking_removes_unread_messages_too() {
+    let (world, uffd, range) = registered(1);
+    let waiter = world.stuck_at(range.start);
+    assert_eq!(uffd.wake(range), Ok(()));
+    assert!(was_woken(&waiter));
     assert_eq!(uffd.try_read_event(), Err(ReadError::WouldBlock));
 }
 
@@ -247,7 +247,7 @@ fn waking_makes_the_task_try_again_and_send_a_new_message() {
         assert_eq!(again, missing(range.start, true));
     }
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
-    assert_eq!(task.join().expect("it returns"), Ok(()));
+    assert_eq!(returned(task), Ok(()));
 }
 
 #[test]
@@ -258,24 +258,17 @@ fn waking_is_not_remembered() {
     until_it_waits(task.task());
     assert_eq!(uffd.try_read_event(), missing(range.start, false));
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
-    task.join().expect("it returns").expect("filled");
+    returned(task).expect("filled");
 }
 
 #[test]
 fn waking_one_page_leaves_waiters_of_the_next_asleep() {
     let (world, uffd, range) = registered(2);
-    let (first, second) = (
-        world.spawn_load(range.start + 8),
-        world.spawn_load(page(range, 1)),
-    );
-    until_it_waits(first.task());
-    until_it_waits(second.task());
-    assert_eq!(uffd.zeropage(range, FillMode::DONTWAKE), Outcome::Done);
+    let (first, second) = (world.stuck_at(range.start + 8), world.stuck_at(page(range, 1)));
     assert_eq!(uffd.wake(part(range, 0, 1)), Ok(()));
-    assert_eq!(first.join().expect("it returns"), Ok(0));
-    assert!(second.task().fault.is_waiting());
+    assert_eq!((was_woken(&first), was_woken(&second)), (true, false));
     assert_eq!(uffd.wake(range), Ok(()));
-    assert_eq!(second.join().expect("it returns"), Ok(0));
+    assert!(was_woken(&second));
 }
 
 #[test]
@@ -312,6 +305,21 @@ fn waking_a_bad_range_is_einval() {
 }
 
 #[test]
+fn neither_unmapping_nor_protecting_nor_discarding_wakes() {
+    let (world, uffd, range) = registered(3);
+    let waiters: Vec<_> = (0..3).map(|i| world.stuck_at(page(range, i))).collect();
+    world
+        .space
+        .protect(part(range, 0, 1), Prot::empty())
+        .expect("mapped");
+    world.space.discard(part(range, 1, 1)).expect("mapped");
+    world.space.unmap(part(range, 2, 1)).expect("mapped");
+    assert!(waiters.iter().all(|waiter| !was_woken(waiter)));
+    assert_eq!(uffd.wake(range), Ok(()));
+    assert!(waiters.iter().all(|waiter| was_woken(waiter)));
+}
+
+#[test]
 fn unmapping_does_not_wake_and_a_wake_afterwards_fails_the_access() {
     let (world, uffd, range) = registered(1);
     let task = world.spawn_load(range.start);
@@ -319,10 +327,7 @@ fn unmapping_does_not_wake_and_a_wake_afterwards_fails_the_access() {
     world.space.unmap(range).expect("mapped");
     assert!(task.task().fault.is_waiting());
     assert_eq!(uffd.wake(range), Ok(()));
-    assert_eq!(
-        failed(task.join().expect("it returns")),
-        Err(FaultError::Unmapped)
-    );
+    assert_eq!(failed(returned(task)), Err(FaultError::Unmapped));
 }
 
 #[test]
@@ -333,7 +338,7 @@ fn closing_wakes_everybody_and_they_find_plain_memory() {
     assert!(uffd.try_read_event().is_ok());
     drop(uffd);
     for task in tasks {
-        assert_eq!(task.join().expect("it returns"), Ok(()));
+        assert_eq!(returned(task), Ok(()));
     }
     let seen: Vec<_> = world.run(|| (0..3).map(|i| uaccess::load(page(range, i))).collect());
     assert_eq!(seen, [Ok(0), Ok(1), Ok(2)]);
@@ -348,7 +353,7 @@ fn closing_tells_a_reader_that_sleeps() {
     };
     eventually("the monitor sleeps", || reader.task().state() == State::Parked);
     uffd.close();
-    assert_eq!(reader.join().expect("it returns"), Err(ReadError::Closed));
+    assert_eq!(returned(reader), Err(ReadError::Closed));
     assert_eq!(uffd.try_read_event(), Err(ReadError::Closed));
 }
 
@@ -367,7 +372,7 @@ fn copying_across_a_page_border_faults_once_for_each_page() {
             });
         }
     }
-    assert_eq!(task.join().expect("it returns"), Ok(()));
+    assert_eq!(returned(task), Ok(()));
     world.run(|| {
         let mut bytes = [0; 10];
         assert_eq!(uaccess::read(at - 1, &mut bytes), Ok(()));
@@ -411,9 +416,7 @@ fn every_outstanding_fault_can_be_listed_unread_ones_first() {
     );
     drop(faults);
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
-    tasks
-        .into_iter()
-        .for_each(|task| task.join().expect("it returns").expect("filled"));
+    tasks.into_iter().for_each(|task| returned(task).expect("filled"));
     assert!(uffd.ctx().outstanding_faults().is_empty());
 }
 
@@ -430,7 +433,7 @@ fn a_monitor_that_touches_what_it_serves_gets_an_error_that_names_it() {
             (me.id(), result)
         })
     };
-    let (id, result) = monitor.join().expect("it returns");
+    let (id, result) = returned(monitor);
     assert_eq!(
         result,
         Err(AccessError {
@@ -458,14 +461,11 @@ fn a_monitor_that_ends_while_attached_fails_waiting_and_later_touches() {
             uffd.read_event()
         })
     };
-    assert_eq!(monitor.join().expect("it returns"), missing(range.start, false));
+    assert_eq!(returned(monitor), missing(range.start, false));
     assert!(uffd.ctx().is_orphaned());
-    assert_eq!(
-        failed(waiter.join().expect("it returns")),
-        Err(FaultError::MonitorGone)
-    );
+    assert_eq!(failed(returned(waiter)), Err(FaultError::MonitorGone));
     let later = world.spawn_store(page(range, 1), 1);
-    let result = later.join().expect("it returns");
+    let result = returned(later);
     assert_eq!(
         result,
         Err(AccessError {
@@ -487,10 +487,7 @@ fn a_monitor_that_panics_orphans_its_context_too() {
     };
     assert!(matches!(monitor.join(), Err(Ended::Failed(text)) if text.contains("a bug in the monitor")));
     let task = world.spawn_load(range.start);
-    assert_eq!(
-        failed(task.join().expect("it returns")),
-        Err(FaultError::MonitorGone)
-    );
+    assert_eq!(failed(returned(task)), Err(FaultError::MonitorGone));
 }
 
 #[test]
@@ -503,7 +500,7 @@ fn pages_that_were_filled_before_the_monitor_ended_stay() {
             uffd.copy(range.start, &[9; P as usize], P, NOW)
         })
     };
-    assert_eq!(monitor.join().expect("it returns"), Outcome::Done);
+    assert_eq!(returned(monitor), Outcome::Done);
     world.run(|| {
         assert_eq!(uaccess::load(range.start), Ok(0x0909_0909_0909_0909));
         assert_eq!(
@@ -523,12 +520,12 @@ fn a_monitor_that_detached_may_end_without_consequences() {
             uffd.detach_monitor();
         })
     };
-    monitor.join().expect("it returns");
+    returned(monitor);
     assert!(!uffd.ctx().is_orphaned());
     let task = world.spawn_load(range.start);
     until_it_waits(task.task());
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
-    assert_eq!(task.join().expect("it returns"), Ok(0));
+    assert_eq!(returned(task), Ok(0));
 }
 
 #[test]
@@ -540,7 +537,7 @@ fn closing_an_orphaned_context_makes_its_memory_plain() {
             uffd.attach_monitor(&kernel::task::current_arc())
         })
     };
-    monitor.join().expect("it returns");
+    returned(monitor);
     drop(uffd);
     world.run(|| assert_eq!(uaccess::load(range.start), Ok(0)));
 }
@@ -566,11 +563,7 @@ fn a_workload_restored_by_a_monitor_sees_every_byte() {
             .map(|i| i * 37 % PAGES)
             .all(|i| uaccess::load(page(range, i)) == Ok(u64::from_ne_bytes([i as u8; 8])))
     });
-    assert!(workload.join().expect("it returns"));
+    assert!(returned(workload));
     uffd.close();
-    assert_eq!(
-        monitor.join().expect("it returns"),
-        PAGES,
-        "one fault for each page"
-    );
+    assert_eq!(returned(monitor), PAGES, "one fault for each page");
 }

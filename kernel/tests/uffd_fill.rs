@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{RW, World, page, part, until_it_waits};
+use common::{RW, World, page, part, returned, until_it_waits, was_woken};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{Kind, allocator};
@@ -230,13 +230,13 @@ fn crossing_a_border_of_contexts_is_enoent() {
 fn another_context_of_the_space_may_fill_but_its_wake_does_not_reach_the_owners_waiters() {
     let (world, owner, range) = registered(1, RW);
     let other = Uffd::new(&world.space, Features::empty());
-    let waiter = world.spawn_load(range.start);
-    until_it_waits(waiter.task());
+    let waiter = world.stuck_at(range.start);
     assert_eq!(other.copy(range.start, &source(5, 1), P, NOW), Outcome::Done);
     assert_eq!(other.wake(range), Ok(()));
-    assert!(waiter.task().fault.is_waiting(), "not its waiter");
+    assert!(!was_woken(&waiter));
     assert_eq!(owner.wake(range), Ok(()));
-    assert_eq!(waiter.join().expect("it returns"), Ok(word(5)));
+    assert!(was_woken(&waiter));
+    assert_eq!(loads(&world, range), [Ok(word(5))]);
 }
 
 #[test]
@@ -371,23 +371,36 @@ fn no_frame_is_enomem_on_the_first_page_and_eagain_with_bytes_later() {
 }
 
 #[test]
+fn filling_a_page_wakes_every_waiter_of_it_and_nobody_elses() {
+    let (world, uffd, range) = registered(3, RW);
+    let waiters: Vec<_> = [0, 1, 1, 2]
+        .iter()
+        .map(|i| world.stuck_at(page(range, *i) + 8 * i))
+        .collect();
+    assert!(uffd.try_read_event().is_ok());
+    assert_eq!(uffd.zeropage(part(range, 1, 1), NOW), Outcome::Done);
+    assert_eq!(
+        waiters.iter().map(|waiter| was_woken(waiter)).collect::<Vec<_>>(),
+        [false, true, true, false]
+    );
+    assert_eq!(uffd.wake(range), Ok(()));
+    assert!(was_woken(&waiters[0]) && was_woken(&waiters[3]));
+}
+
+#[test]
 fn filling_wakes_whoever_waits_in_the_range() {
     let (world, uffd, range) = registered(3, RW);
     let waiters: Vec<_> = (0..3).map(|i| world.spawn_load(page(range, i))).collect();
     waiters.iter().for_each(|waiter| until_it_waits(waiter.task()));
     assert_eq!(uffd.copy(range.start, &source(1, 3), 3 * P, NOW), Outcome::Done);
-    let seen: Vec<_> = waiters
-        .into_iter()
-        .map(|waiter| waiter.join().expect("it returns"))
-        .collect();
+    let seen: Vec<_> = waiters.into_iter().map(|waiter| returned(waiter)).collect();
     assert_eq!(seen, [Ok(word(1)), Ok(word(2)), Ok(word(3))]);
 }
 
 #[test]
 fn dontwake_fills_and_leaves_the_waiters_asleep() {
     let (world, uffd, range) = registered(2, RW);
-    let waiters = [world.spawn_load(range.start), world.spawn_load(page(range, 1))];
-    waiters.iter().for_each(|waiter| until_it_waits(waiter.task()));
+    let waiters = [world.stuck_at(range.start), world.stuck_at(page(range, 1))];
     assert_eq!(
         uffd.copy(range.start, &source(4, 1), P, FillMode::DONTWAKE),
         Outcome::Done
@@ -396,17 +409,16 @@ fn dontwake_fills_and_leaves_the_waiters_asleep() {
         uffd.zeropage(part(range, 1, 1), FillMode::DONTWAKE),
         Outcome::Done
     );
-    assert!(waiters.iter().all(|waiter| waiter.task().fault.is_waiting()));
+    assert!(waiters.iter().all(|waiter| !was_woken(waiter)));
     assert_eq!(uffd.wake(range), Ok(()));
-    let seen = waiters.map(|waiter| waiter.join().expect("it returns"));
-    assert_eq!(seen, [Ok(word(4)), Ok(0)]);
+    assert!(waiters.iter().all(|waiter| was_woken(waiter)));
+    assert_eq!(loads(&world, range), [Ok(word(4)), Ok(0)]);
 }
 
 #[test]
 fn zero_progress_wakes_nobody_not_even_for_eexist() {
     let (world, uffd, range) = registered(1, RW);
-    let waiter = world.spawn_load(range.start);
-    until_it_waits(waiter.task());
+    let waiter = world.stuck_at(range.start);
     assert_eq!(
         uffd.copy(range.start, &source(4, 1), P, FillMode::DONTWAKE),
         Outcome::Done
@@ -415,21 +427,16 @@ fn zero_progress_wakes_nobody_not_even_for_eexist() {
         uffd.copy(range.start, &source(5, 1), P, NOW),
         Outcome::Refused(Refusal::Exists)
     );
-    assert!(
-        waiter.task().fault.is_waiting(),
-        "whoever loses the race must wake"
-    );
+    assert!(!was_woken(&waiter), "whoever loses the race must wake");
     assert_eq!(uffd.wake(range), Ok(()));
-    assert_eq!(waiter.join().expect("it returns"), Ok(word(4)));
+    assert!(was_woken(&waiter));
 }
 
 #[test]
 fn partial_progress_wakes_the_finished_prefix_only() {
     let (world, uffd, range) = registered(3, RW);
     assert_eq!(uffd.zeropage(part(range, 1, 1), NOW), Outcome::Done);
-    let (first, last) = (world.spawn_load(range.start), world.spawn_load(page(range, 2)));
-    until_it_waits(first.task());
-    until_it_waits(last.task());
+    let (first, last) = (world.stuck_at(range.start), world.stuck_at(page(range, 2)));
     let outcome = uffd.copy(range.start, &source(1, 3), 3 * P, NOW);
     assert_eq!(
         outcome,
@@ -438,10 +445,9 @@ fn partial_progress_wakes_the_finished_prefix_only() {
             why: Refusal::Exists
         }
     );
-    assert_eq!(first.join().expect("it returns"), Ok(word(1)));
-    assert!(last.task().fault.is_waiting());
+    assert_eq!((was_woken(&first), was_woken(&last)), (true, false));
     assert_eq!(uffd.zeropage(part(range, 2, 1), NOW), Outcome::Done);
-    assert_eq!(last.join().expect("it returns"), Ok(0));
+    assert!(was_woken(&last));
 }
 
 #[test]
@@ -452,7 +458,7 @@ fn copy_into_memory_without_the_right_to_write_fails_the_storer_who_waited_for_i
     world.space.protect(range, Prot::READ).expect("mapped");
     assert!(storer.task().fault.is_waiting(), "protecting does not wake");
     assert_eq!(uffd.copy(range.start, &source(1, 1), P, NOW), Outcome::Done);
-    let result = storer.join().expect("it returns").map_err(|error| error.why);
+    let result = returned(storer).map_err(|error| error.why);
     assert_eq!(result, Err(FaultError::Forbidden));
 }
 

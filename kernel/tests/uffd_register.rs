@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{RW, World, page, part, until_it_waits};
+use common::{RW, World, page, part, returned, until_it_waits, was_woken};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::memtype::{MemType, anon::ANON};
 use kernel::mm::pt::Prot;
@@ -322,8 +322,8 @@ fn unregistering_wakes_those_who_wait_for_missing_pages_and_they_find_plain_memo
     until_it_waits(read.task());
     assert!(uffd.try_read_event().is_ok());
     uffd.unregister(range).expect("ours");
-    assert_eq!(unread.join().expect("it returns"), Ok(0));
-    assert_eq!(read.join().expect("it returns"), Ok(()));
+    assert_eq!(returned(unread), Ok(0));
+    assert_eq!(returned(read), Ok(()));
     assert_eq!(
         uffd.try_read_event(),
         Err(ReadError::WouldBlock),
@@ -338,14 +338,11 @@ fn unregistering_one_page_leaves_waiters_of_the_next_asleep() {
     let uffd = uffd(&world);
     uffd.register(range, Modes::MISSING)
         .expect("anonymous memory can");
-    let (first, second) = (world.spawn_load(range.start), world.spawn_load(page(range, 1)));
-    until_it_waits(first.task());
-    until_it_waits(second.task());
+    let (first, second) = (world.stuck_at(range.start), world.stuck_at(page(range, 1)));
     uffd.unregister(part(range, 0, 1)).expect("ours");
-    assert_eq!(first.join().expect("it returns"), Ok(0));
-    assert!(second.task().fault.is_waiting());
+    assert_eq!((was_woken(&first), was_woken(&second)), (true, false));
     assert_eq!(uffd.zeropage(part(range, 1, 1), FillMode::empty()), Outcome::Done);
-    assert_eq!(second.join().expect("it returns"), Ok(0));
+    assert!(was_woken(&second));
 }
 
 #[test]
@@ -408,7 +405,7 @@ fn discarding_pages_arms_their_missing_faults_again() {
     until_it_waits(task.task());
     assert!(matches!(uffd.try_read_event(), Ok(Event::Pagefault { addr, .. }) if addr == range.start));
     assert_eq!(uffd.zeropage(range, FillMode::empty()), Outcome::Done);
-    assert_eq!(task.join().expect("it returns"), Ok(0));
+    assert_eq!(returned(task), Ok(0));
 }
 
 #[test]

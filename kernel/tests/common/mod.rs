@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use kernel::arch::host::{Config, Running, SoftMachine};
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::fault::{Access, FaultInfo, Verdict};
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
@@ -76,6 +77,22 @@ impl World {
         spawn_returning(name, Some(Arc::clone(&self.space)), f).expect("the host has threads")
     }
 
+    /// A task that waits for the page at `addr` to be there for a load, and that does nothing when it is woken: what woke
+    /// it shows, and what did not.
+    pub fn stuck_at(&self, addr: VirtAddr) -> Arc<Task> {
+        let task = Task::detached_in("stuck", Arc::clone(&self.space));
+        let info = FaultInfo {
+            addr,
+            access: Access::Read,
+            from_user: false,
+        };
+        assert!(
+            matches!(self.space.step(&info, &task), Verdict::Delegated { .. }),
+            "{addr:?} is missing"
+        );
+        task
+    }
+
     /// Starts a task that loads the word at `addr`.
     pub fn spawn_load(&self, addr: VirtAddr) -> JoinHandle<Result<u64, AccessError>> {
         self.spawn("loader", move || uaccess::load(addr))
@@ -120,4 +137,25 @@ pub fn until_it_waits(task: &Task) {
     eventually("the task waits for a page", || {
         task.fault.is_waiting() && task.state() == State::Parked
     });
+}
+
+/// Whether a task from [`World::stuck_at`] was woken.
+pub fn was_woken(task: &Task) -> bool {
+    let woken = !task.fault.is_waiting();
+    assert_eq!(
+        task.take_token(),
+        woken,
+        "a task that may go on has been told, and no other"
+    );
+    woken
+}
+
+/// What the job of a task returned; a task that never returns fails the test instead of stopping it.
+#[track_caller]
+pub fn returned<T>(handle: JoinHandle<T>) -> T {
+    eventually("the task has ended", || handle.task().state() == State::Ended);
+    match handle.join() {
+        Ok(value) => value,
+        Err(outcome) => panic!("the task ended without a result: {outcome:?}"),
+    }
 }

@@ -120,7 +120,7 @@ impl Space {
         }
         if access != Access::Write {
             // The area was given more rights than the leaf has.
-            let prot = vma.prot - Prot::WRITE | (leaf.prot & Prot::WRITE);
+            let prot = (vma.prot - Prot::WRITE) | (leaf.prot & Prot::WRITE);
             cursor.rewrite(self.leaf_prot(prot), leaf.attr, flush);
             return Verdict::Resolved;
         }

@@ -126,12 +126,12 @@ impl Check {
     }
 
     fn remove(&mut self, start: usize, end: usize) {
-        let mut removed = vec![None; PAGES];
+        let mut removed = [None; PAGES];
         let take = |vma: Vma| {
-            for page in 0..PAGES {
+            for (page, removed) in removed.iter_mut().enumerate() {
                 if vma.range.contains(addr(page)) {
-                    assert!(removed[page].is_none(), "page {page} was removed twice");
-                    removed[page] = Some(vma.prot);
+                    assert!(removed.is_none(), "page {page} was removed twice");
+                    *removed = Some(vma.prot);
                 }
             }
         };

@@ -1,0 +1,570 @@
+//! The channel against a model that is small enough to be obviously right: two contexts, six tasks, a few pages.
+//!
+//! Tasks are driven by hand, one step of a fault at a time, so that a sequence plays the same way each time it is run and
+//! proptest can shrink it. After every step all of this is compared: who waits where and in which order, what is
+//! registered with whom, what each page holds, how many frames are in use. The whole sequence runs on one CPU of the
+//! software machine, which misses no missing flush. `PROPTEST_CASES=10000` makes a long run of it.
+
+mod common;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use common::{RW, World, page, part};
+use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::fault::{Access, FaultError, FaultInfo, Verdict};
+use kernel::mm::frame::{Kind, allocator};
+use kernel::mm::kernel as mm;
+use kernel::mm::memtype::anon::ANON;
+use kernel::mm::pt::{Entry, Prot};
+use kernel::mm::range::VirtRange;
+use kernel::mm::space::{MapError, MapRequest, ProtectError, UnmapError};
+use kernel::mm::uaccess;
+use kernel::task::Task;
+use kernel::uffd::slot::FaultState;
+use kernel::uffd::{
+    Event, Features, FillMode, Modes, Outcome, ReadError, Refusal, RegisterError, TrapKind, Uffd,
+    UnregisterError,
+};
+use proptest::prelude::*;
+
+const PAGES: usize = 40;
+const TASKS: usize = 6;
+const CONTEXTS: usize = 2;
+const BASE: VirtAddr = VirtAddr::new(0x5000_0000 - 8 * PAGE_SIZE);
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Map(Span, Prot),
+    Unmap(Span),
+    Protect(Span, Prot),
+    Discard(Span),
+    Register(usize, Span),
+    Unregister(usize, Span),
+    /// Task, page, whether it stores.
+    Touch(usize, usize, bool),
+    Read(usize),
+    /// Context, where, pages that the source is too short, whether waiters stay asleep.
+    Copy(usize, Span, usize, bool),
+    Zeropage(usize, Span, bool),
+    Wake(usize, Span),
+    /// The context's monitor is this task from now on, or nobody.
+    Attach(usize, Option<usize>),
+    /// Closes the context and makes a new one in its place.
+    Close(usize),
+}
+
+/// Pages `[.0, .1)`.
+#[derive(Clone, Copy, Debug)]
+struct Span(usize, usize);
+
+impl Span {
+    fn pages(self) -> std::ops::Range<usize> {
+        self.0..self.1
+    }
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let span = || {
+        prop_oneof![
+            4 => (0..PAGES, 1..6usize).prop_map(|(start, len)| Span(start, (start + len).min(PAGES))),
+            2 => (0..PAGES, 1..30usize).prop_map(|(start, len)| Span(start, (start + len).min(PAGES))),
+            1 => Just(Span(0, PAGES)),
+        ]
+    };
+    let prot = || proptest::sample::select(vec![RW, RW, RW, Prot::READ, Prot::empty()]);
+    let ctx = 0..CONTEXTS;
+    let op = prop_oneof![
+        3 => (span(), prot()).prop_map(|(span, prot)| Op::Map(span, prot)),
+        1 => span().prop_map(Op::Unmap),
+        1 => (span(), prot()).prop_map(|(span, prot)| Op::Protect(span, prot)),
+        1 => span().prop_map(Op::Discard),
+        4 => (ctx.clone(), span()).prop_map(|(ctx, span)| Op::Register(ctx, span)),
+        1 => (ctx.clone(), span()).prop_map(|(ctx, span)| Op::Unregister(ctx, span)),
+        16 => (0..TASKS, 0..PAGES, any::<bool>()).prop_map(|(task, page, store)| Op::Touch(task, page, store)),
+        4 => ctx.clone().prop_map(Op::Read),
+        4 => (ctx.clone(), span(), 0..3usize, any::<bool>())
+            .prop_map(|(ctx, span, short, quiet)| Op::Copy(ctx, span, short.saturating_sub(1), quiet)),
+        3 => (ctx.clone(), span(), any::<bool>()).prop_map(|(ctx, span, quiet)| Op::Zeropage(ctx, span, quiet)),
+        2 => (ctx.clone(), span()).prop_map(|(ctx, span)| Op::Wake(ctx, span)),
+        1 => (ctx.clone(), proptest::option::of(0..TASKS)).prop_map(|(ctx, task)| Op::Attach(ctx, task)),
+        1 => ctx.prop_map(Op::Close),
+    ];
+    // Most sequences begin with memory to play with.
+    proptest::collection::vec(op, 1..60).prop_map(|mut ops| {
+        ops.insert(0, Op::Map(Span(4, PAGES - 4), RW));
+        ops.insert(1, Op::Register(0, Span(6, 30)));
+        ops
+    })
+}
+
+/// What a page of the model holds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Content {
+    Nothing,
+    /// The shared page of zeros.
+    Zeros,
+    /// A page of its own that begins with this word.
+    Own(u64),
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Area {
+    prot: Prot,
+    ctx: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    area: Option<Area>,
+    content: Content,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Waiting {
+    task: usize,
+    page: usize,
+    store: bool,
+}
+
+/// A context of the model: two queues and a monitor.
+#[derive(Clone, Default, Debug)]
+struct Queues {
+    unread: VecDeque<Waiting>,
+    read: VecDeque<Waiting>,
+    monitor: Option<usize>,
+}
+
+/// The model.
+struct Model {
+    pages: [Page; PAGES],
+    contexts: [Queues; CONTEXTS],
+}
+
+impl Model {
+    fn waits(&self, task: usize) -> bool {
+        self.contexts
+            .iter()
+            .flat_map(|ctx| ctx.unread.iter().chain(&ctx.read))
+            .any(|w| w.task == task)
+    }
+
+    fn wake(&mut self, ctx: usize, span: Span) {
+        let ctx = &mut self.contexts[ctx];
+        ctx.unread.retain(|waiting| !span.pages().contains(&waiting.page));
+        ctx.read.retain(|waiting| !span.pages().contains(&waiting.page));
+    }
+
+    /// The outcome of the next look at a fault; the fault is queued if it is delegated.
+    fn touch(&mut self, task: usize, page: usize, store: bool) -> Touched {
+        let Some(area) = self.pages[page].area else {
+            return Touched::Failed(FaultError::Unmapped);
+        };
+        if !area.prot.contains(if store { Prot::WRITE } else { Prot::READ }) {
+            return Touched::Failed(FaultError::Forbidden);
+        }
+        match area.ctx {
+            Some(ctx) if self.pages[page].content == Content::Nothing => {
+                if self.contexts[ctx].monitor == Some(task) {
+                    return Touched::SelfFault;
+                }
+                self.contexts[ctx].unread.push_back(Waiting { task, page, store });
+                Touched::Delegated
+            }
+            _ => Touched::Resolved,
+        }
+    }
+
+    /// Fills the pages of `span` from `source` on behalf of `ctx`; how it ends.
+    fn fill(
+        &mut self,
+        ctx: usize,
+        span: Span,
+        quiet: bool,
+        mut source: impl FnMut(usize) -> Option<Content>,
+    ) -> Outcome {
+        let first = self.pages[span.0].area;
+        let one_area = span.pages().all(|page| self.pages[page].area == first);
+        if !one_area || first.is_none_or(|area| area.ctx.is_none()) {
+            return Outcome::Refused(Refusal::NotRegistered);
+        }
+        let mut done = 0;
+        let stop = span.pages().find_map(|page| {
+            let Some(content) = source(page) else {
+                return Some(Refusal::BadSource);
+            };
+            if self.pages[page].content != Content::Nothing {
+                return Some(Refusal::Exists);
+            }
+            self.pages[page].content = content;
+            done += 1;
+            None
+        });
+        if !quiet && done > 0 {
+            self.wake(ctx, Span(span.0, span.0 + done));
+        }
+        match stop {
+            None => Outcome::Done,
+            Some(why) if done > 0 => Outcome::Partial {
+                bytes: done as u64 * PAGE_SIZE,
+                why,
+            },
+            Some(why) => Outcome::Refused(why),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Touched {
+    Resolved,
+    Delegated,
+    SelfFault,
+    Failed(FaultError),
+}
+
+/// The kernel and the model side by side.
+struct Check<'a> {
+    world: &'a World,
+    model: Model,
+    uffds: [Uffd; CONTEXTS],
+    tasks: [Arc<Task>; TASKS],
+    /// Makes every stored word another one.
+    next_word: u64,
+}
+
+fn range(span: Span) -> VirtRange {
+    let all = VirtRange::new(BASE, BASE + PAGES as u64 * PAGE_SIZE);
+    part(all, span.0 as u64, (span.1 - span.0) as u64)
+}
+
+fn addr(number: usize) -> VirtAddr {
+    page(range(Span(0, 1)), number as u64)
+}
+
+impl Check<'_> {
+    fn play(&mut self, op: Op) {
+        match op {
+            Op::Map(span, prot) => self.map(span, prot),
+            Op::Unmap(span) => {
+                assert_eq!(self.world.space.unmap(range(span)), Ok(()));
+                self.model.pages[span.pages()].fill(Page {
+                    area: None,
+                    content: Content::Nothing,
+                });
+            }
+            Op::Protect(span, prot) => self.protect(span, prot),
+            Op::Discard(span) => self.discard(span),
+            Op::Register(ctx, span) => self.register(ctx, span),
+            Op::Unregister(ctx, span) => self.unregister(ctx, span),
+            Op::Touch(task, page, store) => self.touch(task, page, store),
+            Op::Read(ctx) => self.read(ctx),
+            Op::Copy(ctx, span, short, quiet) => self.copy(ctx, span, short, quiet),
+            Op::Zeropage(ctx, span, quiet) => {
+                let outcome = self.uffds[ctx].zeropage(range(span), mode(quiet));
+                assert_eq!(
+                    outcome,
+                    self.model.fill(ctx, span, quiet, |_| Some(Content::Zeros))
+                );
+            }
+            Op::Wake(ctx, span) => {
+                assert_eq!(self.uffds[ctx].wake(range(span)), Ok(()));
+                self.model.wake(ctx, span);
+            }
+            Op::Attach(ctx, task) => {
+                match task {
+                    Some(task) => self.uffds[ctx].attach_monitor(&self.tasks[task]),
+                    None => self.uffds[ctx].detach_monitor(),
+                }
+                self.model.contexts[ctx].monitor = task;
+            }
+            Op::Close(ctx) => {
+                self.uffds[ctx] = Uffd::new(&self.world.space, Features::empty());
+                self.model.contexts[ctx] = Queues::default();
+                let areas = self.model.pages.iter_mut().filter_map(|page| page.area.as_mut());
+                areas
+                    .filter(|area| area.ctx == Some(ctx))
+                    .for_each(|area| area.ctx = None);
+            }
+        }
+    }
+
+    fn map(&mut self, span: Span, prot: Prot) {
+        let free = self.model.pages[span.pages()]
+            .iter()
+            .all(|page| page.area.is_none());
+        let request = MapRequest {
+            at: Some(addr(span.0)),
+            len: range(span).len(),
+            prot,
+            ty: &ANON,
+        };
+        let expected = if free {
+            Ok(range(span))
+        } else {
+            Err(MapError::Occupied)
+        };
+        assert_eq!(self.world.space.map(request), expected);
+        if free {
+            let page = Page {
+                area: Some(Area { prot, ctx: None }),
+                content: Content::Nothing,
+            };
+            self.model.pages[span.pages()].fill(page);
+        }
+    }
+
+    fn protect(&mut self, span: Span, prot: Prot) {
+        let whole = self.model.pages[span.pages()]
+            .iter()
+            .all(|page| page.area.is_some());
+        let expected = if whole {
+            Ok(())
+        } else {
+            Err(ProtectError::NotMapped)
+        };
+        assert_eq!(self.world.space.protect(range(span), prot), expected);
+        if whole {
+            let areas = self.model.pages[span.pages()]
+                .iter_mut()
+                .filter_map(|page| page.area.as_mut());
+            areas.for_each(|area| area.prot = prot);
+        }
+    }
+
+    fn discard(&mut self, span: Span) {
+        let hole = span.pages().find(|page| self.model.pages[*page].area.is_none());
+        let expected = if hole.is_none() {
+            Ok(())
+        } else {
+            Err(UnmapError::NotMapped)
+        };
+        assert_eq!(self.world.space.discard(range(span)), expected);
+        for page in span.0..hole.unwrap_or(span.1) {
+            self.model.pages[page].content = Content::Nothing;
+        }
+    }
+
+    fn register(&mut self, ctx: usize, span: Span) {
+        let mut areas = self.model.pages[span.pages()]
+            .iter()
+            .filter_map(|page| page.area)
+            .peekable();
+        let expected = if areas.peek().is_none() {
+            Err(RegisterError::NotMapped)
+        } else if areas.any(|area| area.ctx.is_some_and(|owner| owner != ctx)) {
+            Err(RegisterError::Busy)
+        } else {
+            Ok(())
+        };
+        let result = self.uffds[ctx].register(range(span), Modes::MISSING);
+        assert_eq!(result.map(drop), expected);
+        if expected.is_ok() {
+            let areas = self.model.pages[span.pages()]
+                .iter_mut()
+                .filter_map(|page| page.area.as_mut());
+            areas.for_each(|area| area.ctx = Some(ctx));
+        }
+    }
+
+    fn unregister(&mut self, ctx: usize, span: Span) {
+        let mut areas = self.model.pages[span.pages()]
+            .iter()
+            .filter_map(|page| page.area)
+            .peekable();
+        let expected = if areas.peek().is_none() {
+            Err(UnregisterError::NotMapped)
+        } else if areas.any(|area| area.ctx.is_some_and(|owner| owner != ctx)) {
+            Err(UnregisterError::NotOurs)
+        } else {
+            Ok(())
+        };
+        assert_eq!(self.uffds[ctx].unregister(range(span)), expected);
+        for number in span.pages().filter(|_| expected.is_ok()) {
+            let area = self.model.pages[number].area.as_mut();
+            if area.is_some_and(|area| area.ctx.take().is_some()) {
+                self.model.wake(ctx, Span(number, number + 1));
+            }
+        }
+    }
+
+    fn touch(&mut self, task: usize, number: usize, store: bool) {
+        if self.model.waits(task) {
+            return;
+        }
+        let access = if store { Access::Write } else { Access::Read };
+        let info = FaultInfo {
+            addr: addr(number) + 8,
+            access,
+            from_user: false,
+        };
+        let found = match self.world.space.step(&info, &self.tasks[task]) {
+            Verdict::Resolved | Verdict::Retry => Touched::Resolved,
+            Verdict::Delegated { reader } => {
+                assert!(reader.is_none(), "nobody sleeps in read");
+                Touched::Delegated
+            }
+            Verdict::Failed(FaultError::SelfFault { monitor }) => {
+                assert_eq!(monitor, self.tasks[task].id());
+                Touched::SelfFault
+            }
+            Verdict::Failed(why) => Touched::Failed(why),
+        };
+        assert_eq!(found, self.model.touch(task, number, store));
+        if found == Touched::Resolved {
+            self.access(number, store);
+        }
+    }
+
+    /// Makes an access that does not block, through the MMU and its translation cache.
+    fn access(&mut self, number: usize, store: bool) {
+        let content = &mut self.model.pages[number].content;
+        if store {
+            self.next_word += 1;
+            assert_eq!(uaccess::store(addr(number), self.next_word), Ok(()));
+            *content = Content::Own(self.next_word);
+        } else {
+            let expected = if let Content::Own(word) = *content {
+                word
+            } else {
+                0
+            };
+            assert_eq!(uaccess::load(addr(number)), Ok(expected));
+            if *content == Content::Nothing {
+                *content = Content::Zeros;
+            }
+        }
+    }
+
+    fn read(&mut self, ctx: usize) {
+        let queues = &mut self.model.contexts[ctx];
+        let expected = match queues.unread.pop_front() {
+            None => Err(ReadError::WouldBlock),
+            Some(waiting) => {
+                queues.read.push_back(waiting);
+                let Waiting {
+                    page, store: write, ..
+                } = waiting;
+                Ok(Event::Pagefault {
+                    kind: TrapKind::Missing,
+                    write,
+                    addr: addr(page),
+                    thread: None,
+                })
+            }
+        };
+        assert_eq!(self.uffds[ctx].try_read_event(), expected);
+    }
+
+    fn copy(&mut self, ctx: usize, span: Span, short: usize, quiet: bool) {
+        let whole = span.1 - span.0 - short.min(span.1 - span.0);
+        let first = self.next_word + 1;
+        self.next_word += whole as u64;
+        let word = |page: usize| first + (page - span.0) as u64;
+        let bytes: Vec<u8> = span
+            .pages()
+            .take(whole)
+            .flat_map(|p| word(p).to_ne_bytes().repeat(512))
+            .collect();
+        let outcome = self.uffds[ctx].copy(addr(span.0), &bytes, range(span).len(), mode(quiet));
+        let source = |page| (page - span.0 < whole).then(|| Content::Own(word(page)));
+        assert_eq!(outcome, self.model.fill(ctx, span, quiet, source));
+    }
+
+    fn compare(&self) {
+        for number in 0..PAGES {
+            self.compare_page(number);
+        }
+        for (ctx, queues) in self.model.contexts.iter().enumerate() {
+            let listed: Vec<_> = self.uffds[ctx]
+                .ctx()
+                .outstanding_faults()
+                .iter()
+                .map(|fault| {
+                    let task = self.tasks.iter().position(|task| Arc::ptr_eq(task, &fault.task));
+                    (
+                        task.expect("one of ours"),
+                        fault.addr,
+                        fault.trap.write,
+                        fault.state,
+                    )
+                })
+                .collect();
+            let row = |w: &Waiting, state| (w.task, addr(w.page) + 8, w.store, state);
+            let unread = queues
+                .unread
+                .iter()
+                .map(|waiting| row(waiting, FaultState::Pending));
+            let read = queues.read.iter().map(|waiting| row(waiting, FaultState::Read));
+            assert_eq!(
+                listed,
+                unread.chain(read).collect::<Vec<_>>(),
+                "faults at context {ctx}"
+            );
+        }
+        for (number, task) in self.tasks.iter().enumerate() {
+            assert_eq!(
+                task.fault.is_waiting(),
+                self.model.waits(number),
+                "task {number} waits"
+            );
+        }
+        let own = self
+            .model
+            .pages
+            .iter()
+            .filter(|page| matches!(page.content, Content::Own(_)))
+            .count();
+        assert_eq!(allocator().stats().of(Kind::Anon), own as u64, "frames in use");
+    }
+
+    fn compare_page(&self, number: usize) {
+        let page = &self.model.pages[number];
+        let vma = self.world.space.query(addr(number));
+        let owner = |uffd: &Uffd| {
+            let registration = vma.as_ref().and_then(|vma| vma.uffd.as_ref());
+            registration.is_some_and(|registration| Arc::ptr_eq(&registration.ctx, uffd.ctx()))
+        };
+        let area = vma.as_ref().map(|vma| Area {
+            prot: vma.prot,
+            ctx: self.uffds.iter().position(owner),
+        });
+        assert_eq!(area, page.area, "area at page {number}");
+        let content = match self.world.space.entry(addr(number)).0 {
+            Entry::Leaf(leaf) if leaf.frame == mm::get().zero_frame() => Content::Zeros,
+            Entry::Leaf(leaf) => Content::Own(self.world.machine.peek(leaf.frame.start()).expect("in RAM")),
+            _ => Content::Nothing,
+        };
+        assert_eq!(content, page.content, "content of page {number}");
+    }
+}
+
+fn mode(quiet: bool) -> FillMode {
+    if quiet {
+        FillMode::DONTWAKE
+    } else {
+        FillMode::empty()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_channel_does_what_the_model_does(ops in ops()) {
+        let world = World::with(kernel::arch::host::Config { memory: 1 << 20 }, kernel::mm::space::Privilege::Kernel);
+        let empty = Page { area: None, content: Content::Nothing };
+        let mut check = Check {
+            world: &world,
+            model: Model { pages: [empty; PAGES], contexts: [const { Queues { unread: VecDeque::new(), read: VecDeque::new(), monitor: None } }; CONTEXTS] },
+            uffds: [Uffd::new(&world.space, Features::empty()), Uffd::new(&world.space, Features::empty())],
+            tasks: [(); TASKS].map(|()| Task::detached_in("toucher", Arc::clone(&world.space))),
+            next_word: 0,
+        };
+        world.run(|| {
+            for op in ops {
+                check.play(op);
+                check.compare();
+            }
+        });
+    }
+}
