@@ -88,42 +88,6 @@ fn bochs_restores_from_its_ramdisk() {
 }
 
 #[test]
-fn a_network_block_device_serves_pages() {
-    let (dir, file) = random_file(MIB, 16);
-    let socket = dir.path().join("nbd.sock");
-    let mut server = std::process::Command::new("qemu-storage-daemon")
-        .args([
-            "--blockdev",
-            &format!("driver=file,node-name=disk,filename={file},read-only=on"),
-        ])
-        .args([
-            "--nbd-server",
-            &format!("addr.type=unix,addr.path={}", socket.display()),
-        ])
-        .args(["--export", "type=nbd,id=export,node-name=disk,name=snapshot"])
-        .spawn()
-        .expect("it comes with QEMU");
-    while !socket.exists() {
-        assert!(server.try_wait().unwrap().is_none(), "the server ended");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let url = format!("nbd+unix:///snapshot?socket={}", socket.display());
-    let said = xtask(&[
-        "qemu",
-        "--timeout",
-        "120",
-        "--disk",
-        &url,
-        "restore",
-        "--snapshot",
-        &file,
-    ]);
-    server.kill().unwrap();
-    server.wait().unwrap();
-    said.expect(Status::Success, &[&url]);
-}
-
-#[test]
 fn two_counted_runs_are_identical_to_the_last_digit() {
     let run = || {
         let said = xtask(&[

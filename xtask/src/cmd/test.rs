@@ -19,7 +19,7 @@ use crate::machine::bochs::Bochs;
 use crate::machine::qemu::{Door, Qemu};
 use crate::process::CommandLine;
 use crate::rungs::{Tally, run_counted};
-use crate::setup::{self, InstallOptions, Need, toolchain};
+use crate::setup::{self, InstallOptions, Need, Tool, toolchain};
 use crate::status::Status;
 use crate::{interrupt, paths};
 
@@ -162,7 +162,11 @@ impl Rung {
                 Need::BareMetalTarget,
             ],
             Self::Miri => vec![Need::Miri],
-            Self::Commands => machine_needs(&TestMachine::ALL),
+            Self::Commands => {
+                let mut needs = machine_needs(&TestMachine::ALL);
+                needs.push(Need::Tool(Tool::QemuImg));
+                needs
+            }
             Self::Host | Self::Loom | Self::Kernel => vec![],
         }
     }
