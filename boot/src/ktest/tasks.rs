@@ -80,35 +80,57 @@ kernel_test!(
     }
 );
 
-/// `a` and `b` wake each other `rounds` times; nothing else goes on in them.
-fn play_ball(rounds: u64) -> Result<(), String> {
-    let ball = Arc::new(AtomicU64::new(0));
-    let me = task::current_arc();
-    let its_ball = Arc::clone(&ball);
-    let partner = start("partner", move || {
-        for _ in 0..rounds {
-            while its_ball.load(Ordering::Acquire).is_multiple_of(2) {
-                task::park();
+/// A task that wakes the caller whenever the caller wakes it.
+struct Partner {
+    ball: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+/// What is thrown last.
+const LAST: u64 = u64::MAX;
+
+impl Partner {
+    fn new() -> Result<Self, String> {
+        let ball = Arc::new(AtomicU64::new(0));
+        let (me, its) = (task::current_arc(), Arc::clone(&ball));
+        let task = start("partner", move || {
+            loop {
+                match its.load(Ordering::Acquire) {
+                    LAST => return,
+                    thrown if thrown.is_multiple_of(2) => task::park(),
+                    thrown => {
+                        its.store(thrown + 1, Ordering::Release);
+                        me.unpark();
+                    }
+                }
             }
-            its_ball.fetch_add(1, Ordering::AcqRel);
-            me.unpark();
-        }
-    })?;
-    for _ in 0..rounds {
-        ball.fetch_add(1, Ordering::AcqRel);
-        partner.task().unpark();
-        while !ball.load(Ordering::Acquire).is_multiple_of(2) {
+        })?;
+        Ok(Self { ball, task })
+    }
+
+    /// Throws the ball and waits until it is back.
+    fn play(&self) {
+        self.ball.fetch_add(1, Ordering::AcqRel);
+        self.task.task().unpark();
+        while !self.ball.load(Ordering::Acquire).is_multiple_of(2) {
             task::park();
         }
     }
-    result(partner)
+
+    fn end(self) -> Result<(), String> {
+        self.ball.store(LAST, Ordering::Release);
+        self.task.task().unpark();
+        result(self.task)
+    }
 }
 
 kernel_test!(
     fn direct_switch_bypasses_the_run_queue() -> Result<(), String> {
         const ROUNDS: u64 = 10_000;
         let before = task::stats();
-        play_ball(ROUNDS)?;
+        let partner = Partner::new()?;
+        (0..ROUNDS).for_each(|_| partner.play());
+        partner.end()?;
         let after = task::stats();
         let (direct, queued) = (after.direct - before.direct, after.queued - before.queued);
         // The first and the last switch go through the queue, and so do the few where a tick came in between.
@@ -125,20 +147,22 @@ kernel_test!(
         let rounds = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let (its_rounds, its_stop) = (Arc::clone(&rounds), Arc::clone(&stop));
+        let partner = Partner::new()?;
+        partner.play();
         let third = start("third", move || {
             while !its_stop.load(Ordering::Relaxed) {
                 its_rounds.fetch_add(1, Ordering::Relaxed);
             }
         })?;
+        // The pair never leaves the CPU of its own accord until the time is up.
         let end = task::now() + Duration::from_millis(300);
-        let mut progress = 0;
         while task::now() < end {
-            let before = rounds.load(Ordering::Relaxed);
-            play_ball(2_000)?;
-            progress += u32::from(rounds.load(Ordering::Relaxed) > before);
+            partner.play();
         }
+        let progress = rounds.load(Ordering::Relaxed);
         stop.store(true, Ordering::Relaxed);
         result(third)?;
+        partner.end()?;
         ensure!(progress > 0, "the third task never ran");
         Ok(())
     }
