@@ -8,11 +8,10 @@
 //! Every step ends in one closed [`Verdict`]; nothing else decides. Nothing resumes in the middle: after sleeping, the
 //! access is executed again and, if the page is still not there, faults again from the top.
 
-use alloc::sync::Arc;
 use core::fmt;
 
 use super::addr::VirtAddr;
-use crate::task::{self, Task, TaskId};
+use crate::task::{self, TaskId};
 
 /// What the access wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,11 +43,8 @@ pub enum Verdict {
     Resolved,
     /// The entry allowed the access already (a stale translation, or somebody was faster): execute it again.
     Retry,
-    /// The fault is queued at a userfault context, which has `reader` waiting for it: wake that one, then sleep.
-    Delegated {
-        /// A monitor that waits in read.
-        reader: Option<Arc<Task>>,
-    },
+    /// The fault is queued at a userfault context: sleep until it is resolved.
+    Delegated,
     /// The access cannot go on.
     Failed(FaultError),
 }
@@ -108,8 +104,8 @@ pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
     };
     match verdict {
         Verdict::Resolved | Verdict::Retry => Ok(()),
-        Verdict::Delegated { reader } => {
-            crate::uffd::delivery::queue::hand_over(task, reader);
+        Verdict::Delegated => {
+            crate::uffd::delivery::queue::hand_over(task);
             Ok(())
         }
         Verdict::Failed(error) => {

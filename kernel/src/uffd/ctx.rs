@@ -160,7 +160,7 @@ impl Ctx {
             "userfault: monitor (task {monitor}) ended while attached; its missing pages fail from now on"
         );
         queue.wake_all();
-        queue.wake_readers();
+        queue.readers.wake_all();
     }
 
     fn close(self: &Arc<Self>) {
@@ -180,6 +180,6 @@ impl Ctx {
         let mut queue = self.queue.lock();
         queue.state = State::Closed;
         queue.wake_all();
-        queue.wake_readers();
+        queue.readers.wake_all();
     }
 }

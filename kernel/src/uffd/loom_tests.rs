@@ -49,9 +49,9 @@ impl World {
             if *present {
                 return Ok(());
             }
-            let reader = self.ctx.enqueue(&task, TRAP, PAGE)?;
+            self.ctx.enqueue(&task, TRAP, PAGE)?;
             drop(present);
-            hand_over(&task, reader);
+            hand_over(&task);
         }
     }
 
@@ -189,8 +189,8 @@ fn loom_finds_the_lost_wakeup_of_a_fault_queued_after_the_table_is_unlocked() {
         let faulter = world.start("faulter", |world| {
             let task = current();
             while !*world.present.lock() {
-                let reader = world.ctx.enqueue(&task, TRAP, PAGE).expect("the context is open");
-                hand_over(&task, reader);
+                world.ctx.enqueue(&task, TRAP, PAGE).expect("the context is open");
+                hand_over(&task);
             }
         });
         world.fill();

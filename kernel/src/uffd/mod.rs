@@ -14,7 +14,7 @@
 //! | [`ctx`] | the context and [`Uffd`], the monitor's handle to it |
 //! | [`register`] | registering and unregistering ranges |
 //! | [`classify`](mod@classify) | which fault is a trap: a pure function |
-//! | [`slot`], [`queue`] | the fault a task waits for; who waits, and who reads |
+//! | [`slot`], [`queue`], `readers` | the fault a task waits for; who waits, and who reads |
 //! | [`event`] | what a monitor reads |
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
@@ -44,6 +44,7 @@ pub mod linux;
 mod loom_tests;
 pub mod ops;
 pub mod queue;
+mod readers;
 pub mod register;
 pub mod slot;
 

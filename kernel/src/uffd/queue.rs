@@ -1,8 +1,7 @@
 //! Who waits for a page, and who waits for messages.
 //!
-//! One lock protects all three lists, and every step looks at what it depends on under that lock, so that no wake-up is
-//! lost: a fault is queued and a waiting reader taken off its list in one step; a reader finds a fault or puts itself on the
-//! list in one step.
+//! One lock protects both, and every step looks at what it depends on under that lock, so that no wake-up is lost: a fault
+//! is queued and a sleeping reader given it in one step; a reader finds a fault or is among the sleeping in one step.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -12,11 +11,12 @@ use intrusive_collections::LinkedList;
 use super::classify::Trap;
 use super::ctx::{Ctx, Features};
 use super::event::{Event, ReadError};
+use super::readers::Readers;
 use super::slot::{FaultState, Outstanding};
 use crate::arch::{Clock, Machine};
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::fault::FaultError;
-use crate::task::link::{FaultAdapter, WaitAdapter};
+use crate::task::link::FaultAdapter;
 use crate::task::{Task, TaskId};
 
 /// The lists of a context.
@@ -27,7 +27,7 @@ pub(super) struct Queue {
     /// Tasks whose fault is read and not resolved.
     read: LinkedList<FaultAdapter>,
     /// Tasks that sleep until there is something to read.
-    readers: LinkedList<WaitAdapter>,
+    pub(super) readers: Readers,
     pub(super) state: State,
     /// The attached monitor.
     pub(super) monitor: Option<TaskId>,
@@ -49,7 +49,7 @@ impl Queue {
         Self {
             pending: LinkedList::new(FaultAdapter::new()),
             read: LinkedList::new(FaultAdapter::new()),
-            readers: LinkedList::new(WaitAdapter::new()),
+            readers: Readers::new(),
             state: State::Open,
             monitor: None,
         }
@@ -84,43 +84,16 @@ impl Queue {
     pub(super) fn wake_all(&mut self) -> usize {
         self.wake(VirtAddr::new(0), VirtAddr::new(u64::MAX))
     }
-
-    /// Lets all sleeping readers look again.
-    pub(super) fn wake_readers(&mut self) {
-        while let Some(reader) = self.readers.pop_front() {
-            reader.unpark();
-        }
-    }
-
-    /// Takes `task` off the list of readers, if it is on it.
-    fn forget_reader(&mut self, task: &Task) {
-        if !task.wait_link.is_linked() {
-            return;
-        }
-        let mut cursor = self.readers.front_mut();
-        while let Some(reader) = cursor.get() {
-            if core::ptr::eq(reader, task) {
-                cursor.remove();
-                return;
-            }
-            cursor.move_next();
-        }
-    }
 }
 
 impl Ctx {
-    /// Queues a fault of `task`, which the caller then hands over; returns a reader to be woken. Called with the entry's
-    /// table locked, so that whoever fills the entry finds the task here.
+    /// Queues a fault of `task`, which then has to sleep until it is woken; a reader that sleeps is given the message and
+    /// woken at once. Called with the entry's table locked, so that whoever fills the entry finds the task here.
     ///
     /// # Errors
     /// Nobody would ever resolve the fault; it is not queued.
     #[inline]
-    pub(crate) fn enqueue(
-        &self,
-        task: &Arc<Task>,
-        trap: Trap,
-        addr: VirtAddr,
-    ) -> Result<Option<Arc<Task>>, FaultError> {
+    pub(crate) fn enqueue(&self, task: &Arc<Task>, trap: Trap, addr: VirtAddr) -> Result<(), FaultError> {
         let mut queue = self.queue.lock();
         if queue.state != State::Open {
             return Err(FaultError::MonitorGone);
@@ -131,47 +104,41 @@ impl Ctx {
             return Err(FaultError::SelfFault { monitor });
         }
         // A reader sleeps only while nothing is pending, so giving it this message keeps the order.
-        let Some(reader) = queue.readers.pop_front() else {
+        let message = self.describe(trap, addr, task);
+        if queue.readers.wake_one(|reader| reader.fault.inbox.put(message)) {
+            task.fault.arm(trap, addr, Machine::ticks(), FaultState::Read);
+            queue.read.push_back(task.clone());
+        } else {
             task.fault.arm(trap, addr, Machine::ticks(), FaultState::Pending);
             queue.pending.push_back(task.clone());
-            return Ok(None);
-        };
-        task.fault.arm(trap, addr, Machine::ticks(), FaultState::Read);
-        queue.read.push_back(task.clone());
-        reader.fault.inbox.put(self.describe(trap, addr, task));
-        Ok(Some(reader))
+        }
+        Ok(())
     }
 
-    /// The oldest message, or `me` on the list of readers when `me` is to wait.
+    /// The oldest message; or else `me`, if given, is among the readers from now on and has to sleep.
     #[inline]
     pub(super) fn next_event(&self, me: Option<&Arc<Task>>) -> Result<Event, ReadError> {
         let mut queue = self.queue.lock();
-        if let Some(me) = me
-            && let Some(event) = me.fault.inbox.take()
-        {
+        if let Some(event) = me.and_then(|me| me.fault.inbox.take()) {
             return Ok(event);
         }
-        if let Some(task) = queue.pending.pop_front() {
+        let found = if let Some(task) = queue.pending.pop_front() {
             let event = self.describe(task.fault.trap(), task.fault.addr(), &task);
             task.fault.set(FaultState::Read);
             queue.read.push_back(task);
+            Ok(event)
+        } else if queue.state == State::Closed {
+            Err(ReadError::Closed)
+        } else {
             if let Some(me) = me {
-                queue.forget_reader(me);
+                queue.readers.enter(me);
             }
-            return Ok(event);
+            return Err(ReadError::WouldBlock);
+        };
+        if let Some(me) = me {
+            queue.readers.leave(me);
         }
-        if queue.state == State::Closed {
-            if let Some(me) = me {
-                queue.forget_reader(me);
-            }
-            return Err(ReadError::Closed);
-        }
-        if let Some(me) = me
-            && !me.wait_link.is_linked()
-        {
-            queue.readers.push_back(me.clone());
-        }
-        Err(ReadError::WouldBlock)
+        found
     }
 
     /// The message about a fault.

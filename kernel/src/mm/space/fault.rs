@@ -162,7 +162,7 @@ fn trapped(vma: &Vma, state: EntryState, info: &FaultInfo, task: &Arc<Task>) -> 
     // Anonymous memory has no cache beside the page tables.
     let trap = classify(state, CacheState::Absent, registration.modes, info.access)?;
     Some(match registration.ctx.enqueue(task, trap, info.addr) {
-        Ok(reader) => Verdict::Delegated { reader },
+        Ok(()) => Verdict::Delegated,
         Err(error) => Verdict::Failed(error),
     })
 }

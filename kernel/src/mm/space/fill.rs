@@ -159,7 +159,8 @@ impl Space {
         cursor: &mut Cursor<'_, Stage1>,
         filling: Filling,
     ) -> Result<(), FillStop> {
-        if !F::OVER_MARKERS && !matches!(cursor.entry().0, Entry::Absent(Marker::None) | Entry::Leaf(_)) {
+        let remembers = |entry| matches!(entry, Entry::Absent(marker) if marker != Marker::None);
+        if !F::OVER_MARKERS && !cursor.is_vacant() && remembers(cursor.entry().0) {
             return Err(FillStop::Exists);
         }
         match filling {

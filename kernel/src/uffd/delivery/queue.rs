@@ -16,12 +16,9 @@ use crate::task::{self, Task, TaskId, WaitReason};
 /// What a faulting task waits for.
 static SERVED: WaitReason = WaitReason("a page from its monitor");
 
-/// Wakes `reader`, if one waits, and sleeps until somebody wakes `task`, the current one. No lock is held.
+/// Sleeps until somebody wakes `task`, the current one, whose fault is queued. No lock is held.
 #[inline]
-pub fn hand_over(task: &Arc<Task>, reader: Option<Arc<Task>>) {
-    if let Some(reader) = reader {
-        reader.unpark();
-    }
+pub fn hand_over(task: &Arc<Task>) {
     while task.fault.is_waiting() {
         task::park_on(&SERVED, task.fault.addr().as_u64() as usize);
     }

@@ -1,0 +1,99 @@
+//! Tasks that sleep until there is a message.
+//!
+//! A context usually has one monitor that reads, serves, and reads again. It keeps its place here while it serves, so that
+//! going to sleep and being woken cost a flag and not two list operations and two references. Further readers queue up
+//! behind it.
+
+use alloc::sync::Arc;
+
+use intrusive_collections::LinkedList;
+
+use crate::task::Task;
+use crate::task::link::WaitAdapter;
+
+/// The readers of a context. Under its queue lock.
+#[derive(Debug)]
+pub(super) struct Readers {
+    /// Who slept here last, and may again.
+    last: Option<Arc<Task>>,
+    /// Whether `last` sleeps now.
+    last_sleeps: bool,
+    /// Others that sleep, in the order in which they came.
+    others: LinkedList<WaitAdapter>,
+}
+
+impl Readers {
+    pub(super) fn new() -> Self {
+        Self {
+            last: None,
+            last_sleeps: false,
+            others: LinkedList::new(WaitAdapter::new()),
+        }
+    }
+
+    /// Whether `task` is the one that slept here last.
+    #[inline]
+    fn is_last(&self, task: &Arc<Task>) -> bool {
+        self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, task))
+    }
+
+    /// `task` is about to sleep; it may be here already.
+    #[inline]
+    pub(super) fn enter(&mut self, task: &Arc<Task>) {
+        if self.is_last(task) {
+            self.last_sleeps = true;
+        } else if !self.last_sleeps && !task.wait_link.is_linked() {
+            self.last = Some(Arc::clone(task));
+            self.last_sleeps = true;
+        } else if !task.wait_link.is_linked() {
+            self.others.push_back(Arc::clone(task));
+        }
+    }
+
+    /// `task` found what it wanted without being woken, if it was here at all.
+    #[inline]
+    pub(super) fn leave(&mut self, task: &Arc<Task>) {
+        if self.is_last(task) {
+            self.last_sleeps = false;
+        } else if task.wait_link.is_linked() {
+            self.unlink(task);
+        }
+    }
+
+    #[cold]
+    fn unlink(&mut self, task: &Arc<Task>) {
+        let mut cursor = self.others.front_mut();
+        while let Some(reader) = cursor.get() {
+            if core::ptr::eq(reader, &raw const **task) {
+                cursor.remove();
+                return;
+            }
+            cursor.move_next();
+        }
+    }
+
+    /// Takes one that sleeps, has `prepare` done to it, and wakes it. False when nobody sleeps.
+    #[inline]
+    pub(super) fn wake_one(&mut self, prepare: impl FnOnce(&Task)) -> bool {
+        if self.last_sleeps
+            && let Some(last) = &self.last
+        {
+            self.last_sleeps = false;
+            prepare(last);
+            last.unpark();
+            return true;
+        }
+        let Some(reader) = self.others.pop_front() else {
+            return false;
+        };
+        prepare(&reader);
+        reader.unpark();
+        true
+    }
+
+    /// Lets all of them look again.
+    pub(super) fn wake_all(&mut self) {
+        while self.wake_one(|_| ()) {}
+        self.last = None;
+    }
+}
