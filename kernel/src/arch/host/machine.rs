@@ -271,7 +271,7 @@ impl SoftMachine {
         let lost = may_be_lost
             && self
                 .swallow
-                .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+                .try_update(Relaxed, Relaxed, |n| n.checked_sub(1))
                 .is_ok();
         let (FlushCall::Page { cpu, .. }
         | FlushCall::Range { cpu, .. }

@@ -88,7 +88,7 @@ impl FrameAllocator {
     pub unsafe fn install(&self, table: *mut FrameMeta, frames: usize) {
         for i in 0..frames {
             // SAFETY: in bounds, and nobody reads the table before it is installed.
-            unsafe { table.add(i).write(FrameMeta::RESERVED) };
+            unsafe { table.add(i).write(FrameMeta::reserved()) };
         }
         self.frames.store(frames, Relaxed);
         self.meta.store(table, Release);
@@ -252,7 +252,7 @@ impl FrameAllocator {
         self.fail_after.load(Relaxed) != NO_INJECTION
             && self
                 .fail_after
-                .fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(1)))
+                .try_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(1)))
                 .is_ok_and(|before| before == 0)
     }
 

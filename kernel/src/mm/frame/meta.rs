@@ -77,17 +77,19 @@ const _: () = assert!(size_of::<FrameMeta>() == 32);
 
 impl FrameMeta {
     /// Metadata of a frame that is not the allocator's.
-    pub const RESERVED: Self = Self {
-        refs: AtomicU32::new(0),
-        kind: AtomicU8::new(Kind::Reserved as u8),
-        order: AtomicU8::new(0),
-        flags: AtomicU8::new(0),
-        spare: AtomicU8::new(0),
-        next: AtomicU32::new(NIL),
-        prev: AtomicU32::new(NIL),
-        owner: AtomicU64::new(0),
-        index: AtomicU64::new(0),
-    };
+    pub const fn reserved() -> Self {
+        Self {
+            refs: AtomicU32::new(0),
+            kind: AtomicU8::new(Kind::Reserved as u8),
+            order: AtomicU8::new(0),
+            flags: AtomicU8::new(0),
+            spare: AtomicU8::new(0),
+            next: AtomicU32::new(NIL),
+            prev: AtomicU32::new(NIL),
+            owner: AtomicU64::new(0),
+            index: AtomicU64::new(0),
+        }
+    }
 
     /// What the block is used for.
     pub fn kind(&self) -> Kind {

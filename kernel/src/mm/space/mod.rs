@@ -26,6 +26,8 @@ mod fault;
 mod fill;
 mod map;
 mod protect;
+#[cfg(test)]
+mod tests;
 mod tlb;
 mod unmap;
 

@@ -1,0 +1,272 @@
+//! What needs a look behind the space's locks: markers, shared pages, and one step of a fault at a time.
+//!
+//! The tests in `small` also run under Miri (the command is at the top of the frame allocator's tests).
+
+use alloc::sync::Arc;
+
+use super::{MapRequest, Privilege, Space};
+use crate::arch::host::{Config, Running, SoftMachine};
+use crate::mm::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
+use crate::mm::frame::{Folio, Kind, allocator};
+use crate::mm::memtype::anon::ANON;
+use crate::mm::phys;
+use crate::mm::pt::{Entry, Level, Marker, Prot};
+use crate::mm::range::VirtRange;
+use crate::mm::uaccess;
+use crate::task::Task;
+use crate::uffd::{Features, FillMode, Modes, Outcome, Refusal, Uffd};
+
+/// A space with `pages` of readable and writable memory. The machine is dropped last.
+struct World {
+    space: Arc<Space>,
+    range: VirtRange,
+    _machine: Running,
+}
+
+fn world(pages: u64) -> World {
+    let machine = SoftMachine::start(Config { memory: 256 << 10 });
+    let space = Space::new(Privilege::Kernel).expect("RAM is plenty");
+    let request = MapRequest {
+        at: None,
+        len: pages * PAGE_SIZE,
+        prot: Prot::READ | Prot::WRITE,
+        ty: &ANON,
+    };
+    let range = space.map(request).expect("there is room");
+    World {
+        space,
+        range,
+        _machine: machine,
+    }
+}
+
+impl World {
+    fn page(&self, number: u64) -> VirtAddr {
+        self.range.start + number * PAGE_SIZE
+    }
+
+    fn mark(&self, number: u64, marker: Marker) {
+        let mut table = self.space.table.lock();
+        let mut cursor = table.cursor(VirtRange::page(self.page(number)));
+        assert_eq!(cursor.mark(Level::PAGE, marker), Ok(Some(Marker::None)));
+    }
+
+    fn share(&self, number: u64) -> Option<Folio> {
+        self.space
+            .table
+            .lock()
+            .cursor(VirtRange::page(self.page(number)))
+            .share()
+    }
+
+    fn task(&self) -> Arc<Task> {
+        Task::detached_in("test", Arc::clone(&self.space))
+    }
+
+    fn step(&self, number: u64, access: Access) -> Verdict {
+        self.space.step(
+            &FaultInfo {
+                addr: self.page(number),
+                access,
+                from_user: false,
+            },
+            &self.task(),
+        )
+    }
+
+    fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.task().run_as(|| {
+            self.space.activate();
+            let result = f();
+            self.space.unload_here();
+            result
+        })
+    }
+
+    fn registered(&self) -> Uffd {
+        let uffd = Uffd::new(&self.space, Features::empty());
+        uffd.register(self.range, Modes::MISSING)
+            .expect("anonymous memory can");
+        uffd
+    }
+}
+
+#[test]
+fn poisoned_and_guarded_pages_fail_without_a_message_whoever_registered_them() {
+    for (marker, why) in [
+        (Marker::Poison, FaultError::Poisoned),
+        (Marker::Guard, FaultError::Guard),
+    ] {
+        let world = world(2);
+        world.mark(0, marker);
+        for access in [Access::Read, Access::Write, Access::Execute] {
+            let expected = if access == Access::Execute {
+                FaultError::Forbidden
+            } else {
+                why
+            };
+            assert!(
+                matches!(world.step(0, access), Verdict::Failed(error) if error == expected),
+                "rights first"
+            );
+        }
+        let uffd = world.registered();
+        assert!(matches!(world.step(0, Access::Write), Verdict::Failed(error) if error == why));
+        assert!(uffd.try_read_event().is_err());
+        assert!(
+            matches!(world.step(1, Access::Write), Verdict::Delegated { .. }),
+            "its neighbour is just missing"
+        );
+        assert_eq!(
+            uffd.zeropage(VirtRange::page(world.page(1)), FillMode::empty()),
+            Outcome::Done
+        );
+    }
+}
+
+#[test]
+fn copy_goes_over_a_write_protect_or_poison_marker() {
+    for marker in [Marker::UffdWp, Marker::Poison] {
+        let world = world(1);
+        let uffd = world.registered();
+        world.mark(0, marker);
+        assert_eq!(
+            uffd.copy(world.page(0), &[6; 4096], PAGE_SIZE, FillMode::empty()),
+            Outcome::Done,
+            "{marker:?}"
+        );
+        world.run(|| assert_eq!(uaccess::load(world.page(0)), Ok(0x0606_0606_0606_0606)));
+    }
+}
+
+#[test]
+fn zeropage_takes_a_marker_for_a_page_that_exists() {
+    for marker in [Marker::UffdWp, Marker::Poison, Marker::Guard] {
+        let world = world(1);
+        let uffd = world.registered();
+        world.mark(0, marker);
+        let outcome = uffd.zeropage(world.range, FillMode::empty());
+        assert_eq!(outcome, Outcome::Refused(Refusal::Exists), "{marker:?}");
+        assert_eq!(
+            world.space.entry(world.page(0)).0,
+            Entry::Absent(marker),
+            "and leaves it"
+        );
+    }
+}
+
+#[test]
+fn a_missing_page_with_a_write_protect_marker_is_a_missing_fault() {
+    let world = world(1);
+    let uffd = world.registered();
+    world.mark(0, Marker::UffdWp);
+    assert!(matches!(
+        world.step(0, Access::Read),
+        Verdict::Delegated { reader: None }
+    ));
+    assert_eq!(uffd.wake(world.range), Ok(()));
+}
+
+#[test]
+fn discarding_drops_markers() {
+    let world = world(3);
+    for (page, marker) in [(0, Marker::UffdWp), (1, Marker::Poison), (2, Marker::Guard)] {
+        world.mark(page, marker);
+    }
+    world.space.discard(world.range).expect("mapped");
+    world.run(|| (0..3).for_each(|page| assert_eq!(uaccess::store(world.page(page), 1), Ok(()))));
+}
+
+#[test]
+fn one_step_of_a_fault_ends_in_one_verdict() {
+    let world = world(1);
+    assert!(matches!(
+        world.step(0, Access::Execute),
+        Verdict::Failed(FaultError::Forbidden)
+    ));
+    assert!(matches!(
+        world.step(1, Access::Read),
+        Verdict::Failed(FaultError::Unmapped)
+    ));
+    assert!(matches!(world.step(0, Access::Read), Verdict::Resolved));
+    assert!(
+        matches!(world.step(0, Access::Read), Verdict::Retry),
+        "somebody was faster"
+    );
+    assert!(matches!(world.step(0, Access::Write), Verdict::Resolved));
+    assert!(matches!(world.step(0, Access::Write), Verdict::Retry));
+    assert_eq!(world.space.fault_count(), 6);
+}
+
+#[test]
+fn copying_a_shared_page_without_a_free_frame_changes_nothing() {
+    let world = world(1);
+    world.run(|| {
+        assert_eq!(uaccess::store(world.page(0), 1), Ok(()));
+        let other = world.share(0).expect("a page of its own");
+        world.space.protect(world.range, Prot::READ).expect("mapped");
+        world
+            .space
+            .protect(world.range, Prot::READ | Prot::WRITE)
+            .expect("mapped");
+        allocator().inject_failure(0);
+        assert!(matches!(
+            world.step(0, Access::Write),
+            Verdict::Failed(FaultError::OutOfMemory)
+        ));
+        allocator().stop_injection();
+        assert_eq!((uaccess::load(world.page(0)), other.owners()), (Ok(1), 2));
+    });
+}
+
+mod small {
+    use super::*;
+
+    #[test]
+    fn a_page_that_somebody_else_owns_too_is_copied_before_it_is_written() {
+        let world = world(1);
+        world.run(|| {
+            assert_eq!(uaccess::write(world.page(0), b"shared text"), Ok(()));
+            let other = world.share(0).expect("a page of its own");
+            world.space.protect(world.range, Prot::READ).expect("mapped");
+            world
+                .space
+                .protect(world.range, Prot::READ | Prot::WRITE)
+                .expect("mapped");
+            assert_eq!(uaccess::write(world.page(0), b"SHARED"), Ok(()));
+            let (mut own, mut others) = ([0; 11], [0; 11]);
+            assert_eq!(uaccess::read(world.page(0), &mut own), Ok(()));
+            phys::peek(&other, 0, &mut others);
+            assert_eq!((&own, &others), (b"SHARED text", b"shared text"));
+            assert_eq!((other.owners(), allocator().stats().of(Kind::Anon)), (1, 2));
+        });
+    }
+
+    #[test]
+    fn words_and_bytes_go_through_the_mmu() {
+        let world = world(2);
+        world.run(|| {
+            assert_eq!(uaccess::load(world.page(1)), Ok(0));
+            assert_eq!(uaccess::store(world.page(1), 0x0102_0304_0506_0708), Ok(()));
+            let mut bytes = [0xff; 12];
+            assert_eq!(uaccess::read(world.page(1) - 4, &mut bytes), Ok(()));
+            assert_eq!(bytes, [0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
+            assert!(uaccess::read(world.page(2) - 4, &mut bytes).is_err());
+            assert_eq!(bytes[..4], [0; 4], "what came before the hole was copied");
+        });
+    }
+
+    #[test]
+    fn a_filled_page_is_read_and_unmapped() {
+        let world = world(1);
+        let uffd = world.registered();
+        assert_eq!(
+            uffd.copy(world.page(0), &[3; 4096], PAGE_SIZE, FillMode::empty()),
+            Outcome::Done
+        );
+        world.run(|| assert_eq!(uaccess::load(world.page(0)), Ok(0x0303_0303_0303_0303)));
+        world.space.unmap(world.range).expect("mapped");
+        assert_eq!(allocator().stats().of(Kind::Anon), 0);
+    }
+}
