@@ -43,10 +43,10 @@ impl Tally {
     pub fn skip(&mut self, name: &str, reason: &str) {
         println!("\n== {name}: skipped: {reason}");
         self.skipped += 1;
-        self.notes.push(format!(
-            "skipped {name}: {}",
-            reason.lines().next().unwrap_or_default()
-        ));
+        // What is missing, without the commands that install it: those were just printed.
+        let first = reason.lines().next().unwrap_or_default();
+        let what = first.trim_end_matches("; install with");
+        self.notes.push(format!("skipped {name}: {what}"));
     }
 
     /// Adds what a test program counted. One that failed without a failed test (it did not compile, it crashed)
@@ -206,7 +206,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.add("broken", counted("exit 101"));
         tally.add("fine", counted("echo 'test result: ok. 2 passed; 0 failed'"));
-        tally.skip("bochs", "not installed\nsecond line");
+        tally.skip("bochs", "not installed; install with\n    apt-get install bochs");
         assert_eq!(
             tally.summary(),
             "failed: broken ended with an error\nskipped bochs: not installed\n2 passed, 1 failed, 1 skipped"
