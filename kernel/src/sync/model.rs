@@ -1,8 +1,8 @@
 //! The atomics and locks of code whose interleavings are explored.
 //!
 //! Under `--cfg loom` these are loom's, otherwise the kernel's own, so that the source that runs in the kernel is the
-//! source that loom tries in every order. Only what has such a test uses them: [`crate::task::park`],
-//! [`crate::task::wait`] (and what is built on them), and the queue of [`crate::uffd`].
+//! source that loom tries in every order. Only what has such a test uses them: [`mod@crate::task::park`],
+//! [`mod@crate::task::wait`] (and what is built on them), and the queue of [`crate::uffd`].
 
 #[cfg(loom)]
 pub use loom::sync::atomic;

@@ -22,7 +22,7 @@ pub struct Current {
 
 /// The running task; one load on bare metal.
 ///
-/// Valid from [`init`](super::init) on, and in interrupt handlers, where it is the interrupted task. On the host every
+/// Valid from `task::init` on, and in interrupt handlers, where it is the interrupted task. On the host every
 /// thread is a task: one that was not spawned here gets a detached task at its first call.
 #[inline]
 pub fn current() -> Current {

@@ -99,6 +99,7 @@ impl Task {
             "{self} waits for its own end"
         );
         self.ended.stack_is_free.wait();
+        engine::joined(self);
         self.outcome().expect("set before the stack is freed")
     }
 

@@ -8,12 +8,12 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`park`] | the word behind `park` and `unpark`: a token that cannot be lost or doubled |
-//! | [`wait`], [`completion`] | wait queues, one-shot events |
-//! | [`sleep`] | timed waits |
-//! | [`spawn`], [`exit`] | the beginning and the end of a task, `join`, hooks |
+//! | [`mod@park`] | the word behind `park` and `unpark`: a token that cannot be lost or doubled |
+//! | [`mod@wait`], [`completion`] | wait queues, one-shot events |
+//! | [`mod@sleep`] | timed waits |
+//! | [`mod@spawn`], [`mod@exit`] | the beginning and the end of a task, `join`, hooks |
 //! | [`table`] | all tasks, for diagnosis |
-//! | `sched`, `switch`, `reaper`, [`idle`] | bare metal: run queue, direct switch, stacks, what to do when nothing runs |
+//! | `sched`, `switch`, `reaper`, `idle` | bare metal: run queue, direct switch, stacks, what to do when nothing runs |
 //! | `threads` | host builds: a task is a thread, so that the kernel's code runs under `cargo test` |
 //!
 //! **Waiting.** Everything that blocks ends in [`park`](park()); a token makes the next `park` return at once, and a token only

@@ -11,7 +11,7 @@
 //! queue twice; any number of unparks before the next `park` leave one token. Between PARKED and the switch the task
 //! is still on its CPU: whoever resumes it elsewhere waits for that (see `switch`).
 //!
-//! Every interleaving of this file is explored: see [`crate::task::wait`] for the command.
+//! Every interleaving of this file is explored: see [`mod@crate::task::wait`] for the command.
 
 use super::wait::WaitReason;
 use super::{Task, current, engine};

@@ -349,6 +349,9 @@ pub(super) fn exit(outcome: Outcome) -> ! {
     unreachable!("a task that has ended was switched to");
 }
 
+/// The reaper has done everything before it announced the end.
+pub(super) fn joined(_task: &Task) {}
+
 /// Armed timers of all tasks, earliest first.
 static TIMERS: IrqLock<RBTree<TimerAdapter>> = IrqLock::new(RBTree::new(TimerAdapter::NEW));
 /// When the earliest fires.

@@ -1,6 +1,6 @@
 //! Timed waits.
 //!
-//! A task has one timer. [`Alarm`] arms it for the current task and disarms it when dropped; when the time has come the
+//! A task has one timer. `Alarm` arms it for the current task and disarms it when dropped; when the time has come the
 //! timer interrupt notes it in the task and unparks it. The resolution is the tick of the timer.
 
 use alloc::sync::Arc;

@@ -30,6 +30,8 @@ pub(super) struct Body {
     job: std::sync::Mutex<Option<Job>>,
     resumed: Mutex<bool>,
     wake: Condvar,
+    /// The thread, until somebody joins it.
+    thread: std::sync::Mutex<Option<thread::JoinHandle<()>>>,
     /// When the timer fires, if it is armed.
     alarm: std::sync::Mutex<Option<Instant>>,
 }
@@ -47,6 +49,7 @@ impl Body {
             job: std::sync::Mutex::new(None),
             resumed: Mutex::new(false),
             wake: Condvar::new(),
+            thread: std::sync::Mutex::new(None),
             alarm: std::sync::Mutex::new(None),
         }
     }
@@ -210,6 +213,7 @@ pub(super) fn exit(outcome: Outcome) -> ! {
 
 /// Starts the thread of a new task, as one more CPU of the software machine that the caller is in.
 pub(super) fn start(task: Arc<Task>) -> Result<(), SpawnError> {
+    let handle = Arc::clone(&task);
     let machine = crate::arch::host::processor::current().machine;
     let name = task.name().to_string();
     let run = move || {
@@ -236,8 +240,25 @@ pub(super) fn start(task: Arc<Task>) -> Result<(), SpawnError> {
         drop(cpu);
     };
     match thread::Builder::new().name(name).spawn(run) {
-        Ok(_detached) => Ok(()),
+        Ok(thread) => {
+            *handle.body.thread.lock().expect("only taken and set under it") = Some(thread);
+            Ok(())
+        }
         Err(_) => Err(SpawnError::NoStack),
+    }
+}
+
+/// Waits until nothing of a task that has ended is left.
+pub(super) fn joined(task: &Task) {
+    let thread = task
+        .body
+        .thread
+        .lock()
+        .expect("only taken and set under it")
+        .take();
+    if let Some(thread) = thread {
+        // It has announced its end, so it did not panic.
+        let _ = thread.join();
     }
 }
 

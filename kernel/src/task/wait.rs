@@ -7,7 +7,7 @@
 //!
 //! `wake_one` is for conditions that any of the waiters can use up; where waiters wait for different things, `wake_all`.
 //!
-//! loom explores every order of the steps of this file and of [`crate::task::park`]:
+//! loom explores every order of the steps of this file and of [`mod@crate::task::park`]:
 //! `RUSTFLAGS="--cfg loom" cargo test -p faultline-kernel --release --lib --target-dir target/loom loom_`
 
 use alloc::sync::Arc;

@@ -3,7 +3,7 @@
 //! The queue, the fault slots, parking and waking are the kernel's own; the page table is one lock around "is the page
 //! there", which is all that matters here: a fault looks at the entry and is queued under that lock, a fill changes it
 //! under that lock and wakes afterwards. A lost wake-up shows as loom's "deadlock". The command is in
-//! [`crate::task::wait`].
+//! [`mod@crate::task::wait`].
 
 use alloc::sync::Arc;
 

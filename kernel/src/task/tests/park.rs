@@ -23,7 +23,7 @@ fn many_unparks_leave_one_token() {
 
 #[test]
 fn two_tasks_hand_over_to_each_other() {
-    const ROUNDS: usize = 10_000;
+    const ROUNDS: usize = if cfg!(miri) { 50 } else { 10_000 };
     let turn = Arc::new(AtomicUsize::new(0));
     let me = task::current_arc();
     let its_turn = Arc::clone(&turn);
