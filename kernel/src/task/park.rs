@@ -58,7 +58,8 @@ impl ParkWord {
 
     /// Whether the task waits, as an observer sees it.
     pub(super) fn is_parked(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == PARKED
+        // Acquire: what the task noted down before it parked (its reason) is visible to the observer.
+        self.0.load(Ordering::Acquire) == PARKED
     }
 }
 
