@@ -21,8 +21,8 @@
 //! What a test gets from it beyond "the kernel's code runs": a missing flush, a walk through a freed table, a reserved
 //! bit, a lock held over something that may sleep, and an unbalanced preemption count each fail the test that does it.
 //!
-//! [`Switch`] has no meaning here: a task of a host test is a thread of the host, and a host thread cannot be moved to
-//! another stack. Its functions panic.
+//! [`Switch`](super::Switch) is the one trait without an implementation here: a task of a host test is a thread of the host
+//! (see `task::threads`), and a thread cannot be moved to another stack.
 #![expect(
     unsafe_code,
     reason = "stands in for hardware: physical memory as raw pointers, raw copies for tasks"
@@ -30,7 +30,7 @@
 
 use core::mem::MaybeUninit;
 
-use super::{Clock, Cpu, Irq, Memory, Switch, TaskMemory, Tlb};
+use super::{Clock, Cpu, Irq, Memory, TaskMemory, Tlb};
 use crate::cpu::Local;
 use crate::mm::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::mm::kernel::KernelMm;
@@ -198,24 +198,6 @@ impl Memory for Machine {
         if let Some(machine) = processor::current().machine {
             machine.note_freed(first, order);
         }
-    }
-}
-
-impl Switch for Machine {
-    unsafe fn prepare(_top: *mut u8, _entry: extern "C" fn(*mut usize) -> !) -> usize {
-        unimplemented!("tasks of host tests are threads: see arch::host")
-    }
-
-    unsafe fn switch(_save: *mut usize, _load: usize) -> *mut usize {
-        unimplemented!("tasks of host tests are threads: see arch::host")
-    }
-
-    fn running() -> *const crate::task::Task {
-        unimplemented!("tasks of host tests are threads: see arch::host")
-    }
-
-    fn set_running(_task: *const crate::task::Task) {
-        unimplemented!("tasks of host tests are threads: see arch::host")
     }
 }
 

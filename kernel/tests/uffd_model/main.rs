@@ -5,12 +5,14 @@
 //! registered with whom, what each page holds, how many frames are in use. The whole sequence runs on one CPU of the
 //! software machine, which misses no missing flush. `PROPTEST_CASES=10000` makes a long run of it.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod model;
+mod ops;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use common::{RW, World, page, part};
+use common::{World, page, part};
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use kernel::mm::frame::{Kind, allocator};
@@ -23,204 +25,11 @@ use kernel::mm::uaccess;
 use kernel::task::Task;
 use kernel::uffd::slot::FaultState;
 use kernel::uffd::{
-    Event, Features, FillMode, Modes, Outcome, ReadError, Refusal, RegisterError, TrapKind, Uffd,
-    UnregisterError,
+    Event, Features, FillMode, Modes, ReadError, RegisterError, TrapKind, Uffd, UnregisterError,
 };
+use model::{Area, Content, Model, Page, Queues, Touched, Waiting};
+use ops::{BASE, CONTEXTS, Op, PAGES, Span, TASKS, ops};
 use proptest::prelude::*;
-
-const PAGES: usize = 40;
-const TASKS: usize = 6;
-const CONTEXTS: usize = 2;
-const BASE: VirtAddr = VirtAddr::new(0x5000_0000 - 8 * PAGE_SIZE);
-
-#[derive(Clone, Copy, Debug)]
-enum Op {
-    Map(Span, Prot),
-    Unmap(Span),
-    Protect(Span, Prot),
-    Discard(Span),
-    Register(usize, Span),
-    Unregister(usize, Span),
-    /// Task, page, whether it stores.
-    Touch(usize, usize, bool),
-    Read(usize),
-    /// Context, where, pages that the source is too short, whether waiters stay asleep.
-    Copy(usize, Span, usize, bool),
-    Zeropage(usize, Span, bool),
-    Wake(usize, Span),
-    /// The context's monitor is this task from now on, or nobody.
-    Attach(usize, Option<usize>),
-    /// Closes the context and makes a new one in its place.
-    Close(usize),
-}
-
-/// Pages `[.0, .1)`.
-#[derive(Clone, Copy, Debug)]
-struct Span(usize, usize);
-
-impl Span {
-    fn pages(self) -> std::ops::Range<usize> {
-        self.0..self.1
-    }
-}
-
-fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let span = || {
-        prop_oneof![
-            4 => (0..PAGES, 1..6usize).prop_map(|(start, len)| Span(start, (start + len).min(PAGES))),
-            2 => (0..PAGES, 1..30usize).prop_map(|(start, len)| Span(start, (start + len).min(PAGES))),
-            1 => Just(Span(0, PAGES)),
-        ]
-    };
-    let prot = || proptest::sample::select(vec![RW, RW, RW, Prot::READ, Prot::empty()]);
-    let ctx = 0..CONTEXTS;
-    let op = prop_oneof![
-        3 => (span(), prot()).prop_map(|(span, prot)| Op::Map(span, prot)),
-        1 => span().prop_map(Op::Unmap),
-        1 => (span(), prot()).prop_map(|(span, prot)| Op::Protect(span, prot)),
-        1 => span().prop_map(Op::Discard),
-        4 => (ctx.clone(), span()).prop_map(|(ctx, span)| Op::Register(ctx, span)),
-        1 => (ctx.clone(), span()).prop_map(|(ctx, span)| Op::Unregister(ctx, span)),
-        16 => (0..TASKS, 0..PAGES, any::<bool>()).prop_map(|(task, page, store)| Op::Touch(task, page, store)),
-        4 => ctx.clone().prop_map(Op::Read),
-        4 => (ctx.clone(), span(), 0..3usize, any::<bool>())
-            .prop_map(|(ctx, span, short, quiet)| Op::Copy(ctx, span, short.saturating_sub(1), quiet)),
-        3 => (ctx.clone(), span(), any::<bool>()).prop_map(|(ctx, span, quiet)| Op::Zeropage(ctx, span, quiet)),
-        2 => (ctx.clone(), span()).prop_map(|(ctx, span)| Op::Wake(ctx, span)),
-        1 => (ctx.clone(), proptest::option::of(0..TASKS)).prop_map(|(ctx, task)| Op::Attach(ctx, task)),
-        1 => ctx.prop_map(Op::Close),
-    ];
-    // Most sequences begin with memory to play with.
-    proptest::collection::vec(op, 1..60).prop_map(|mut ops| {
-        ops.insert(0, Op::Map(Span(4, PAGES - 4), RW));
-        ops.insert(1, Op::Register(0, Span(6, 30)));
-        ops
-    })
-}
-
-/// What a page of the model holds.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Content {
-    Nothing,
-    /// The shared page of zeros.
-    Zeros,
-    /// A page of its own that begins with this word.
-    Own(u64),
-}
-
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Area {
-    prot: Prot,
-    ctx: Option<usize>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Page {
-    area: Option<Area>,
-    content: Content,
-}
-
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Waiting {
-    task: usize,
-    page: usize,
-    store: bool,
-}
-
-/// A context of the model: two queues and a monitor.
-#[derive(Clone, Default, Debug)]
-struct Queues {
-    unread: VecDeque<Waiting>,
-    read: VecDeque<Waiting>,
-    monitor: Option<usize>,
-}
-
-/// The model.
-struct Model {
-    pages: [Page; PAGES],
-    contexts: [Queues; CONTEXTS],
-}
-
-impl Model {
-    fn waits(&self, task: usize) -> bool {
-        self.contexts
-            .iter()
-            .flat_map(|ctx| ctx.unread.iter().chain(&ctx.read))
-            .any(|w| w.task == task)
-    }
-
-    fn wake(&mut self, ctx: usize, span: Span) {
-        let ctx = &mut self.contexts[ctx];
-        ctx.unread.retain(|waiting| !span.pages().contains(&waiting.page));
-        ctx.read.retain(|waiting| !span.pages().contains(&waiting.page));
-    }
-
-    /// The outcome of the next look at a fault; the fault is queued if it is delegated.
-    fn touch(&mut self, task: usize, page: usize, store: bool) -> Touched {
-        let Some(area) = self.pages[page].area else {
-            return Touched::Failed(FaultError::Unmapped);
-        };
-        if !area.prot.contains(if store { Prot::WRITE } else { Prot::READ }) {
-            return Touched::Failed(FaultError::Forbidden);
-        }
-        match area.ctx {
-            Some(ctx) if self.pages[page].content == Content::Nothing => {
-                if self.contexts[ctx].monitor == Some(task) {
-                    return Touched::SelfFault;
-                }
-                self.contexts[ctx].unread.push_back(Waiting { task, page, store });
-                Touched::Delegated
-            }
-            _ => Touched::Resolved,
-        }
-    }
-
-    /// Fills the pages of `span` from `source` on behalf of `ctx`; how it ends.
-    fn fill(
-        &mut self,
-        ctx: usize,
-        span: Span,
-        quiet: bool,
-        mut source: impl FnMut(usize) -> Option<Content>,
-    ) -> Outcome {
-        let first = self.pages[span.0].area;
-        let one_area = span.pages().all(|page| self.pages[page].area == first);
-        if !one_area || first.is_none_or(|area| area.ctx.is_none()) {
-            return Outcome::Refused(Refusal::NotRegistered);
-        }
-        let mut done = 0;
-        let stop = span.pages().find_map(|page| {
-            let Some(content) = source(page) else {
-                return Some(Refusal::BadSource);
-            };
-            if self.pages[page].content != Content::Nothing {
-                return Some(Refusal::Exists);
-            }
-            self.pages[page].content = content;
-            done += 1;
-            None
-        });
-        if !quiet && done > 0 {
-            self.wake(ctx, Span(span.0, span.0 + done));
-        }
-        match stop {
-            None => Outcome::Done,
-            Some(why) if done > 0 => Outcome::Partial {
-                bytes: done as u64 * PAGE_SIZE,
-                why,
-            },
-            Some(why) => Outcome::Refused(why),
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Touched {
-    Resolved,
-    Delegated,
-    SelfFault,
-    Failed(FaultError),
-}
 
 /// The kernel and the model side by side.
 struct Check<'a> {
@@ -552,7 +361,7 @@ proptest! {
         let empty = Page { area: None, content: Content::Nothing };
         let mut check = Check {
             world: &world,
-            model: Model { pages: [empty; PAGES], contexts: [const { Queues { unread: VecDeque::new(), read: VecDeque::new(), monitor: None } }; CONTEXTS] },
+            model: Model { pages: [empty; PAGES], contexts: [(); CONTEXTS].map(|()| Queues::default()) },
             uffds: [Uffd::new(&world.space, Features::empty()), Uffd::new(&world.space, Features::empty())],
             tasks: [(); TASKS].map(|()| Task::detached_in("toucher", Arc::clone(&world.space))),
             next_word: 0,

@@ -1,0 +1,78 @@
+//! Map, unmap, protect, split, collapse, mark and copy-on-write, checked for any format against a model that is a plain map
+//! from pages to what is there.
+//!
+//! A format's tests supply what only they know: the rights it can express, and what *the CPU* makes of a table, read bit by
+//! bit without the format's own decoder ([`CheckedFormat`]). [`ops`] generates sequences, [`run`] plays one on a table
+//! and on the model, and after each step compares
+//!
+//! 1. what [`PageTable::lookup`] says, level and attributes included;
+//! 2. what the CPU would do with the address;
+//! 3. that every translation which was taken away or restricted lies in a range that was flushed;
+//! 4. where a software CPU has the table loaded, that it misses no flush;
+//! 5. at the end, that nothing is left in use.
+//!
+//! The window straddles a 1 GiB boundary: one 2 MiB span below it and three above, and the whole GiB above it may be one
+//! leaf.
+
+use alloc::vec::Vec;
+
+use super::{Entry, Level, Prot, PtFormat};
+use crate::mm::addr::Pfn;
+use crate::mm::range::AddrRange;
+
+mod compare;
+mod model;
+mod ops;
+mod play;
+
+pub use ops::{Op, entries, ops};
+pub use play::run;
+
+const SPAN: u64 = 512;
+const SPANS: u64 = 4;
+/// Pages in the window.
+const PAGES: u64 = SPAN * SPANS;
+/// The GiB boundary in the window, as a page of the window.
+const GIB: u64 = SPAN;
+/// Frames that no RAM stands behind, for leaves that own nothing; 1 GiB aligned.
+const DEVICE: Pfn = Pfn::new(0x40_0000);
+
+/// What the CPU makes of an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// The base frame it reaches.
+    pub frame: Pfn,
+    /// Rights. `USER` counts where the format has it.
+    pub prot: Prot,
+}
+
+/// What a format's tests know.
+pub trait CheckedFormat: PtFormat {
+    /// Rights that the format can express, none included.
+    fn prots() -> Vec<Prot>;
+
+    /// The CPU's own walk; `None` for a fault. Panics on what the CPU would call a misconfiguration.
+    fn cpu_walk(root: Pfn, addr: u64) -> Option<Seen>;
+
+    /// Makes `root` the table of the CPU under test, where there is such a CPU.
+    fn load(_root: Pfn) {}
+
+    /// Has the CPU under test load from `addr`, so that it caches the translation and sets the accessed bit; says whether
+    /// it could.
+    fn touch(_addr: u64) -> bool {
+        false
+    }
+
+    /// Has the CPU under test drop its translations of the range.
+    fn invalidate(_range: AddrRange<Self::Addr>) {}
+}
+
+/// `decode(encode(entry)) == entry` if the format can say the entry, and zero means nothing.
+pub fn round_trip<F: PtFormat>(entry: &Entry, level: Level) {
+    assert_eq!(F::decode(0, level), Entry::EMPTY, "a zeroed node is empty");
+    assert_eq!(F::encode(&Entry::EMPTY, level), 0);
+    if F::can_encode(entry, level) {
+        let raw = F::encode(entry, level);
+        assert_eq!(F::decode(raw, level), *entry, "from {raw:#x} at {level:?}");
+    }
+}
