@@ -4,7 +4,7 @@
 //! while bytes leave the CPU, and a `Display` that faults does so without a lock. A line longer than the buffer can be
 //! interleaved with another task's; a shorter one never is.
 //!
-//! The screen comes late: what was printed before [`attach_screen`] is kept (up to [`EARLY`] bytes) and shown then.
+//! The screen comes late: what was printed before `attach_screen` is kept (up to `EARLY` bytes) and shown then.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};

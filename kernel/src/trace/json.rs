@@ -1,6 +1,6 @@
 //! JSON without a heap, for the two records that must get out when nothing else works.
 //!
-//! [`crate::trace::emit`] serialises records with serde, which allocates. A panic may have happened inside the heap,
+//! [`crate::trace::emit()`] serialises records with serde, which allocates. A panic may have happened inside the heap,
 //! and a run may end before there is one; so `Panic` and `End` are also written here, straight into a
 //! [`fmt::Write`]. The tests read the lines back with serde, so the two writers cannot drift apart.
 

@@ -7,8 +7,8 @@
 //!   emit(&Record), end(..)       ──► emit    ──► port 0xe9, JSON lines  for xtask
 //! ```
 //!
-//! Both work from the first instruction after [`start`], from interrupt handlers and from the panic handler, which
-//! calls [`console::panicking`] first: from then on a lock that does not come free is bypassed. A run ends in [`end`],
+//! Both work from the first instruction after `start`, from interrupt handlers and from the panic handler, which
+//! calls [`console::panicking`] first: from then on a lock that does not come free is bypassed. A run ends in `end`,
 //! and only there.
 
 pub mod backtrace;

@@ -2,7 +2,7 @@
 //!
 //! A reader thread carries the emulator's standard output to the loop in [`run`]; the other channel is a file that
 //! the loop follows. The loop ends when the process ends, a limit runs out, or a signal arrives; in each case the
-//! process is gone afterwards ([`Guard`] sees to it on every path).
+//! process is gone afterwards (`Guard` sees to it on every path).
 
 use std::fs::File;
 use std::process::{Child, ExitStatus, Stdio};

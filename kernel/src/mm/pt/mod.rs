@@ -9,9 +9,9 @@
 //! A format ([`PtFormat`]) says how an entry is encoded: absent with a [`Marker`], a table, or a leaf. Stage 1 is
 //! [`crate::arch::Stage1`]; the stage-2 formats live in the hypervisor crate.
 //!
-//! **Ownership.** A table entry owns the node it points to. A leaf owns one reference to its [`Folio`], unless it carries
+//! **Ownership.** A table entry owns the node it points to. A leaf owns one reference to its [`Folio`](crate::mm::frame::Folio), unless it carries
 //! [`AttrFlags::BORROWED`] (direct map, shared zero page, device memory). Numbered invariants, on which the unsafe code
-//! of [`node`] rests:
+//! of `node` rests:
 //!
 //! 1. a `Table` entry at a slot that the table owns names a live `Frame<Table>` that nothing else names;
 //! 2. an owned leaf stands for exactly one reference that was given up by `Folio::into_raw`;

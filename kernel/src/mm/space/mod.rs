@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`map`], [`unmap`], [`protect`] | operations on areas |
+//! | `map`, `unmap`, `protect` | operations on areas |
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
 //! | `fill` | the loop behind COPY and ZEROPAGE |
 //! | `tlb` | flushing the CPUs that have the space loaded |
