@@ -14,7 +14,7 @@
 //!            arch  (x86_64 on bare metal; host: a software machine for tests)
 //! ```
 //!
-//! The library builds for `x86_64-unknown-none` and for the host. On the host [`arch::host`] stands in for the
+//! The library builds for `x86_64-unknown-none` and for the host. On the host `arch::host` stands in for the
 //! hardware: an arena for physical memory, a walker as MMU and a TLB that keeps stale entries, so that the memory
 //! manager and the channel are tested by plain `cargo test`.
 //!

@@ -66,7 +66,7 @@ impl PtFormat for Ept {
     #[inline]
     fn encode(entry: &Entry, level: Level) -> u64 {
         match entry {
-            Entry::Absent(marker) => encode_marker(*marker),
+            Entry::Absent(marker) => marker.number() << MARKER_SHIFT,
             // The leaf entry alone decides about rights.
             Entry::Table(pfn) => pfn.start().as_u64() | RIGHTS,
             Entry::Leaf(leaf) => encode_leaf(leaf, level),
@@ -76,7 +76,7 @@ impl PtFormat for Ept {
     #[inline]
     fn decode(raw: u64, level: Level) -> Entry {
         if raw & (RIGHTS | NO_RIGHTS) == 0 {
-            return Entry::Absent(decode_marker(raw));
+            return Entry::Absent(Marker::from_number(raw >> MARKER_SHIFT));
         }
         if level > Level::PAGE && raw & LARGE == 0 {
             return Entry::Table(Pfn::containing(PhysAddr::new(raw & FRAME)));
@@ -90,25 +90,6 @@ fn rights_are_possible(prot: Prot) -> bool {
         return false;
     }
     prot.is_empty() || prot.contains(Prot::READ) || (prot == Prot::EXEC && super::caps::caps().execute_only)
-}
-
-fn encode_marker(marker: Marker) -> u64 {
-    let number = match marker {
-        Marker::None => 0,
-        Marker::UffdWp => 1,
-        Marker::Poison => 2,
-        Marker::Guard => 3,
-    };
-    number << MARKER_SHIFT
-}
-
-fn decode_marker(raw: u64) -> Marker {
-    match raw >> MARKER_SHIFT & 3 {
-        0 => Marker::None,
-        1 => Marker::UffdWp,
-        2 => Marker::Poison,
-        _ => Marker::Guard,
-    }
 }
 
 /// Pairs of a flag and its bit, for both directions.

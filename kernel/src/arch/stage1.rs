@@ -4,7 +4,7 @@
 //! | bits | present entry | absent entry |
 //! | --- | --- | --- |
 //! | 0 | 1 | 0 |
-//! | 1, 2 | writable, user | with bit 11 clear: bits 1-3 are the marker |
+//! | 1, 2 | writable, user | with bit 11 clear: bits 1-2 are the marker |
 //! | 3, 4, 7/12 | PWT, PCD, PAT: memory type | |
 //! | 5, 6 | accessed, dirty | kept when bit 11 is set |
 //! | 7 | leaf, above page level | |
@@ -63,7 +63,7 @@ impl PtFormat for Stage1 {
     #[inline]
     fn encode(entry: &Entry, level: Level) -> u64 {
         match entry {
-            Entry::Absent(marker) => encode_marker(*marker),
+            Entry::Absent(marker) => marker.number() << MARKER_SHIFT,
             // The leaf entry alone decides about rights.
             Entry::Table(pfn) => pfn.start().as_u64() | PRESENT | WRITABLE | USER,
             Entry::Leaf(leaf) => encode_leaf(leaf, level),
@@ -82,31 +82,12 @@ impl PtFormat for Stage1 {
             return Entry::EMPTY;
         }
         if raw & (PRESENT | NO_RIGHTS) == 0 {
-            return Entry::Absent(decode_marker(raw));
+            return Entry::Absent(Marker::from_number(raw >> MARKER_SHIFT));
         }
         if let Some(pfn) = Self::decode_table(raw, level) {
             return Entry::Table(pfn);
         }
         Entry::Leaf(decode_leaf(raw, level))
-    }
-}
-
-fn encode_marker(marker: Marker) -> u64 {
-    let number = match marker {
-        Marker::None => 0,
-        Marker::UffdWp => 1,
-        Marker::Poison => 2,
-        Marker::Guard => 3,
-    };
-    number << MARKER_SHIFT
-}
-
-fn decode_marker(raw: u64) -> Marker {
-    match raw >> MARKER_SHIFT & 7 {
-        1 => Marker::UffdWp,
-        2 => Marker::Poison,
-        3 => Marker::Guard,
-        _ => Marker::None,
     }
 }
 

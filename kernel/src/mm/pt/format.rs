@@ -149,6 +149,30 @@ pub enum Marker {
     Guard,
 }
 
+impl Marker {
+    /// As a number below 4, for formats to put somewhere into an absent entry; 0 is [`Marker::None`].
+    #[inline]
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::UffdWp => 1,
+            Self::Poison => 2,
+            Self::Guard => 3,
+        }
+    }
+
+    /// The marker with this number, of which the two lowest bits count.
+    #[inline]
+    pub const fn from_number(number: u64) -> Self {
+        match number & 3 {
+            0 => Self::None,
+            1 => Self::UffdWp,
+            2 => Self::Poison,
+            _ => Self::Guard,
+        }
+    }
+}
+
 /// A translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaf {
