@@ -61,6 +61,30 @@ kernel_test!(
 );
 
 kernel_test!(
+    fn timers_with_one_deadline_are_disarmed_one_by_one() -> Result<(), String> {
+        // Longer than the clock counts, so all of them have the last deadline there is.
+        const FOR_EVER: Duration = Duration::MAX;
+        let doors: Arc<[Completion; 2]> = Arc::new([const { Completion::new(&REASON) }; 2]);
+        let mut waiters = Vec::new();
+        for _ in 0..7 {
+            let doors = Arc::clone(&doors);
+            // The second wait arms a timer that the first must have disarmed.
+            waiters.push(start("waiter", move || {
+                doors.iter().all(|door| door.wait_timeout(FOR_EVER))
+            })?);
+        }
+        for door in &*doors {
+            task::sleep(Duration::from_millis(20));
+            door.complete();
+        }
+        for waiter in waiters {
+            ensure!(result(waiter)?, "a wait without an end has ended");
+        }
+        Ok(())
+    }
+);
+
+kernel_test!(
     fn sleep_ends_while_another_task_spins() -> Result<(), String> {
         let stop = Arc::new(AtomicBool::new(false));
         let its = Arc::clone(&stop);

@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
-use intrusive_collections::{LinkedList, RBTree};
+use intrusive_collections::{Bound, LinkedList, RBTree};
 
 use super::link::{RunAdapter, TimerAdapter};
 use super::park::Woken;
@@ -378,8 +378,8 @@ pub(super) fn arm(task: &Arc<Task>) {
 /// Also waits for a timer that is just being fired: afterwards the interrupt handler has forgotten the task.
 pub(super) fn disarm(task: &Arc<Task>) {
     let mut timers = TIMERS.lock();
-    let mut cursor = timers.find_mut(&task.timer.deadline());
-    // Tasks with the same deadline stand next to each other.
+    // The first of those with this deadline: they stand next to each other, and a plain search may end at any of them.
+    let mut cursor = timers.lower_bound_mut(Bound::Included(&task.timer.deadline()));
     while let Some(other) = cursor.get() {
         if core::ptr::eq(other, Arc::as_ptr(task)) {
             cursor.remove();
