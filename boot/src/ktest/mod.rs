@@ -14,6 +14,7 @@ use linkme::distributed_slice;
 
 mod drivers;
 mod machine;
+mod memory;
 mod tasks;
 mod userfault;
 mod waiting;

@@ -7,14 +7,15 @@ use core::ptr::{self, NonNull};
 use linked_list_allocator::Heap;
 
 use super::addr::{PAGE_SIZE, VirtAddr};
-use super::frame::{Frame, Heap as HeapFrame, OutOfFrames};
+use super::frame::{Frame, Heap as HeapFrame, OutOfFrames, allocator};
 use super::kmap;
 use crate::sync::IrqLock;
 
 /// Bytes by which the heap grows at least.
 const STEP: u64 = 256 << 10;
 
-/// The heap; taken with interrupts off, so that a panic message or a timer may use it too.
+/// The heap. Not for interrupt handlers: growing takes frames and the lock of the kernel's tables, which the interrupted
+/// task may be in the middle of. Lock order: this lock, then those.
 struct KernelHeap(IrqLock<State>);
 
 struct State {
@@ -34,8 +35,13 @@ impl State {
         kmap::HEAP.start + self.mapped
     }
 
-    /// Maps at least `bytes` more.
+    /// Maps `bytes` more, or a step if that is more and there are frames for it.
     fn grow(&mut self, bytes: u64) -> Result<(), OutOfFrames> {
+        // The heap gives nothing back, so what can never be had must not take all that is there.
+        let room = (kmap::HEAP.len() - self.mapped).min(allocator().stats().free * PAGE_SIZE);
+        if bytes > room {
+            return Err(OutOfFrames);
+        }
         let wanted = bytes.max(STEP).next_multiple_of(PAGE_SIZE);
         let mut added = 0;
         while added < wanted {
@@ -67,7 +73,8 @@ impl State {
             // SAFETY: the bytes that follow the heap's end were just mapped, and nothing else uses the window.
             unsafe { self.heap.extend(added as usize) };
         }
-        if added < wanted { Err(OutOfFrames) } else { Ok(()) }
+        // Less than a step may still be enough.
+        if added < bytes { Err(OutOfFrames) } else { Ok(()) }
     }
 }
 
