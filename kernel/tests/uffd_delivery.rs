@@ -13,7 +13,9 @@ use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::State;
 use kernel::uffd::slot::FaultState;
-use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, RangeError, ReadError, TrapKind, Uffd};
+use kernel::uffd::{
+    Event, Features, FillMode, Modes, Outcome, RangeError, ReadError, RegisterError, TrapKind, Uffd,
+};
 
 const P: u64 = PAGE_SIZE;
 const NOW: FillMode = FillMode::empty();
@@ -391,4 +393,26 @@ fn every_outstanding_fault_can_be_listed_unread_ones_first() {
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
     tasks.into_iter().for_each(|task| returned(task).expect("filled"));
     assert!(uffd.ctx().outstanding_faults().is_empty());
+}
+
+#[test]
+fn a_reader_beside_the_monitor_is_told_when_the_monitor_ends() {
+    let (world, uffd, _range) = registered(1);
+    let uffd = Arc::new(uffd);
+    let its = Arc::clone(&uffd);
+    let reader = world.spawn("reader", move || its.read_event());
+    eventually("the reader sleeps", || reader.task().state() == State::Parked);
+    let monitor = world.spawn("monitor", || ());
+    uffd.attach_monitor(monitor.task());
+    returned(monitor);
+    assert_eq!(returned(reader), Err(ReadError::Orphaned));
+    assert_eq!(uffd.try_read_event(), Err(ReadError::Orphaned));
+}
+
+#[test]
+fn nothing_is_registered_with_a_closed_context() {
+    let (world, uffd, range) = registered(1);
+    uffd.close();
+    assert_eq!(uffd.register(range, Modes::MISSING), Err(RegisterError::Closed));
+    world.run(|| assert_eq!(uaccess::load(range.start), Ok(0)));
 }

@@ -22,6 +22,7 @@ macro_rules! errnos {
 errnos! {
     ENOENT = 2, "No such thing.";
     ESRCH = 3, "No such process.";
+    EBADF = 9, "Not an open descriptor.";
     EAGAIN = 11, "Try again.";
     ENOMEM = 12, "Out of memory.";
     EFAULT = 14, "Bad address.";

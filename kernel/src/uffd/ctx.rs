@@ -68,7 +68,7 @@ impl Uffd {
     /// The next message; sleeps until there is one.
     ///
     /// # Errors
-    /// [`ReadError::Closed`].
+    /// [`ReadError::Closed`], [`ReadError::Orphaned`].
     #[inline(always)]
     pub fn read_event(&self) -> Result<Event, ReadError> {
         let me = task::current();
@@ -87,7 +87,7 @@ impl Uffd {
     /// The next message, if there is one.
     ///
     /// # Errors
-    /// [`ReadError::WouldBlock`], [`ReadError::Closed`].
+    /// [`ReadError::WouldBlock`], [`ReadError::Closed`], [`ReadError::Orphaned`].
     pub fn try_read_event(&self) -> Result<Event, ReadError> {
         self.ctx.next_event(None)
     }
@@ -145,6 +145,11 @@ impl Ctx {
         Arc::as_ptr(self) as usize
     }
 
+    /// Whether the context was closed. Stays true; and stays false as long as the space's areas are locked.
+    pub(super) fn is_closed(&self) -> bool {
+        self.queue.lock().state == State::Closed
+    }
+
     /// Whether the context's monitor ended without being detached.
     pub fn is_orphaned(&self) -> bool {
         self.queue.lock().state == State::Orphaned
@@ -156,18 +161,20 @@ impl Ctx {
             return;
         }
         queue.state = State::Orphaned;
+        queue.wake_all();
+        queue.readers.wake_all();
+        drop(queue);
         log::warn!(
             "userfault: monitor (task {monitor}) ended while attached; its missing pages fail from now on"
         );
-        queue.wake_all();
-        queue.readers.wake_all();
     }
 
     fn close(self: &Arc<Self>) {
         if let Some(space) = self.space() {
             // Areas first: nothing is queued any more once they are unregistered.
             let everything = VirtRange::new(VirtAddr::new(0), USER_TOP);
-            space.vmas().write().update_unsplit(everything, |vma| {
+            let mut vmas = space.vmas().write();
+            vmas.update_unsplit(everything, |vma| {
                 if vma
                     .uffd
                     .as_ref()
@@ -176,6 +183,8 @@ impl Ctx {
                     vma.uffd = None;
                 }
             });
+            // Before the areas are unlocked: nobody registers with a context that is about to deliver nothing.
+            self.queue.lock().state = State::Closed;
         }
         let mut queue = self.queue.lock();
         queue.state = State::Closed;

@@ -38,4 +38,6 @@ pub enum ReadError {
     WouldBlock,
     /// The context was closed.
     Closed,
+    /// The attached monitor ended: nothing is delivered here any more, and this reader is not the one to serve it.
+    Orphaned,
 }

@@ -58,6 +58,7 @@ pub const fn register(error: RegisterError) -> Errno {
         | RegisterError::Unsupported => Errno::EINVAL,
         RegisterError::SpaceGone | RegisterError::TooManyAreas => Errno::ENOMEM,
         RegisterError::Busy => Errno::EBUSY,
+        RegisterError::Closed => Errno::EBADF,
     }
 }
 

@@ -44,6 +44,18 @@ pub(super) enum State {
     Closed,
 }
 
+impl State {
+    /// What a reader is told once nothing more is delivered.
+    #[cold]
+    fn read_error(self) -> ReadError {
+        match self {
+            Self::Open => ReadError::WouldBlock,
+            Self::Orphaned => ReadError::Orphaned,
+            Self::Closed => ReadError::Closed,
+        }
+    }
+}
+
 impl Queue {
     pub(super) fn new() -> Self {
         Self {
@@ -127,8 +139,9 @@ impl Ctx {
             task.fault.set(FaultState::Read);
             queue.read.push_back(task);
             Ok(event)
-        } else if queue.state == State::Closed {
-            Err(ReadError::Closed)
+        } else if queue.state != State::Open {
+            // Nothing will ever be queued again, so nobody sleeps here.
+            Err(queue.state.read_error())
         } else {
             if let Some(me) = me {
                 queue.readers.enter(me);

@@ -23,6 +23,8 @@ pub enum RegisterError {
     Unsupported,
     /// An area in the range is registered with another context (EBUSY).
     Busy,
+    /// The context was closed (EBADF).
+    Closed,
     /// Splitting areas would leave too many of them (ENOMEM).
     TooManyAreas,
 }
@@ -83,6 +85,9 @@ impl Uffd {
         check_range(range)?;
         let space = self.ctx.space().ok_or(RegisterError::SpaceGone)?;
         let mut vmas = space.vmas().write();
+        if self.ctx.is_closed() {
+            return Err(RegisterError::Closed);
+        }
         let mut ops = None;
         for vma in vmas.overlapping(range) {
             let can = self.may_register(vma, modes)?;

@@ -259,7 +259,7 @@ fn monitor(
                     Outcome::Done => faults += 1,
                     outcome => return Err(outcome),
                 },
-                Err(ReadError::Closed) => return Ok(faults),
+                Err(ReadError::Closed | ReadError::Orphaned) => return Ok(faults),
                 Err(ReadError::WouldBlock) => {}
             }
         }

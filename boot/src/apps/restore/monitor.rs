@@ -98,7 +98,7 @@ impl Monitor {
         while self.kill_after != Some(self.served.faults) {
             let event = match self.job.uffd.read_event() {
                 Ok(event) => event,
-                Err(ReadError::Closed) => return Ok(()),
+                Err(ReadError::Closed | ReadError::Orphaned) => return Ok(()),
                 Err(ReadError::WouldBlock) => continue,
             };
             if self.touches_own_region {
