@@ -112,6 +112,10 @@ impl UffdOps {
             "MISSING needs COPY, ZEROPAGE or write()"
         );
         assert!(
+            !self.ops.contains(OpSet::ZEROPAGE) || matches!(self.granule, Granule::Base),
+            "ZEROPAGE maps the shared page of zeros, which is a base page"
+        );
+        assert!(
             !self.modes.contains(Modes::MINOR) || self.ops.contains(OpSet::CONTINUE),
             "MINOR needs CONTINUE"
         );
@@ -138,5 +142,20 @@ pub static ALL: &[&MemType] = &[&anon::ANON];
 impl PartialEq for MemType {
     fn eq(&self, other: &Self) -> bool {
         core::ptr::eq(self, other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "the shared page of zeros")]
+    fn a_huge_type_cannot_be_filled_with_the_page_of_zeros() {
+        let huge = UffdOps {
+            granule: Granule::Huge,
+            ..anon::ANON.uffd.expect("anonymous memory has operations")
+        };
+        let _never = huge.checked();
     }
 }

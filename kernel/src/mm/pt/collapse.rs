@@ -5,13 +5,15 @@ use super::flush::Flush;
 use super::format::{AttrFlags, Entry, Leaf, Level, PtFormat};
 use super::node::{ENTRIES, Node, Taken, reclaim_node};
 use crate::mm::addr::{PageAddr, Pfn};
-use crate::mm::frame::{can_merge_block, merge_block};
+use crate::mm::frame::{MAX_ORDER, can_merge_block, merge_block};
 
 /// Why leaves stay apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CollapseError {
     /// The machine has no leaves of that level.
     NoSuchLeaf,
+    /// The frames have owners, and one owner cannot have so many in one block.
+    TooLarge,
     /// The entry there does not point to a node.
     NoNode,
     /// An entry of the node is absent or not a leaf.
@@ -61,6 +63,9 @@ fn merged<F: PtFormat>(node: Node<F>, level: Level) -> Result<Leaf, CollapseErro
     let Entry::Leaf(first) = node.load(0, below) else {
         return Err(CollapseError::NotFull);
     };
+    if !first.attr.is_borrowed() && level.order() > MAX_ORDER {
+        return Err(CollapseError::TooLarge);
+    }
     if first.frame.as_u64() & (level.frames() - 1) != 0 {
         return Err(CollapseError::Scattered);
     }

@@ -214,7 +214,10 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         prot: Prot,
         attr: Attr,
     ) -> Result<Installed, InstallError> {
-        debug_assert!(folio.order() >= level.order());
+        assert!(
+            level == Level::PAGE || folio.order() == level.order(),
+            "a leaf of another size than its folio"
+        );
         debug_assert!(!attr.is_borrowed());
         let leaf = |folio: Folio| Leaf {
             frame: folio.into_raw(),
@@ -239,7 +242,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     /// `Ok(None)` when something is mapped there; out of frames when a node could not be allocated.
     ///
     /// # Panics
-    /// The address or the range do not fit the level.
+    /// The address, the frame or the range do not fit the level.
     #[inline(always)]
     pub fn install_borrowed(
         &mut self,
@@ -248,6 +251,10 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         prot: Prot,
         mut attr: Attr,
     ) -> Result<Option<Installed>, OutOfFrames> {
+        assert!(
+            frame.as_u64() & (level.frames() - 1) == 0,
+            "a leaf whose frames are not aligned to its size"
+        );
         attr.flags |= super::AttrFlags::BORROWED;
         let Some((place, over)) = self.claim(level)? else {
             return Ok(None);
@@ -326,14 +333,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         if let Entry::Leaf(last) = was.entry() {
             let noted = last.attr.flags - old.attr.flags;
             if !noted.is_empty() {
-                let leaf = Leaf {
-                    attr: Attr {
-                        flags: new.attr.flags | noted,
-                        ..new.attr
-                    },
-                    ..new
-                };
-                let _bits = place.node.swap(place.index, place.level, &Entry::Leaf(leaf));
+                place.node.note(place.index, place.level, &new, noted);
             }
         }
         flush.touch(self.at & !(place.level.size() - 1), place.level.size());

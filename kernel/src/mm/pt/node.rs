@@ -9,7 +9,7 @@
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::format::{Entry, Leaf, Level, PtFormat};
+use super::format::{AttrFlags, Entry, Leaf, Level, PtFormat};
 use crate::mm::addr::Pfn;
 use crate::mm::frame::{Folio, Frame, OutOfFrames, Table};
 use crate::mm::phys;
@@ -80,6 +80,18 @@ impl<F: PtFormat> Node<F> {
             self.slot(index).swap(F::encode(entry, level), Ordering::AcqRel),
             level,
         )
+    }
+
+    /// Adds `noted` to the flags of an entry that has the rights and attributes of `leaf`. Whatever the hardware sets
+    /// there meanwhile stays.
+    pub(super) fn note(&self, index: usize, level: Level, leaf: &Leaf, noted: AttrFlags) {
+        let mut more = *leaf;
+        more.attr.flags |= noted;
+        let (without, with) = (
+            F::encode(&Entry::Leaf(*leaf), level),
+            F::encode(&Entry::Leaf(more), level),
+        );
+        self.slot(index).fetch_or(with & !without, Ordering::AcqRel);
     }
 
     /// Fills an entry that is absent; nothing owned is lost.

@@ -58,8 +58,7 @@ where
         && last.attr != leaf.attr
     {
         for index in 0..ENTRIES {
-            let frame = leaf.frame.offset(index as u64 * below.frames());
-            let _bits = node.swap(index, below, &Entry::Leaf(Leaf { frame, ..last }));
+            node.note(index, below, &leaf, last.attr.flags - leaf.attr.flags);
         }
     }
     flush.touch(at & !(place.level.size() - 1), place.level.size());

@@ -227,6 +227,41 @@ mod small {
     }
 
     #[test]
+    fn owned_frames_do_not_collapse_into_a_block_that_cannot_exist() {
+        let _machine = SoftMachine::start(Config { memory: 8 << 20 });
+        let mut table = table();
+        let block = Frame::<Anon>::alloc_order(Level::MID.order()).expect("RAM is plenty");
+        let mut cursor = table.cursor(VirtRange::new(PAGE, PAGE + Level::UPPER.size()));
+        cursor
+            .install(Level::MID, block.into(), RW, Attr::default())
+            .expect("nothing is there");
+        let mut flush = Flush::new();
+        assert_eq!(
+            cursor.collapse(Level::UPPER, &mut flush),
+            Err(CollapseError::TooLarge)
+        );
+        assert!(flush.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "another size than its folio")]
+    fn a_large_leaf_of_a_small_folio_is_refused() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let mut cursor = table.cursor(VirtRange::new(PAGE, PAGE + Level::MID.size()));
+        let _never = cursor.install(Level::MID, folio(), RW, Attr::default());
+    }
+
+    #[test]
+    #[should_panic(expected = "not aligned to its size")]
+    fn a_large_leaf_of_unaligned_frames_is_refused() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let mut cursor = table.cursor(VirtRange::new(PAGE, PAGE + Level::MID.size()));
+        let _never = cursor.install_borrowed(Level::MID, Pfn::new(0x8_0001), RW, Attr::default());
+    }
+
+    #[test]
     #[should_panic(expected = "was dropped instead of spent")]
     fn a_flush_that_is_not_spent_panics() {
         let _machine = SoftMachine::start(Config { memory: 256 << 10 });
