@@ -71,6 +71,11 @@ pub trait Tlb {
     ///
     /// The caller keeps the tables alive until another root is loaded.
     fn load_root(root: Pfn);
+    /// [`load_root`](Self::load_root) for the kernel's first root: drops everything that the loader's tables left
+    /// behind, also what they called global.
+    fn load_first_root(root: Pfn) {
+        Self::load_root(root);
+    }
     /// The current root.
     fn root() -> Pfn;
     /// Has the CPUs in `cpus` (bit n: CPU n, never the caller's) drop what they cached for `range`; returns when none of

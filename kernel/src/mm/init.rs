@@ -82,7 +82,7 @@ pub unsafe fn init(info: &BootInfo) -> Result<(), InitError> {
         unsafe { donate(start, region.end.min(reach)) };
     }
     let table = kmap::build(info)?;
-    Machine::load_root(table.root());
+    Machine::load_first_root(table.root());
     mm.start(table)?;
     for region in usable() {
         let start = after_metadata(region).max(reach);

@@ -1,8 +1,10 @@
 //! The small traits: interrupts, translations, time, memory.
-#![expect(unsafe_code, reason = "INVLPG, CR3, RDTSC")]
+#![expect(unsafe_code, reason = "INVLPG, CR3, CR4, RDTSC")]
 
 use core::arch::asm;
 use core::arch::x86_64::_rdtsc;
+
+use x86_64::registers::control::{Cr4, Cr4Flags};
 
 use super::features::{Features, features};
 use super::{DIRECT_MAP, clock};
@@ -83,6 +85,16 @@ impl Tlb for Machine {
         // SAFETY: the caller keeps the tables alive, and every root maps the kernel (trait contract). CR3's low bits
         // (cache attributes of the root; PCID is not used) are 0.
         unsafe { asm!("mov cr3, {}", in(reg) root.start().as_u64(), options(nostack, preserves_flags)) };
+    }
+
+    /// Global translations survive a change of CR3; a change of CR4.PGE drops them too (SDM vol. 3A 5.10.4.1).
+    fn load_first_root(root: Pfn) {
+        let cr4 = Cr4::read();
+        // SAFETY: without global pages the CPU only walks more often; the register is put back as it was.
+        unsafe { Cr4::write(cr4 - Cr4Flags::PAGE_GLOBAL) };
+        Self::load_root(root);
+        // SAFETY: as above.
+        unsafe { Cr4::write(cr4) };
     }
 
     #[inline]
