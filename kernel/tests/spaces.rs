@@ -167,11 +167,16 @@ fn discarded_pages_read_as_zeros_again() {
 }
 
 #[test]
-fn discarding_a_hole_is_reported() {
+fn discarding_around_a_hole_drops_both_sides_and_reports_it() {
     let world = World::new();
     let range = world.map(4, RW);
-    world.space.unmap(part(range, 2, 1)).expect("mapped");
-    assert_eq!(world.space.discard(range), Err(UnmapError::NotMapped));
+    world.run(|| {
+        (0..4).for_each(|i| uaccess::store(page(range, i), 9).expect("mapped"));
+        world.space.unmap(part(range, 2, 1)).expect("mapped");
+        assert_eq!(world.space.discard(range), Err(UnmapError::NotMapped));
+        assert_eq!(anon_frames(), 0);
+        assert_eq!(uaccess::load(page(range, 3)), Ok(0));
+    });
 }
 
 #[test]

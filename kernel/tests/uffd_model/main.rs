@@ -141,14 +141,10 @@ impl Check<'_> {
     }
 
     fn discard(&mut self, span: Span) {
-        let hole = span.pages().find(|page| self.model.pages[*page].area.is_none());
-        let expected = if hole.is_none() {
-            Ok(())
-        } else {
-            Err(UnmapError::NotMapped)
-        };
+        let hole = span.pages().any(|page| self.model.pages[page].area.is_none());
+        let expected = if hole { Err(UnmapError::NotMapped) } else { Ok(()) };
         assert_eq!(self.world.space.discard(range(span)), expected);
-        for page in span.0..hole.unwrap_or(span.1) {
+        for page in span.pages() {
             self.model.pages[page].content = Content::Nothing;
         }
     }

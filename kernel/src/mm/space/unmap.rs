@@ -42,23 +42,23 @@ impl Space {
     /// Drops the contents of `range`: the next touch finds it as if newly mapped. Registrations stay.
     ///
     /// # Errors
-    /// See [`UnmapError`]; [`UnmapError::NotMapped`] when there is a hole, after dropping what was before it.
+    /// See [`UnmapError`]; [`UnmapError::NotMapped`] when there is a hole, after dropping everything around it (as Linux's
+    /// `MADV_DONTNEED`).
     pub fn discard(&self, range: VirtRange) -> Result<(), UnmapError> {
         self.check(range)?;
         let vmas = self.vmas.read();
-        let mut at = range.start;
-        for vma in vmas.overlapping(range) {
-            if vma.range.start > at {
-                return Err(UnmapError::NotMapped);
-            }
-            let end = vma.range.end.min(range.end);
-            self.clear(VirtRange::new(at, end), false)?;
-            at = end;
+        let mut mapped = 0;
+        let parts = vmas
+            .overlapping(range)
+            .filter_map(|vma| vma.range.intersect(&range));
+        for part in parts {
+            self.clear(part, false)?;
+            mapped += part.len();
         }
-        if at < range.end {
-            Err(UnmapError::NotMapped)
-        } else {
+        if mapped == range.len() {
             Ok(())
+        } else {
+            Err(UnmapError::NotMapped)
         }
     }
 
