@@ -54,7 +54,7 @@ impl<A: PageAddr> AddrRange<A> {
 
     /// Whether nothing lies in the range.
     pub fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.start >= self.end
     }
 
     /// Whether both ends are multiples of `align`.

@@ -283,7 +283,8 @@ impl FrameAllocator {
         for (n, counter) in in_use.iter_mut().zip(&self.in_use) {
             *n = counter.load(Relaxed);
         }
-        let free = managed - in_use.iter().sum::<u64>();
+        // A frame that changes its kind meanwhile may be counted twice.
+        let free = managed.saturating_sub(in_use.iter().sum::<u64>());
         let free_blocks = self.buddy.lock().blocks();
         Stats {
             managed,

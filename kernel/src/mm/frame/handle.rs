@@ -150,9 +150,9 @@ impl Folio {
         allocator().meta(self.pfn).order.load(Relaxed)
     }
 
-    /// Number of owners at this moment.
+    /// Number of owners at this moment. What those who let go before did to the bytes is visible afterwards.
     pub fn owners(&self) -> u32 {
-        allocator().meta(self.pfn).refs.load(Relaxed)
+        allocator().meta(self.pfn).refs.load(Acquire)
     }
 
     /// Gives up the handle but not the reference.
