@@ -29,6 +29,7 @@ mod cursor;
 mod flush;
 mod format;
 mod node;
+mod prune;
 mod split;
 mod table;
 

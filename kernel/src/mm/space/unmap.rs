@@ -36,7 +36,9 @@ impl Space {
         let mut vmas = self.vmas.write();
         vmas.remove(range, drop)?;
         // Still under exclusive `vmas`: nobody fills or faults here while nodes go away.
-        self.clear(range, true)
+        self.clear(range, true)?;
+        self.prune_ends(range);
+        Ok(())
     }
 
     /// Drops the contents of `range`: the next touch finds it as if newly mapped. Registrations stay.
@@ -65,6 +67,18 @@ impl Space {
     fn check(&self, range: VirtRange) -> Result<(), UnmapError> {
         let ok = !range.is_empty() && range.is_aligned(PAGE_SIZE) && range.end <= Self::window().end;
         if ok { Ok(()) } else { Err(UnmapError::BadRange) }
+    }
+
+    /// Frees the nodes at both ends of `range` unless they are used beside it: small areas that come and go leave nothing
+    /// behind. Under exclusive `vmas`.
+    fn prune_ends(&self, range: VirtRange) {
+        let mut flush = Flush::new();
+        let mut table = self.table.lock();
+        for end in [range.start, range.end - PAGE_SIZE] {
+            table.cursor_at(end).prune(&mut flush);
+        }
+        drop(table);
+        flush.spend(self);
     }
 
     /// Clears the entries of `range`, a batch at a time.
