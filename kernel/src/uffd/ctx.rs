@@ -8,8 +8,10 @@ use bitflags::bitflags;
 use super::event::{Event, ReadError};
 use super::queue::{Queue, State};
 use crate::mm::addr::{USER_TOP, VirtAddr};
+use crate::mm::memtype::Modes;
 use crate::mm::range::VirtRange;
 use crate::mm::space::Space;
+use crate::mm::vma::{Registration, Vma};
 use crate::sync::model::SpinLock;
 use crate::task::{self, Task, WaitReason};
 
@@ -24,6 +26,8 @@ bitflags! {
         const THREAD_ID = 1 << 8;
         /// Messages carry the exact address instead of the page's.
         const EXACT_ADDRESS = 1 << 11;
+        /// Write protection covers pages of anonymous memory that are not there yet.
+        const WP_UNPOPULATED = 1 << 13;
     }
 }
 
@@ -169,6 +173,16 @@ impl Ctx {
         );
     }
 
+    /// Takes an area's registration away, with the write protection that came with it; who waits is the caller's business.
+    /// Poison stays.
+    pub(super) fn end_registration(space: &Space, vma: &mut Vma) -> Option<Registration> {
+        let old = vma.uffd.take()?;
+        if old.modes.contains(Modes::WP) {
+            space.forget_write_protection(vma);
+        }
+        Some(old)
+    }
+
     fn close(self: &Arc<Self>) {
         if let Some(space) = self.space() {
             // Areas first: nothing is queued any more once they are unregistered.
@@ -180,7 +194,7 @@ impl Ctx {
                     .as_ref()
                     .is_some_and(|registration| Arc::ptr_eq(&registration.ctx, self))
                 {
-                    vma.uffd = None;
+                    Self::end_registration(&space, vma);
                 }
             });
             // Before the areas are unlocked: nobody registers with a context that is about to deliver nothing.

@@ -1,6 +1,6 @@
 //! What Linux's ioctls answer for each outcome of the typed interface: pure functions, the only place with error numbers.
 
-use super::ops::{Outcome, Refusal};
+use super::ops::{Outcome, Refusal, WriteProtectError};
 use super::register::{RegisterError, UnregisterError};
 use crate::abi::errno::Errno;
 
@@ -13,7 +13,7 @@ pub struct Answer {
     pub field: Option<i64>,
 }
 
-/// The answer of a fill command (COPY, ZEROPAGE) on `len` bytes.
+/// The answer of a fill command (COPY, ZEROPAGE, POISON) on `len` bytes.
 pub fn fill(outcome: Outcome, len: u64) -> Answer {
     match outcome {
         Outcome::Done => Answer {
@@ -40,12 +40,24 @@ pub fn fill(outcome: Outcome, len: u64) -> Answer {
 /// The error number of a refusal.
 pub const fn refusal(why: Refusal) -> Errno {
     match why {
-        Refusal::Range(_) | Refusal::UnknownMode | Refusal::Unsupported => Errno::EINVAL,
+        Refusal::Range(_) | Refusal::UnknownMode | Refusal::Unsupported | Refusal::NoWriteProtect => {
+            Errno::EINVAL
+        }
         Refusal::SpaceGone => Errno::ESRCH,
         Refusal::NotRegistered => Errno::ENOENT,
         Refusal::Exists => Errno::EEXIST,
         Refusal::BadSource => Errno::EFAULT,
         Refusal::OutOfMemory => Errno::ENOMEM,
+    }
+}
+
+/// The error number of a failed WRITEPROTECT.
+pub const fn write_protect(error: WriteProtectError) -> Errno {
+    match error {
+        WriteProtectError::Range(_) | WriteProtectError::UnknownMode => Errno::EINVAL,
+        WriteProtectError::SpaceGone => Errno::ESRCH,
+        WriteProtectError::NotRegistered => Errno::ENOENT,
+        WriteProtectError::OutOfMemory => Errno::ENOMEM,
     }
 }
 

@@ -51,7 +51,7 @@ pub mod slot;
 pub use classify::{CacheState, EntryState, Trap, TrapKind, classify};
 pub use ctx::{Ctx, Features, Uffd};
 pub use event::{Event, ReadError};
-pub use ops::{FillMode, Outcome, RangeError, Refusal};
+pub use ops::{FillMode, Outcome, RangeError, Refusal, WriteProtectError};
 pub use register::{RegisterError, UnregisterError};
 pub use slot::FaultSlot;
 

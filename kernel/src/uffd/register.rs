@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use super::ctx::Uffd;
+use super::ctx::{Ctx, Uffd};
 use super::ops::{RangeError, check_range};
 use crate::mm::memtype::{Modes, OpSet};
 use crate::mm::range::VirtRange;
@@ -114,7 +114,8 @@ impl Uffd {
         }
         match &vma.uffd {
             Some(other) if !Arc::ptr_eq(&other.ctx, &self.ctx) => Err(RegisterError::Busy),
-            _ => Ok(ops.ops),
+            _ if modes.contains(Modes::WP) => Ok(ops.ops),
+            _ => Ok(ops.ops - OpSet::WRITEPROTECT),
         }
     }
 
@@ -140,7 +141,7 @@ impl Uffd {
             return Err(UnregisterError::NotMapped);
         }
         vmas.update(range, |vma| {
-            if let Some(old) = vma.uffd.take()
+            if let Some(old) = Ctx::end_registration(&space, vma)
                 && old.modes.contains(Modes::MISSING)
             {
                 let part = vma.range;

@@ -142,6 +142,11 @@ impl FrameAllocator {
         &self.table()[pfn.as_u64() as usize]
     }
 
+    /// Number of owners of the block at `pfn` at this moment.
+    pub(in crate::mm) fn owners(&self, pfn: Pfn) -> u32 {
+        self.meta(pfn).refs.load(Relaxed)
+    }
+
     /// Takes a block of 2^`order` frames for `kind`, with one reference. Contents are whatever they were.
     ///
     /// # Errors

@@ -8,8 +8,11 @@ pub static ANON: MemType = MemType {
     name: "anonymous",
     uffd: Some(
         UffdOps {
-            modes: Modes::MISSING,
-            ops: OpSet::COPY.union(OpSet::ZEROPAGE),
+            modes: Modes::MISSING.union(Modes::WP),
+            ops: OpSet::COPY
+                .union(OpSet::ZEROPAGE)
+                .union(OpSet::WRITEPROTECT)
+                .union(OpSet::POISON),
             granule: Granule::Base,
             filled_by_write: false,
             alloc: fresh,

@@ -10,7 +10,7 @@ use super::node::{Node, Taken, new_node, reclaim_leaf, reclaim_node, share_leaf}
 use super::split::{SplitError, split_at};
 use super::table::PageTable;
 use crate::mm::addr::{PAGE_SIZE, PageAddr, Pfn};
-use crate::mm::frame::{Folio, OutOfFrames};
+use crate::mm::frame::{Folio, OutOfFrames, allocator};
 use crate::mm::range::AddrRange;
 
 /// Whether a walk over a range got to its end.
@@ -302,6 +302,22 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                 Ok(Some(old))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Takes the marker away that the absent entry at the cursor holds, if it holds one.
+    pub fn unmark(&mut self) {
+        let (place, entry) = self.place();
+        if matches!(entry, Entry::Absent(_)) {
+            place.node.fill(place.index, place.level, &Entry::EMPTY);
+        }
+    }
+
+    /// How many owners the folio of the leaf at the cursor has; 0 for borrowed leaves and absent entries.
+    pub fn owners(&mut self) -> u32 {
+        match self.place().1 {
+            Entry::Leaf(leaf) if !leaf.attr.is_borrowed() => allocator().owners(leaf.frame),
+            _ => 0,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use crate::mm::frame::{Anon, Folio, Frame};
 use crate::mm::kernel;
+use crate::mm::memtype::Modes;
 use crate::mm::phys;
 use crate::mm::pt::{
     Attr, AttrFlags, Cursor, Entry, Flush, InstallError, Leaf, Level, Marker, PageTable, Prot,
@@ -39,7 +40,7 @@ impl Space {
         }
         match trapped(vma, EntryState::Empty, info, task) {
             Some(verdict) => verdict,
-            None => self.demand_zero(vma, info.access, &mut cursor),
+            None => self.demand_zero(vma, info.access, AttrFlags::empty(), &mut cursor),
         }
     }
 
@@ -68,7 +69,14 @@ impl Space {
             return verdict;
         }
         let Entry::Leaf(leaf) = entry else {
-            return self.demand_zero(vma, info.access, &mut cursor);
+            // A load of a protected page that is not there: the page of zeros, still protected.
+            let protected = state == EntryState::WpMarker && traps_writes(vma);
+            let keep = if protected {
+                AttrFlags::UFFD_WP
+            } else {
+                AttrFlags::empty()
+            };
+            return self.demand_zero(vma, info.access, keep, &mut cursor);
         };
         let mut flush = Flush::new();
         let verdict = self.upgrade(vma, info.access, &mut cursor, leaf, level, &mut flush);
@@ -78,15 +86,17 @@ impl Space {
     }
 
     /// An empty entry of anonymous memory: a load gets the shared zero page, a store a page of its own.
-    fn demand_zero(&self, vma: &Vma, access: Access, cursor: &mut Cursor<'_, Stage1>) -> Verdict {
+    fn demand_zero(
+        &self,
+        vma: &Vma,
+        access: Access,
+        keep: AttrFlags,
+        cursor: &mut Cursor<'_, Stage1>,
+    ) -> Verdict {
         if access != Access::Write {
             let prot = self.leaf_prot(vma.prot - Prot::WRITE);
-            return match cursor.install_borrowed(
-                Level::PAGE,
-                kernel::get().zero_frame(),
-                prot,
-                Attr::default(),
-            ) {
+            let zeros = kernel::get().zero_frame();
+            return match cursor.install_borrowed(Level::PAGE, zeros, prot, Attr::flags(keep)) {
                 Ok(_) => Verdict::Resolved,
                 Err(_) => Verdict::Failed(FaultError::OutOfMemory),
             };
@@ -141,7 +151,8 @@ impl Space {
         // Two owners: the entry, and the handle just made.
         if shared.as_ref().is_some_and(|folio| folio.owners() == 2) {
             let attr = Attr {
-                flags: leaf.attr.flags | AttrFlags::DIRTY,
+                // Protection that nobody is told about any more goes with the first store.
+                flags: (leaf.attr.flags | AttrFlags::DIRTY) - AttrFlags::UFFD_WP,
                 ..leaf.attr
             };
             cursor.rewrite(prot, attr, flush);
@@ -153,6 +164,13 @@ impl Space {
         cursor.replace(copy, prot, written(), flush);
         Verdict::Resolved
     }
+}
+
+/// Whether stores to protected pages of the area are trapped.
+fn traps_writes(vma: &Vma) -> bool {
+    vma.uffd
+        .as_ref()
+        .is_some_and(|registration| registration.modes.contains(Modes::WP))
 }
 
 /// Queues the fault if the area's registration traps it.

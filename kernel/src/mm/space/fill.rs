@@ -1,4 +1,4 @@
-//! The loop that fills absent entries, behind COPY and ZEROPAGE.
+//! The loop that fills absent entries, behind COPY, ZEROPAGE and POISON.
 //!
 //! What is special about an operation is its [`Filler`]; what is special about a memory type is its table of operations.
 //! Everything else stands here once: the checks of the area, the order of steps, and what happens when something is in the
@@ -11,10 +11,12 @@ use crate::arch::Stage1;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::{Folio, OutOfFrames};
 use crate::mm::kernel;
+use crate::mm::memtype::Modes;
 use crate::mm::memtype::{Granule, OpSet, UffdOps};
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::Vma;
+use crate::uffd::FillMode;
 
 /// Pages that are prepared before the table is locked.
 const CHUNK: usize = 16;
@@ -26,14 +28,24 @@ pub enum Filling {
     Folio(Folio),
     /// The shared zero page.
     Zero,
+    /// Nothing but the memory that every access fails.
+    Poison,
 }
 
 /// What an operation brings to the loop.
 pub trait Filler {
     /// The operation.
     const OP: OpSet;
+    /// Modes that it has.
+    const MODES: FillMode;
     /// Whether it goes over entries that remember something (a write-protect or poison marker).
     const OVER_MARKERS: bool;
+
+    /// Whether what it fills is write-protected in the same step.
+    #[inline]
+    fn protects(&self) -> bool {
+        false
+    }
 
     /// What to put into the entry `offset` bytes into the range: `size` bytes, the granule of the type.
     ///
@@ -47,6 +59,8 @@ pub trait Filler {
 pub enum FillStop {
     /// The range is not wholly inside one registered area.
     NotRegistered,
+    /// Write protection is wanted, and the area is not registered for it.
+    NoWriteProtect,
     /// The area's memory type does not have the operation, or the range does not fit its granule.
     Unsupported,
     /// Something is there already.
@@ -78,7 +92,7 @@ impl Space {
             // Areas may change between two chunks: the rest is looked up again each time.
             let rest = VirtRange::new(range.start + done, range.end);
             let vmas = self.vmas.read();
-            let (filled, stop) = match registered::<F>(vmas.find(rest.start), rest) {
+            let (filled, stop) = match registered(vmas.find(rest.start), rest, filler) {
                 Ok((vma, ops)) => self.fill_chunk(vma, ops, rest, done, filler),
                 Err(stop) => (0, Err(stop)),
             };
@@ -94,10 +108,16 @@ impl Space {
     #[inline]
     fn fill_page<F: Filler>(&self, page: VirtRange, filler: &mut F) -> Result<(), FillStop> {
         let vmas = self.vmas.read();
-        let (vma, ops) = registered::<F>(vmas.find(page.start), page)?;
+        let (vma, ops) = registered(vmas.find(page.start), page, filler)?;
         let filling = filler.prepare(ops, PAGE_SIZE, 0)?;
         let mut table = self.table.lock();
-        self.put_at::<F>(vma, Level::PAGE, &mut table.cursor_at(page.start), filling)
+        self.put_at::<F>(
+            vma,
+            Level::PAGE,
+            filler.protects(),
+            &mut table.cursor_at(page.start),
+            filling,
+        )
     }
 
     /// Fills the first pages of `rest`, which begins `offset` bytes into the whole range.
@@ -126,7 +146,7 @@ impl Space {
         let mut table = self.table.lock();
         let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + ready.len() as u64 * step));
         for filling in ready.drain(..) {
-            if let Err(why) = self.put::<F>(vma, ops.granule, &mut cursor, filling) {
+            if let Err(why) = self.put(vma, ops.granule, filler, &mut cursor, filling) {
                 stop = Err(why);
                 break;
             }
@@ -141,13 +161,15 @@ impl Space {
         &self,
         vma: &Vma,
         granule: Granule,
+        filler: &F,
         cursor: &mut Cursor<'_, Stage1>,
         filling: Filling,
     ) -> Result<(), FillStop> {
+        let protect = filler.protects();
         // The level as a constant: what follows is compiled once for each.
         match granule {
-            Granule::Base => self.put_at::<F>(vma, Level::PAGE, cursor, filling),
-            Granule::Huge => self.put_at::<F>(vma, Level::MID, cursor, filling),
+            Granule::Base => self.put_at::<F>(vma, Level::PAGE, protect, cursor, filling),
+            Granule::Huge => self.put_at::<F>(vma, Level::MID, protect, cursor, filling),
         }
     }
 
@@ -156,6 +178,7 @@ impl Space {
         &self,
         vma: &Vma,
         level: Level,
+        protect: bool,
         cursor: &mut Cursor<'_, Stage1>,
         filling: Filling,
     ) -> Result<(), FillStop> {
@@ -166,8 +189,14 @@ impl Space {
         match filling {
             Filling::Folio(folio) => {
                 // Filled pages count as written, whatever the area's rights are now.
-                let attr = Attr::flags(AttrFlags::ACCESSED | AttrFlags::DIRTY);
-                match cursor.install(level, folio, self.leaf_prot(vma.prot), attr) {
+                let (prot, flags) = match protect {
+                    false => (vma.prot, AttrFlags::ACCESSED | AttrFlags::DIRTY),
+                    true => (
+                        vma.prot - Prot::WRITE,
+                        AttrFlags::ACCESSED | AttrFlags::DIRTY | AttrFlags::UFFD_WP,
+                    ),
+                };
+                match cursor.install(level, folio, self.leaf_prot(prot), Attr::flags(flags)) {
                     Ok(_) => Ok(()),
                     Err(InstallError::Occupied(_)) => Err(FillStop::Exists),
                     Err(InstallError::OutOfFrames(_)) => Err(FillStop::OutOfMemory),
@@ -180,16 +209,28 @@ impl Space {
                     None => Err(FillStop::Exists),
                 }
             }
+            Filling::Poison => match cursor.mark(level, Marker::Poison)? {
+                Some(_) => Ok(()),
+                None => Err(FillStop::Exists),
+            },
         }
     }
 }
 
 /// The area that all of `range` lies in, and what its type can do.
 #[inline]
-fn registered<F: Filler>(vma: Option<&Vma>, range: VirtRange) -> Result<(&Vma, &UffdOps), FillStop> {
+fn registered<'a, F: Filler>(
+    vma: Option<&'a Vma>,
+    range: VirtRange,
+    filler: &F,
+) -> Result<(&'a Vma, &'a UffdOps), FillStop> {
     let vma = vma
-        .filter(|vma| vma.range.covers(&range) && vma.uffd.is_some())
+        .filter(|vma| vma.range.covers(&range))
         .ok_or(FillStop::NotRegistered)?;
+    let registration = vma.uffd.as_ref().ok_or(FillStop::NotRegistered)?;
+    if filler.protects() && !registration.modes.contains(Modes::WP) {
+        return Err(FillStop::NoWriteProtect);
+    }
     let ops = vma
         .ty
         .uffd

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `map`, `unmap`, `protect` | operations on areas |
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
-//! | `fill` | the loop behind COPY and ZEROPAGE |
+//! | `fill` | the loop behind COPY, ZEROPAGE and POISON |
+//! | `write_protect` | write protection on behalf of a userfault context |
 //! | `tlb` | flushing the CPUs that have the space loaded |
 //!
 //! **Locks**, in this order: `vmas` (shared by faults and fills, exclusive for changes of the areas), then `table`. The
@@ -30,11 +31,13 @@ mod protect;
 mod tests;
 mod tlb;
 mod unmap;
+mod write_protect;
 
 pub use fill::{FillStop, Filler, Filling};
 pub use map::{MapError, MapRequest};
 pub use protect::ProtectError;
 pub use unmap::UnmapError;
+pub use write_protect::ProtectStop;
 
 /// Lowest address that is mapped without being asked for (Linux's default `vm.mmap_min_addr`).
 pub const MAP_BOTTOM: VirtAddr = VirtAddr::new(0x1_0000);

@@ -1,8 +1,12 @@
 //! What a monitor does to registered memory.
 
 mod copy;
+mod poison;
 mod wake;
+mod writeprotect;
 mod zeropage;
+
+pub use writeprotect::WriteProtectError;
 
 use bitflags::bitflags;
 
@@ -17,6 +21,8 @@ bitflags! {
     pub struct FillMode: u64 {
         /// Leave the waiters asleep; somebody will wake the range later.
         const DONTWAKE = 1;
+        /// Write-protect what is filled, in the same step (COPY only).
+        const WP = 2;
     }
 }
 
@@ -59,6 +65,8 @@ pub enum Refusal {
     SpaceGone,
     /// The range is not wholly inside one registered area (ENOENT).
     NotRegistered,
+    /// Write protection was asked for, and the area is not registered for it (EINVAL).
+    NoWriteProtect,
     /// The area's memory type does not have the operation, or wants another alignment (EINVAL).
     Unsupported,
     /// The page is there already (EEXIST). That does not mean that whoever waits for it was woken: nothing is woken where
@@ -80,6 +88,7 @@ impl From<FillStop> for Refusal {
     fn from(stop: FillStop) -> Self {
         match stop {
             FillStop::NotRegistered => Self::NotRegistered,
+            FillStop::NoWriteProtect => Self::NoWriteProtect,
             FillStop::Unsupported => Self::Unsupported,
             FillStop::Exists => Self::Exists,
             FillStop::BadSource => Self::BadSource,
@@ -118,13 +127,13 @@ impl Outcome {
 }
 
 impl Uffd {
-    /// What COPY and ZEROPAGE have in common: check, fill, wake what was filled.
+    /// What COPY, ZEROPAGE and POISON have in common: check, fill, wake what was filled.
     #[inline]
     fn fill<F: Filler>(&self, range: VirtRange, mode: FillMode, filler: &mut F) -> Outcome {
         if let Err(error) = check_range(range) {
             return Outcome::Refused(error.into());
         }
-        if !FillMode::all().contains(mode) {
+        if !F::MODES.contains(mode) {
             return Outcome::Refused(Refusal::UnknownMode);
         }
         let Some(space) = self.ctx.space() else {

@@ -11,6 +11,7 @@ struct Zeros;
 
 impl Filler for Zeros {
     const OP: OpSet = OpSet::ZEROPAGE;
+    const MODES: FillMode = FillMode::DONTWAKE;
     const OVER_MARKERS: bool = false;
 
     #[inline]

@@ -1,0 +1,145 @@
+//! Write protection on behalf of a userfault context.
+//!
+//! A protected page has [`AttrFlags::UFFD_WP`] in its leaf and no right to write; a protected page that is not there has
+//! [`Marker::UffdWp`] in its entry. Both are dropped when the page is discarded or the registration ends, and survive a
+//! change of the area's rights.
+
+use super::Space;
+use crate::arch::Stage1;
+use crate::mm::addr::VirtAddr;
+use crate::mm::frame::OutOfFrames;
+use crate::mm::memtype::Modes;
+use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Level, Marker, Prot};
+use crate::mm::range::VirtRange;
+use crate::mm::vma::Vma;
+
+/// Why a change of write protection stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProtectStop {
+    /// Nothing is mapped in the range, or an area in it is not registered for write protection.
+    NotRegistered,
+    /// No frame for a node of the tables.
+    OutOfMemory,
+}
+
+impl From<OutOfFrames> for ProtectStop {
+    fn from(_: OutOfFrames) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl Space {
+    /// Protects the pages of `range`, and with `unpopulated` the absent ones too, area by area.
+    ///
+    /// # Errors
+    /// See [`ProtectStop`]; areas before the one that failed are protected.
+    pub fn write_protect(&self, range: VirtRange, unpopulated: bool) -> Result<(), ProtectStop> {
+        self.each_registered(range, |_, part| self.protect_part(part, unpopulated))
+    }
+
+    /// Ends the protection of the pages of `range`, area by area.
+    ///
+    /// # Errors
+    /// See [`ProtectStop`]; the areas before the one that failed are changed.
+    pub fn remove_write_protection(&self, range: VirtRange) -> Result<(), ProtectStop> {
+        self.each_registered(range, |vma, part| {
+            self.unprotect_part(vma, part);
+            Ok(())
+        })
+    }
+
+    /// Ends all protection in an area whose registration goes. The caller holds the areas exclusively.
+    pub(crate) fn forget_write_protection(&self, vma: &Vma) {
+        self.unprotect_part(vma, vma.range);
+    }
+
+    fn each_registered(
+        &self,
+        range: VirtRange,
+        mut change: impl FnMut(&Vma, VirtRange) -> Result<(), ProtectStop>,
+    ) -> Result<(), ProtectStop> {
+        let vmas = self.vmas.read();
+        let mut any = false;
+        for vma in vmas.overlapping(range) {
+            let registered = vma.uffd.as_ref().is_some_and(|old| old.modes.contains(Modes::WP));
+            let part = vma
+                .range
+                .intersect(&range)
+                .filter(|_| registered)
+                .ok_or(ProtectStop::NotRegistered)?;
+            change(vma, part)?;
+            any = true;
+        }
+        if any {
+            Ok(())
+        } else {
+            Err(ProtectStop::NotRegistered)
+        }
+    }
+
+    fn protect_part(&self, part: VirtRange, unpopulated: bool) -> Result<(), ProtectStop> {
+        let mut flush = Flush::new();
+        let mut table = self.table.lock();
+        let mut cursor = table.cursor(part);
+        let result = protect(&mut cursor, unpopulated, &mut flush);
+        drop(table);
+        // Also after a failure: what was protected before it must not stay writable anywhere.
+        flush.spend(self);
+        Ok(result?)
+    }
+
+    fn unprotect_part(&self, vma: &Vma, part: VirtRange) {
+        let mut flush = Flush::new();
+        let mut table = self.table.lock();
+        let mut cursor = table.cursor(part);
+        while !cursor.is_done() {
+            let (entry, level) = cursor.entry();
+            match entry {
+                Entry::Leaf(leaf) if leaf.attr.flags.contains(AttrFlags::UFFD_WP) => {
+                    let prot = self.leaf_prot(unprotected(vma, cursor.owners()));
+                    let flags = leaf.attr.flags - AttrFlags::UFFD_WP;
+                    cursor.rewrite(prot, Attr { flags, ..leaf.attr }, &mut flush);
+                }
+                Entry::Absent(Marker::UffdWp) => cursor.unmark(),
+                _ => {}
+            }
+            cursor.advance(level);
+        }
+        drop(table);
+        flush.spend(self);
+    }
+}
+
+/// Protects everything from the cursor to its end.
+fn protect(
+    cursor: &mut Cursor<'_, Stage1>,
+    unpopulated: bool,
+    flush: &mut Flush<VirtAddr>,
+) -> Result<(), OutOfFrames> {
+    while !cursor.is_done() {
+        let (entry, level) = cursor.entry();
+        match entry {
+            Entry::Leaf(leaf) => {
+                let flags = leaf.attr.flags | AttrFlags::UFFD_WP;
+                cursor.rewrite(leaf.prot - Prot::WRITE, Attr { flags, ..leaf.attr }, flush);
+                cursor.advance(level);
+            }
+            Entry::Absent(Marker::None) if unpopulated => {
+                cursor.mark(Level::PAGE, Marker::UffdWp)?;
+                cursor.advance(Level::PAGE);
+            }
+            _ => cursor.advance(level),
+        }
+    }
+    Ok(())
+}
+
+/// Rights of a page whose protection ends: writing at once where the page has no other owner, so that the store that was
+/// stopped does not fault a second time.
+fn unprotected(vma: &Vma, owners: u32) -> Prot {
+    if owners == 1 {
+        vma.prot
+    } else {
+        vma.prot - Prot::WRITE
+    }
+}

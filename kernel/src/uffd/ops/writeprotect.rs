@@ -1,0 +1,70 @@
+//! WRITEPROTECT: be told before pages are written.
+
+use super::{FillMode, RangeError, check_range};
+use crate::mm::range::VirtRange;
+use crate::mm::space::ProtectStop;
+use crate::uffd::{Features, Uffd};
+
+/// Why write protection did not change, or not everywhere: areas before the one that failed have changed already, as on
+/// Linux.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteProtectError {
+    /// The range is not one (Linux: EINVAL).
+    Range(RangeError),
+    /// The mode has a bit that means nothing here (EINVAL).
+    UnknownMode,
+    /// The address space is gone (ESRCH).
+    SpaceGone,
+    /// Nothing is mapped in the range, or an area in it is not registered for write protection (ENOENT).
+    NotRegistered,
+    /// No frame for the tables that remember the protection of pages that are not there (ENOMEM).
+    OutOfMemory,
+}
+
+impl From<RangeError> for WriteProtectError {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error)
+    }
+}
+
+impl From<ProtectStop> for WriteProtectError {
+    fn from(stop: ProtectStop) -> Self {
+        match stop {
+            ProtectStop::NotRegistered => Self::NotRegistered,
+            ProtectStop::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+impl Uffd {
+    /// Write-protects the pages of `range`: the next store to each raises a write-protect fault. Pages that are not there
+    /// are covered only with [`Features::WP_UNPOPULATED`]. Holes between areas are skipped; which context the areas are
+    /// registered with does not matter (as on Linux).
+    ///
+    /// # Errors
+    /// See [`WriteProtectError`].
+    pub fn write_protect(&self, range: VirtRange) -> Result<(), WriteProtectError> {
+        check_range(range)?;
+        let space = self.ctx.space().ok_or(WriteProtectError::SpaceGone)?;
+        let unpopulated = self.ctx.features.contains(Features::WP_UNPOPULATED);
+        Ok(space.write_protect(range, unpopulated)?)
+    }
+
+    /// Ends the write protection of `range` and wakes whoever waits there, unless `mode` says
+    /// [`FillMode::DONTWAKE`].
+    ///
+    /// # Errors
+    /// See [`WriteProtectError`].
+    pub fn remove_write_protection(&self, range: VirtRange, mode: FillMode) -> Result<(), WriteProtectError> {
+        check_range(range)?;
+        if !FillMode::DONTWAKE.contains(mode) {
+            return Err(WriteProtectError::UnknownMode);
+        }
+        let space = self.ctx.space().ok_or(WriteProtectError::SpaceGone)?;
+        space.remove_write_protection(range)?;
+        if !mode.contains(FillMode::DONTWAKE) {
+            self.ctx.queue.lock().wake(range.start, range.end);
+        }
+        Ok(())
+    }
+}
