@@ -13,7 +13,9 @@ use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapError, MapRequest, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::{JoinHandle, SpawnError, spawn_returning};
-use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError, RegisterError, Uffd};
+use kernel::uffd::{
+    Event, Features, FillMode, Modes, Outcome, ReadError, RegisterError, Uffd, WriteProtectError,
+};
 
 /// Pages of the largest single call.
 const MAX_CALL: usize = 512;
@@ -31,6 +33,8 @@ pub enum CostError {
     Access(AccessError),
     /// A fill was not done.
     Fill(Outcome),
+    /// Write protection did not change.
+    Protect(WriteProtectError),
     /// The region could not be taken away again.
     Unmap,
     /// The monitor served another number of faults than there were touches.
@@ -50,6 +54,7 @@ impl fmt::Display for CostError {
             Self::Spawn(error) => write!(f, "no monitor: {error}"),
             Self::Access(error) => write!(f, "{error}"),
             Self::Fill(outcome) => write!(f, "a fill was not done: {outcome:?}"),
+            Self::Protect(error) => write!(f, "write protection did not change: {error:?}"),
             Self::Unmap => f.write_str("the region could not be unmapped"),
             Self::Served { faults, touches } => write!(f, "{touches} touches, but {faults} faults"),
         }
@@ -135,27 +140,53 @@ impl Bench {
 
     /// A load that a monitor resolves with ZEROPAGE.
     pub fn missing_zeropage(&self) -> Result<Samples, CostError> {
-        self.delegated(load, |uffd, _, page| uffd.zeropage(page, FillMode::empty()))
+        self.missing(load, zeropage)
     }
 
     /// A load that a monitor resolves with COPY.
     pub fn missing_copy_load(&self) -> Result<Samples, CostError> {
-        self.delegated(load, copy)
+        self.missing(load, copy)
     }
 
     /// A store that a monitor resolves with COPY.
     pub fn missing_copy_store(&self) -> Result<Samples, CostError> {
-        self.delegated(store, copy)
+        self.missing(store, copy)
+    }
+
+    /// A store to a protected page, whose protection a monitor ends.
+    pub fn write_protected(&self) -> Result<Samples, CostError> {
+        self.delegated(
+            Modes::WP,
+            |uffd, region| {
+                self.touch_all(region, store)?;
+                uffd.write_protect(region).map_err(CostError::Protect)
+            },
+            store,
+            |uffd, _, page| {
+                uffd.remove_write_protection(page, FillMode::empty())
+                    .map_err(CostError::Protect)
+            },
+        )
+    }
+
+    /// Write protection of a whole region that is there, `per_call` pages a call; samples are per page.
+    pub fn bulk_protect(&self, per_call: u64) -> Result<Samples, CostError> {
+        self.bulk(
+            Modes::WP,
+            |region| self.touch_all(region, store).map(drop),
+            per_call,
+            |uffd, _, range| uffd.write_protect(range).map_err(CostError::Protect),
+        )
     }
 
     /// COPY of a whole region that nobody waits for, `per_call` pages a call; samples are per page.
     pub fn bulk_copy(&self, per_call: u64) -> Result<Samples, CostError> {
-        self.bulk(per_call, copy)
+        self.bulk(Modes::MISSING, |_| Ok(()), per_call, copy)
     }
 
     /// The same with ZEROPAGE.
     pub fn bulk_zeropage(&self, per_call: u64) -> Result<Samples, CostError> {
-        self.bulk(per_call, |uffd, _, range| uffd.zeropage(range, FillMode::empty()))
+        self.bulk(Modes::MISSING, |_| Ok(()), per_call, zeropage)
     }
 
     #[inline]
@@ -177,21 +208,32 @@ impl Bench {
         Ok(samples)
     }
 
-    fn registered(&self, region: VirtRange) -> Result<Uffd, CostError> {
+    fn registered(&self, region: VirtRange, modes: Modes) -> Result<Uffd, CostError> {
         let uffd = Uffd::new(&self.space, Features::empty());
-        uffd.register(region, Modes::MISSING)
-            .map_err(CostError::Register)?;
+        uffd.register(region, modes).map_err(CostError::Register)?;
         Ok(uffd)
     }
 
-    /// Touches a region whose faults a monitor resolves.
-    fn delegated(
+    /// Touches a region with nothing in it, whose pages a monitor fills.
+    fn missing(
         &self,
         touch: impl Fn(VirtAddr) -> Result<(), AccessError>,
-        resolve: impl Fn(&Uffd, &[u8], VirtRange) -> Outcome + Send + 'static,
+        resolve: impl Fn(&Uffd, &[u8], VirtRange) -> Result<(), CostError> + Send + 'static,
+    ) -> Result<Samples, CostError> {
+        self.delegated(Modes::MISSING, |_, _| Ok(()), touch, resolve)
+    }
+
+    /// Touches a region, as `prepare` left it, whose faults a monitor resolves.
+    fn delegated(
+        &self,
+        modes: Modes,
+        prepare: impl FnOnce(&Uffd, VirtRange) -> Result<(), CostError>,
+        touch: impl Fn(VirtAddr) -> Result<(), AccessError>,
+        resolve: impl Fn(&Uffd, &[u8], VirtRange) -> Result<(), CostError> + Send + 'static,
     ) -> Result<Samples, CostError> {
         self.with_region(|region| {
-            let uffd = Arc::new(self.registered(region)?);
+            let uffd = Arc::new(self.registered(region, modes)?);
+            prepare(&uffd, region)?;
             let monitor = monitor(&uffd, &self.source, resolve).map_err(CostError::Spawn)?;
             uffd.attach_monitor(monitor.task());
             // The monitor gets as far as waiting for the first message.
@@ -204,7 +246,7 @@ impl Bench {
                     faults,
                     touches: self.pages,
                 })),
-                Ok(Err(outcome)) => Err(CostError::Fill(outcome)),
+                Ok(Err(error)) => Err(error),
                 Err(_) => samples.and(Err(CostError::Served {
                     faults: 0,
                     touches: self.pages,
@@ -215,22 +257,23 @@ impl Bench {
 
     fn bulk(
         &self,
+        modes: Modes,
+        prepare: impl FnOnce(VirtRange) -> Result<(), CostError>,
         per_call: u64,
-        fill: impl Fn(&Uffd, &[u8], VirtRange) -> Outcome,
+        call: impl Fn(&Uffd, &[u8], VirtRange) -> Result<(), CostError>,
     ) -> Result<Samples, CostError> {
         self.with_region(|region| {
-            let uffd = self.registered(region)?;
+            prepare(region)?;
+            let uffd = self.registered(region, modes)?;
             let mut samples = self.samples();
             let mut start = region.start;
             while start < region.end {
                 let end = region.end.min(start + per_call * PAGE_SIZE);
                 let range = VirtRange::new(start, end);
                 let before = Machine::ticks();
-                let outcome = fill(&uffd, &self.source, range);
+                let called = call(&uffd, &self.source, range);
                 let after = Machine::ticks();
-                if outcome != Outcome::Done {
-                    return Err(CostError::Fill(outcome));
-                }
+                called?;
                 samples.record((after - before) / range.pages());
                 start = end;
             }
@@ -240,25 +283,38 @@ impl Bench {
 }
 
 #[inline]
-fn copy(uffd: &Uffd, source: &[u8], range: VirtRange) -> Outcome {
-    uffd.copy(range.start, source, range.len(), FillMode::empty())
+fn copy(uffd: &Uffd, source: &[u8], range: VirtRange) -> Result<(), CostError> {
+    filled(uffd.copy(range.start, source, range.len(), FillMode::empty()))
 }
 
-/// A task that resolves every fault of `uffd`; comes to how many those were, or to the fill that was not done.
+#[inline]
+fn zeropage(uffd: &Uffd, _: &[u8], range: VirtRange) -> Result<(), CostError> {
+    filled(uffd.zeropage(range, FillMode::empty()))
+}
+
+#[inline]
+fn filled(outcome: Outcome) -> Result<(), CostError> {
+    match outcome {
+        Outcome::Done => Ok(()),
+        outcome => Err(CostError::Fill(outcome)),
+    }
+}
+
+/// A task that resolves every fault of `uffd`; comes to how many those were, or to why one was not.
 fn monitor(
     uffd: &Arc<Uffd>,
     source: &Arc<[u8]>,
-    resolve: impl Fn(&Uffd, &[u8], VirtRange) -> Outcome + Send + 'static,
-) -> Result<JoinHandle<Result<u64, Outcome>>, SpawnError> {
+    resolve: impl Fn(&Uffd, &[u8], VirtRange) -> Result<(), CostError> + Send + 'static,
+) -> Result<JoinHandle<Result<u64, CostError>>, SpawnError> {
     let (uffd, source) = (Arc::clone(uffd), Arc::clone(source));
     spawn_returning("monitor", None, move || {
         let mut faults = 0;
         loop {
             match uffd.read_event() {
-                Ok(Event::Pagefault { addr, .. }) => match resolve(&uffd, &source, VirtRange::page(addr)) {
-                    Outcome::Done => faults += 1,
-                    outcome => return Err(outcome),
-                },
+                Ok(Event::Pagefault { addr, .. }) => {
+                    resolve(&uffd, &source, VirtRange::page(addr))?;
+                    faults += 1;
+                }
                 Err(ReadError::Closed | ReadError::Orphaned) => return Ok(faults),
                 Err(ReadError::WouldBlock) => {}
             }

@@ -82,6 +82,11 @@ const CASES: &[Case] = &[
         beside: Some([1200, 15849, 13792]),
     },
     Case {
+        name: "WP fault + clear, store",
+        run: Bench::write_protected,
+        beside: Some([500, 12408, 11163]),
+    },
+    Case {
         name: "COPY, 1 page a call",
         run: |bench| bench.bulk_copy(1),
         beside: None,
@@ -100,6 +105,11 @@ const CASES: &[Case] = &[
         name: "ZEROPAGE, 512 pages a call, per page",
         run: |bench| bench.bulk_zeropage(512),
         beside: None,
+    },
+    Case {
+        name: "WRITEPROTECT, 512 pages a call, per page",
+        run: |bench| bench.bulk_protect(512),
+        beside: Some([15, 150, 150]),
     },
 ];
 

@@ -10,7 +10,7 @@ use super::node::{Node, Taken, new_node, reclaim_leaf, reclaim_node, share_leaf}
 use super::split::{SplitError, split_at};
 use super::table::PageTable;
 use crate::mm::addr::{PAGE_SIZE, PageAddr, Pfn};
-use crate::mm::frame::{Folio, OutOfFrames, allocator};
+use crate::mm::frame::{Folio, OutOfFrames};
 use crate::mm::range::AddrRange;
 
 /// Whether a walk over a range got to its end.
@@ -305,22 +305,6 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         }
     }
 
-    /// Takes the marker away that the absent entry at the cursor holds, if it holds one.
-    pub fn unmark(&mut self) {
-        let (place, entry) = self.place();
-        if matches!(entry, Entry::Absent(_)) {
-            place.node.fill(place.index, place.level, &Entry::EMPTY);
-        }
-    }
-
-    /// How many owners the folio of the leaf at the cursor has; 0 for borrowed leaves and absent entries.
-    pub fn owners(&mut self) -> u32 {
-        match self.place().1 {
-            Entry::Leaf(leaf) if !leaf.attr.is_borrowed() => allocator().owners(leaf.frame),
-            _ => 0,
-        }
-    }
-
     /// A further reference to the folio that the leaf at the cursor owns; `None` for borrowed leaves and absent entries.
     pub fn share(&mut self) -> Option<Folio> {
         match self.place().1 {
@@ -510,6 +494,37 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         let (place, _) = self.place();
         self.table.near = None;
         split_at(&place, flush, self.at)
+    }
+
+    /// The place of the entry that decides about the cursor's address.
+    #[inline]
+    pub(super) fn current_place(&mut self) -> Place<F> {
+        match self.near_node() {
+            Some(node) => Place {
+                node,
+                index: Level::PAGE.index(self.at),
+                level: Level::PAGE,
+            },
+            None => self.place().0,
+        }
+    }
+
+    /// Where the cursor stands, as a number.
+    #[inline]
+    pub(super) fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// Pages from the cursor to the end of its range.
+    #[inline]
+    pub(super) fn remaining_pages(&self) -> u64 {
+        (self.end - self.at) / PAGE_SIZE
+    }
+
+    /// Moves on by `pages`, which are left in the range.
+    #[inline]
+    pub(super) fn skip_pages(&mut self, pages: u64) {
+        self.at += pages * PAGE_SIZE;
     }
 
     /// Forgets the remembered node: the caller changed the tree above it.

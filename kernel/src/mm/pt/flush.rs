@@ -89,6 +89,13 @@ impl<A: PageAddr> Flush<A> {
         self.pages += 1;
     }
 
+    /// Notes that `pages` translations in `[start, start + size)` were restricted or changed.
+    #[inline]
+    pub(super) fn touch_run(&mut self, start: u64, size: u64, pages: u64) {
+        self.touch(start, size);
+        self.pages += pages - 1;
+    }
+
     /// Keeps a folio until the flush is spent. The caller has touched its address.
     pub(super) fn keep(&mut self, folio: Folio) {
         self.folios.push(folio);

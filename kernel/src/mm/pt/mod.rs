@@ -32,6 +32,7 @@ mod node;
 mod prune;
 mod split;
 mod table;
+mod transform;
 
 pub use collapse::CollapseError;
 pub use cursor::{Cursor, InstallError, Installed, Progress};
@@ -39,6 +40,7 @@ pub use flush::{Flush, Invalidator};
 pub use format::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot, PtFormat};
 pub use split::SplitError;
 pub use table::{PageTable, lookup_from};
+pub use transform::Seen;
 
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,21 @@ impl<F: PtFormat> Node<F> {
         self.slot(index).load(Ordering::Acquire) == 0
     }
 
+    /// An entry's bits.
+    #[inline]
+    pub(super) fn raw(&self, index: usize) -> u64 {
+        self.slot(index).load(Ordering::Acquire)
+    }
+
+    /// Replaces an entry that still has the bits `raw` by one that owns what it owned; false when it has others by now.
+    #[inline]
+    pub(super) fn exchange(&self, index: usize, level: Level, raw: u64, entry: &Entry) -> bool {
+        let new = F::encode(entry, level);
+        self.slot(index)
+            .compare_exchange(raw, new, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// Replaces an entry and says what it was, with the accessed and dirty bits it had at the very end.
     ///
     /// Who owned what the old entry named is now the caller's business.

@@ -6,10 +6,9 @@
 
 use super::Space;
 use crate::arch::Stage1;
-use crate::mm::addr::VirtAddr;
 use crate::mm::frame::OutOfFrames;
 use crate::mm::memtype::Modes;
-use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Level, Marker, Prot};
+use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Leaf, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::Vma;
 
@@ -80,55 +79,58 @@ impl Space {
     fn protect_part(&self, part: VirtRange, unpopulated: bool) -> Result<(), ProtectStop> {
         let mut flush = Flush::new();
         let mut table = self.table.lock();
-        let mut cursor = table.cursor(part);
-        let result = protect(&mut cursor, unpopulated, &mut flush);
+        table.cursor(part).transform(&mut flush, |seen| match seen.entry {
+            Entry::Leaf(leaf) => {
+                let flags = leaf.attr.flags | AttrFlags::UFFD_WP;
+                Some(Entry::Leaf(Leaf {
+                    prot: leaf.prot - Prot::WRITE,
+                    attr: Attr { flags, ..leaf.attr },
+                    ..leaf
+                }))
+            }
+            _ => None,
+        });
+        let marked = if unpopulated {
+            mark_absent(&mut table.cursor(part))
+        } else {
+            Ok(())
+        };
         drop(table);
-        // Also after a failure: what was protected before it must not stay writable anywhere.
+        // Also after a failure: what was protected must not stay writable anywhere.
         flush.spend(self);
-        Ok(result?)
+        Ok(marked?)
     }
 
     fn unprotect_part(&self, vma: &Vma, part: VirtRange) {
         let mut flush = Flush::new();
         let mut table = self.table.lock();
-        let mut cursor = table.cursor(part);
-        while !cursor.is_done() {
-            let (entry, level) = cursor.entry();
-            match entry {
-                Entry::Leaf(leaf) if leaf.attr.flags.contains(AttrFlags::UFFD_WP) => {
-                    let prot = self.leaf_prot(unprotected(vma, cursor.owners()));
-                    let flags = leaf.attr.flags - AttrFlags::UFFD_WP;
-                    cursor.rewrite(prot, Attr { flags, ..leaf.attr }, &mut flush);
-                }
-                Entry::Absent(Marker::UffdWp) => cursor.unmark(),
-                _ => {}
+        table.cursor(part).transform(&mut flush, |seen| match seen.entry {
+            Entry::Leaf(leaf) if leaf.attr.flags.contains(AttrFlags::UFFD_WP) => {
+                let prot = self.leaf_prot(unprotected(vma, seen.owners()));
+                let flags = leaf.attr.flags - AttrFlags::UFFD_WP;
+                Some(Entry::Leaf(Leaf {
+                    prot,
+                    attr: Attr { flags, ..leaf.attr },
+                    ..leaf
+                }))
             }
-            cursor.advance(level);
-        }
+            Entry::Absent(Marker::UffdWp) => Some(Entry::EMPTY),
+            _ => None,
+        });
         drop(table);
         flush.spend(self);
     }
 }
 
-/// Protects everything from the cursor to its end.
-fn protect(
-    cursor: &mut Cursor<'_, Stage1>,
-    unpopulated: bool,
-    flush: &mut Flush<VirtAddr>,
-) -> Result<(), OutOfFrames> {
+/// Marks every absent page from the cursor to its end as protected.
+fn mark_absent(cursor: &mut Cursor<'_, Stage1>) -> Result<(), OutOfFrames> {
     while !cursor.is_done() {
-        let (entry, level) = cursor.entry();
-        match entry {
-            Entry::Leaf(leaf) => {
-                let flags = leaf.attr.flags | AttrFlags::UFFD_WP;
-                cursor.rewrite(leaf.prot - Prot::WRITE, Attr { flags, ..leaf.attr }, flush);
-                cursor.advance(level);
-            }
-            Entry::Absent(Marker::None) if unpopulated => {
+        match cursor.entry() {
+            (Entry::Absent(Marker::None), _) => {
                 cursor.mark(Level::PAGE, Marker::UffdWp)?;
                 cursor.advance(Level::PAGE);
             }
-            _ => cursor.advance(level),
+            (_, level) => cursor.advance(level),
         }
     }
     Ok(())
