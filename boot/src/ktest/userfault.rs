@@ -20,7 +20,7 @@ use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError, Refusal
 
 use crate::{ensure, kernel_test};
 
-/// A space with a region registered for missing pages.
+/// A space with a registered region.
 struct Fixture {
     space: Arc<Space>,
     region: VirtRange,
@@ -33,6 +33,10 @@ fn text(error: impl core::fmt::Debug) -> String {
 
 impl Fixture {
     fn new(pages: u64) -> Result<Self, String> {
+        Self::with(pages, Modes::MISSING)
+    }
+
+    fn with(pages: u64, modes: Modes) -> Result<Self, String> {
         let space = Space::new(Privilege::Kernel).map_err(text)?;
         let request = MapRequest {
             at: None,
@@ -42,7 +46,7 @@ impl Fixture {
         };
         let region = space.map(request).map_err(text)?;
         let uffd = Arc::new(Uffd::new(&space, Features::empty()));
-        uffd.register(region, Modes::MISSING).map_err(text)?;
+        uffd.register(region, modes).map_err(text)?;
         Ok(Self { space, region, uffd })
     }
 
@@ -324,6 +328,84 @@ kernel_test!(
         fixture.uffd.unregister(fixture.region).map_err(text)?;
         let word = joined(waiting)?;
         ensure!(word == Ok(0), "{word:?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn store_to_a_protected_page_waits_until_the_protection_ends() -> Result<(), String> {
+        let fixture = Fixture::with(600, Modes::WP)?;
+        let region = fixture.region;
+        joined(fixture.task(move || {
+            (0..600).try_for_each(|page| uaccess::store(region.start + page * PAGE_SIZE, page).map_err(text))
+        })?)??;
+        fixture.uffd.write_protect(region).map_err(text)?;
+        let addr = fixture.page(555);
+        let writer = fixture.task(move || {
+            // Loads go on; the store stops.
+            let before = uaccess::load(addr).map_err(text)?;
+            uaccess::store(addr, 7).map_err(text)?;
+            Ok::<_, String>((before, uaccess::load(addr).map_err(text)?))
+        })?;
+        let event = fixture.uffd.read_event().map_err(text)?;
+        let expected = Event::Pagefault {
+            kind: TrapKind::WriteProtect,
+            write: true,
+            addr,
+            thread: None,
+        };
+        ensure!(event == expected, "{event:?}");
+        fixture
+            .uffd
+            .remove_write_protection(VirtRange::page(addr), FillMode::empty())
+            .map_err(text)?;
+        let (before, after) = joined(writer)??;
+        ensure!((before, after) == (555, 7), "read {before}, then {after}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn page_copied_in_protected_stops_its_writer_a_second_time() -> Result<(), String> {
+        let fixture = Fixture::with(1, Modes::MISSING | Modes::WP)?;
+        let addr = fixture.page(0);
+        let writer = fixture.task(move || uaccess::store(addr, 7))?;
+        let mut kinds = Vec::new();
+        for _ in 0..2 {
+            let Event::Pagefault { kind, .. } = fixture.uffd.read_event().map_err(text)?;
+            kinds.push(kind);
+            if kind == TrapKind::Missing {
+                let outcome = fixture.uffd.copy(addr, &content(0), PAGE_SIZE, FillMode::WP);
+                ensure!(outcome == Outcome::Done, "{outcome:?}");
+            } else {
+                fixture
+                    .uffd
+                    .remove_write_protection(fixture.region, FillMode::empty())
+                    .map_err(text)?;
+            }
+        }
+        joined(writer)?.map_err(text)?;
+        ensure!(kinds == [TrapKind::Missing, TrapKind::WriteProtect], "{kinds:?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn poisoned_page_fails_who_waited_and_who_comes_later() -> Result<(), String> {
+        let fixture = Fixture::new(1)?;
+        let waiting = fixture.loader(0)?;
+        let event = fixture.uffd.read_event().map_err(text)?;
+        ensure!(matches!(event, Event::Pagefault { .. }), "{event:?}");
+        let outcome = fixture.uffd.poison(fixture.region, FillMode::empty());
+        ensure!(outcome == Outcome::Done, "{outcome:?}");
+        let first = fault_of(joined(waiting)?);
+        fixture.uffd.close();
+        let later = fault_of(joined(fixture.loader(0)?)?);
+        let poisoned = Some(FaultError::Poisoned);
+        ensure!(
+            (first, later) == (poisoned, poisoned),
+            "{first:?}, then {later:?}"
+        );
         Ok(())
     }
 );
