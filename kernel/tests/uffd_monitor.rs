@@ -189,8 +189,50 @@ fn closing_an_orphaned_context_makes_its_memory_plain() {
         })
     };
     returned(monitor);
-    drop(uffd);
+    uffd.close();
     world.run(|| assert_eq!(uaccess::load(range.start), Ok(0)));
+}
+
+#[test]
+fn a_monitor_that_takes_the_last_handle_with_it_leaves_no_zeros_behind() {
+    let (world, uffd, range) = registered(2);
+    let waiter = world.spawn_load(range.start);
+    until_it_waits(waiter.task());
+    let monitor = world.spawn("monitor", move || {
+        uffd.attach_monitor(&kernel::task::current_arc());
+        drop(uffd);
+    });
+    returned(monitor);
+    assert_eq!(failed(returned(waiter)), Err(FaultError::MonitorGone));
+    let later = world.spawn_load(page(range, 1));
+    assert_eq!(failed(returned(later)), Err(FaultError::MonitorGone));
+}
+
+#[test]
+fn a_new_monitor_goes_on_where_the_old_one_ended() {
+    let (world, uffd, range) = registered(1);
+    let attach = |name| {
+        let uffd = Arc::clone(&uffd);
+        world.spawn(name, move || {
+            uffd.attach_monitor(&kernel::task::current_arc());
+        })
+    };
+    returned(attach("first"));
+    assert!(uffd.ctx().is_orphaned());
+    let second = {
+        let uffd = Arc::clone(&uffd);
+        world.spawn("second", move || {
+            uffd.attach_monitor(&kernel::task::current_arc());
+            let event = uffd.read_event();
+            let outcome = uffd.copy(range.start, &[9; P as usize], P, NOW);
+            uffd.detach_monitor();
+            (event, outcome)
+        })
+    };
+    eventually("the second monitor serves", || !uffd.ctx().is_orphaned());
+    let load = world.spawn_load(range.start);
+    assert_eq!(returned(load), Ok(0x0909_0909_0909_0909));
+    assert_eq!(returned(second), (missing(range.start, false), Outcome::Done));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::mm::range::VirtRange;
 use crate::mm::space::Space;
 use crate::mm::vma::{Registration, Vma};
 use crate::sync::model::SpinLock;
-use crate::task::{self, Task, WaitReason};
+use crate::task::{self, Task, TaskId, WaitReason};
 
 /// What a monitor in [`Uffd::read_event`] waits for.
 static READING: WaitReason = WaitReason("a userfault message");
@@ -47,7 +47,8 @@ impl fmt::Debug for Ctx {
 }
 
 /// A monitor's handle to a context, like the descriptor on Linux. Shared through `Arc`; dropping the last one closes the
-/// context: registrations end, and whoever waits is woken and finds plain memory.
+/// context: registrations end, and whoever waits is woken and finds plain memory. While a monitor is attached, dropping the
+/// last one orphans the context instead: losing the monitor never shows as zeros.
 #[derive(Debug)]
 pub struct Uffd {
     pub(super) ctx: Arc<Ctx>,
@@ -97,9 +98,16 @@ impl Uffd {
     }
 
     /// Declares `monitor` the task that serves this context. From now on a fault of its own on the registered memory is
-    /// refused instead of queued, and if it ends while it is attached, the context is orphaned.
+    /// refused instead of queued, and if it ends while it is attached, the context is orphaned. Attaching a new monitor to
+    /// an orphaned context opens it again.
     pub fn attach_monitor(&self, monitor: &Arc<Task>) {
-        self.ctx.queue.lock().monitor = Some(monitor.id());
+        {
+            let mut queue = self.ctx.queue.lock();
+            queue.monitor = Some(monitor.id());
+            if queue.state == State::Orphaned {
+                queue.state = State::Open;
+            }
+        }
         let (ctx, id) = (Arc::downgrade(&self.ctx), monitor.id());
         monitor.on_end(move |_, _| {
             if let Some(ctx) = ctx.upgrade() {
@@ -122,7 +130,7 @@ impl Uffd {
 
 impl Drop for Uffd {
     fn drop(&mut self) {
-        self.ctx.close();
+        self.ctx.abandon();
     }
 }
 
@@ -159,11 +167,32 @@ impl Ctx {
         self.queue.lock().state == State::Orphaned
     }
 
-    fn monitor_ended(&self, monitor: crate::task::TaskId) {
-        let mut queue = self.queue.lock();
-        if queue.monitor != Some(monitor) || queue.state != State::Open {
-            return;
+    fn monitor_ended(&self, monitor: TaskId) {
+        if self.queue.lock().monitor == Some(monitor) {
+            self.orphan();
         }
+    }
+
+    /// The last handle is gone. Whoever did not say that the monitor may go has lost it, and its handle with it: the
+    /// handle of a task that ends is dropped before anything else is known of its end.
+    fn abandon(self: &Arc<Self>) {
+        let (monitor, state) = {
+            let queue = self.queue.lock();
+            (queue.monitor, queue.state)
+        };
+        match state {
+            State::Open if monitor.is_some() => self.orphan(),
+            State::Open => self.close(),
+            State::Orphaned | State::Closed => {}
+        }
+    }
+
+    /// Faults fail from now on.
+    fn orphan(&self) {
+        let mut queue = self.queue.lock();
+        let (State::Open, Some(monitor)) = (queue.state, queue.monitor) else {
+            return;
+        };
         queue.state = State::Orphaned;
         queue.wake_all();
         queue.readers.wake_all();

@@ -29,8 +29,8 @@
 //!
 //! **When the monitor goes.** Closing the last handle drops the registrations and wakes everybody: the memory is plain
 //! from then on, as on Linux. A monitor *task* that ends while it is attached ([`Uffd::attach_monitor`]) and the context
-//! still open leaves it orphaned: every waiting and every later missing touch fails with
-//! [`FaultError::MonitorGone`](crate::mm::fault::FaultError::MonitorGone). No silent zeros, no hang.
+//! still open leaves it orphaned, also when the last handle goes with it: every waiting and every later missing touch fails with
+//! [`FaultError::MonitorGone`](crate::mm::fault::FaultError::MonitorGone). No silent zeros, no hang. A new monitor that is attached goes on.
 //!
 //! **Locks.** A context's queue is locked after the space's areas and table, never before. A task is woken with no lock of
 //! this module's held except the queue's.

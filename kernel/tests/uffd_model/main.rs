@@ -87,6 +87,7 @@ impl Check<'_> {
                 self.model.contexts[ctx].monitor = task;
             }
             Op::Close(ctx) => {
+                self.uffds[ctx].close();
                 self.uffds[ctx] = Uffd::new(&self.world.space, Features::empty());
                 self.model.contexts[ctx] = Queues::default();
                 let areas = self.model.pages.iter_mut().filter_map(|page| page.area.as_mut());

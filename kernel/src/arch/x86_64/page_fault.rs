@@ -26,7 +26,12 @@ use crate::mm::fault::{self, FaultInfo};
 extern "C" fn page_fault(frame: &mut Frame) -> bool {
     let addr = cr2();
     let code = PageFaultCode::from_bits_retain(frame.error);
-    if !may_sleep(frame, addr) || code.contains(PageFaultCode::RESERVED) {
+    if !may_sleep(frame, addr) {
+        // Task memory reached where nobody may sleep (a lock is held) is the kernel's mistake, whatever the instruction's
+        // fixup would make of it. Other addresses are probed on purpose.
+        return addr >= USER_TOP && refuse(frame, addr);
+    }
+    if code.contains(PageFaultCode::RESERVED) {
         return refuse(frame, addr);
     }
     let info = FaultInfo {

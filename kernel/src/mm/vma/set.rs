@@ -16,7 +16,7 @@ use crate::mm::range::VirtRange;
 /// Most areas of an address space (Linux's default `vm.max_map_count`).
 pub const MAX_VMAS: usize = 65530;
 
-/// The change would leave more than [`MAX_VMAS`] areas.
+/// The change would leave more areas than [`MAX_VMAS`], or than the kernel has memory for (Linux says ENOMEM to both).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooManyVmas;
 
@@ -117,9 +117,7 @@ impl VmaSet {
     pub fn insert(&mut self, vma: Vma) -> Result<(), TooManyVmas> {
         let at = self.indices(vma.range);
         assert!(at.is_empty(), "area over an area");
-        if self.len() >= MAX_VMAS {
-            return Err(TooManyVmas);
-        }
+        self.make_room(1)?;
         self.areas.insert(at.start, vma);
         self.merge(at.start..at.start + 1);
         Ok(())
@@ -157,12 +155,18 @@ impl VmaSet {
     fn carve(&mut self, range: VirtRange) -> Result<(), TooManyVmas> {
         let straddles = |at: VirtAddr| self.find(at).is_some_and(|vma| vma.range.start < at);
         let splits = usize::from(straddles(range.start)) + usize::from(straddles(range.end));
-        if self.len() + splits > MAX_VMAS {
-            return Err(TooManyVmas);
-        }
+        self.make_room(splits)?;
         self.split_at(range.start);
         self.split_at(range.end);
         Ok(())
+    }
+
+    /// Makes sure that `more` areas can be added.
+    fn make_room(&mut self, more: usize) -> Result<(), TooManyVmas> {
+        if self.len() + more > MAX_VMAS {
+            return Err(TooManyVmas);
+        }
+        self.areas.try_reserve(more).map_err(|_| TooManyVmas)
     }
 
     fn split_at(&mut self, at: VirtAddr) {
