@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{RW, World, eventually, page, part, returned, until_it_waits, was_woken};
+use common::{RW, World, eventually, missing, page, part, returned, until_it_waits, was_woken};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::fault::FaultError;
 use kernel::mm::pt::Prot;
@@ -31,16 +31,6 @@ fn registered_with(pages: u64, prot: Prot, features: Features) -> (World, Arc<Uf
 
 fn registered(pages: u64) -> (World, Arc<Uffd>, VirtRange) {
     registered_with(pages, RW, Features::empty())
-}
-
-/// A message about a missing page.
-fn missing(addr: VirtAddr, write: bool) -> Result<Event, ReadError> {
-    Ok(Event::Pagefault {
-        kind: TrapKind::Missing,
-        write,
-        addr,
-        thread: None,
-    })
 }
 
 fn failed<T>(result: Result<T, AccessError>) -> Result<T, FaultError> {

@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::{RW, World, page, part, returned, until_it_waits, was_woken};
+use common::{RW, World, answer, page, part, returned, source, until_it_waits, was_woken, word};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess;
-use kernel::uffd::{Features, FillMode, Modes, Outcome, RangeError, ReadError, Refusal, Uffd, linux};
+use kernel::uffd::{Features, FillMode, Modes, Outcome, RangeError, ReadError, Refusal, Uffd};
 
 const P: u64 = PAGE_SIZE;
 const NOW: FillMode = FillMode::empty();
@@ -23,22 +23,6 @@ fn registered(pages: u64, prot: Prot) -> (World, Uffd, VirtRange) {
     uffd.register(range, Modes::MISSING)
         .expect("anonymous memory can");
     (world, uffd, range)
-}
-
-/// Result and output field of the ioctl.
-fn answer(outcome: Outcome, len: u64) -> (Option<i64>, Option<i64>) {
-    let answer = linux::fill(outcome, len);
-    (answer.result.err().map(|errno| errno.number()), answer.field)
-}
-
-/// Pages whose bytes are `first`, `first + 1`, ...
-fn source(first: u8, pages: u64) -> Vec<u8> {
-    (0..pages).flat_map(|i| [first + i as u8; P as usize]).collect()
-}
-
-/// The word that a page of these bytes begins with.
-fn word(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
 }
 
 fn loads(world: &World, range: VirtRange) -> Vec<Result<u64, FaultError>> {

@@ -5,14 +5,14 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{RW, World, eventually, page, returned, until_it_waits};
-use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
+use common::{RW, World, eventually, missing, page, returned, until_it_waits};
+use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::fault::FaultError;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::{Outcome as Ended, State};
-use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError, TrapKind, Uffd};
+use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError, Uffd};
 
 const P: u64 = PAGE_SIZE;
 const NOW: FillMode = FillMode::empty();
@@ -28,16 +28,6 @@ fn registered_with(pages: u64, prot: Prot, features: Features) -> (World, Arc<Uf
 
 fn registered(pages: u64) -> (World, Arc<Uffd>, VirtRange) {
     registered_with(pages, RW, Features::empty())
-}
-
-/// A message about a missing page.
-fn missing(addr: VirtAddr, write: bool) -> Result<Event, ReadError> {
-    Ok(Event::Pagefault {
-        kind: TrapKind::Missing,
-        write,
-        addr,
-        thread: None,
-    })
 }
 
 fn failed<T>(result: Result<T, AccessError>) -> Result<T, FaultError> {

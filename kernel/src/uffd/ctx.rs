@@ -152,6 +152,11 @@ impl Ctx {
         })
     }
 
+    /// Whether protecting a range covers its absent pages: a choice of the context that traps there, whoever protects.
+    pub(crate) fn protects_unpopulated(&self) -> bool {
+        self.features.contains(Features::WP_UNPOPULATED)
+    }
+
     /// Which context this is, for messages: its address.
     fn address(self: &Arc<Self>) -> usize {
         Arc::as_ptr(self) as usize

@@ -1,4 +1,4 @@
-//! A space in a software machine, and tasks in it.
+//! A space in a software machine, tasks in it, and what a monitor sees of them.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kernel::arch::host::{Config, Running, SoftMachine};
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::fault::{Access, FaultInfo, Verdict};
+use kernel::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
@@ -14,6 +14,7 @@ use kernel::mm::space::{MapRequest, Privilege, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::{JoinHandle, spawn_returning};
 use kernel::task::{State, Task};
+use kernel::uffd::{Event, Outcome, ReadError, TrapKind, linux};
 
 /// Rights of ordinary memory.
 pub const RW: Prot = Prot::READ.union(Prot::WRITE);
@@ -80,17 +81,38 @@ impl World {
     /// A task that waits for the page at `addr` to be there for a load, and that does nothing when it is woken: what woke
     /// it shows, and what did not.
     pub fn stuck_at(&self, addr: VirtAddr) -> Arc<Task> {
+        self.stuck(addr, Access::Read)
+    }
+
+    /// A task that waits like one of [`Self::stuck_at`], but for a store.
+    pub fn stuck_storing_at(&self, addr: VirtAddr) -> Arc<Task> {
+        self.stuck(addr, Access::Write)
+    }
+
+    fn stuck(&self, addr: VirtAddr, access: Access) -> Arc<Task> {
         let task = Task::detached_in("stuck", Arc::clone(&self.space));
         let info = FaultInfo {
             addr,
-            access: Access::Read,
+            access,
             from_user: false,
         };
         assert!(
             matches!(self.space.step(&info, &task), Verdict::Delegated),
-            "{addr:?} is missing"
+            "{access:?} at {addr:?} is delegated"
         );
         task
+    }
+
+    /// Loads the word at `addr` in a task of its own; an access that waits fails the test instead of stopping it.
+    #[track_caller]
+    pub fn load(&self, addr: VirtAddr) -> Result<u64, FaultError> {
+        returned(self.spawn_load(addr)).map_err(|error| error.why)
+    }
+
+    /// Stores a word at `addr` in a task of its own; an access that waits fails the test instead of stopping it.
+    #[track_caller]
+    pub fn store(&self, addr: VirtAddr, value: u64) -> Result<(), FaultError> {
+        returned(self.spawn_store(addr, value)).map_err(|error| error.why)
     }
 
     /// Starts a task that loads the word at `addr`.
@@ -158,4 +180,41 @@ pub fn returned<T>(handle: JoinHandle<T>) -> T {
         Ok(value) => value,
         Err(outcome) => panic!("the task ended without a result: {outcome:?}"),
     }
+}
+
+/// A message about a missing page.
+pub fn missing(addr: VirtAddr, write: bool) -> Result<Event, ReadError> {
+    message(TrapKind::Missing, addr, write)
+}
+
+/// A message about a store to a write-protected page.
+pub fn write_protected(addr: VirtAddr) -> Result<Event, ReadError> {
+    message(TrapKind::WriteProtect, addr, true)
+}
+
+fn message(kind: TrapKind, addr: VirtAddr, write: bool) -> Result<Event, ReadError> {
+    Ok(Event::Pagefault {
+        kind,
+        write,
+        addr,
+        thread: None,
+    })
+}
+
+/// Result and output field of a fill's ioctl.
+pub fn answer(outcome: Outcome, len: u64) -> (Option<i64>, Option<i64>) {
+    let answer = linux::fill(outcome, len);
+    (answer.result.err().map(|errno| errno.number()), answer.field)
+}
+
+/// Pages whose bytes are `first`, `first + 1`, ...
+pub fn source(first: u8, pages: u64) -> Vec<u8> {
+    (0..pages)
+        .flat_map(|i| [first + i as u8; PAGE_SIZE as usize])
+        .collect()
+}
+
+/// The word that a page of these bytes begins with.
+pub fn word(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
 }

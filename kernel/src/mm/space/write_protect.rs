@@ -10,7 +10,7 @@ use crate::mm::frame::OutOfFrames;
 use crate::mm::memtype::Modes;
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Leaf, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
-use crate::mm::vma::Vma;
+use crate::mm::vma::{Registration, Vma};
 
 /// Why a change of write protection stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,12 +28,15 @@ impl From<OutOfFrames> for ProtectStop {
 }
 
 impl Space {
-    /// Protects the pages of `range`, and with `unpopulated` the absent ones too, area by area.
+    /// Protects the pages of `range` area by area; the absent ones too where the context that the area is registered with
+    /// wants that.
     ///
     /// # Errors
     /// See [`ProtectStop`]; areas before the one that failed are protected.
-    pub fn write_protect(&self, range: VirtRange, unpopulated: bool) -> Result<(), ProtectStop> {
-        self.each_registered(range, |_, part| self.protect_part(part, unpopulated))
+    pub fn write_protect(&self, range: VirtRange) -> Result<(), ProtectStop> {
+        self.each_registered(range, |registration, _, part| {
+            self.protect_part(part, registration.ctx.protects_unpopulated())
+        })
     }
 
     /// Ends the protection of the pages of `range`, area by area.
@@ -41,7 +44,7 @@ impl Space {
     /// # Errors
     /// See [`ProtectStop`]; the areas before the one that failed are changed.
     pub fn remove_write_protection(&self, range: VirtRange) -> Result<(), ProtectStop> {
-        self.each_registered(range, |vma, part| {
+        self.each_registered(range, |_, vma, part| {
             self.unprotect_part(vma, part);
             Ok(())
         })
@@ -55,18 +58,16 @@ impl Space {
     fn each_registered(
         &self,
         range: VirtRange,
-        mut change: impl FnMut(&Vma, VirtRange) -> Result<(), ProtectStop>,
+        mut change: impl FnMut(&Registration, &Vma, VirtRange) -> Result<(), ProtectStop>,
     ) -> Result<(), ProtectStop> {
         let vmas = self.vmas.read();
         let mut any = false;
         for vma in vmas.overlapping(range) {
-            let registered = vma.uffd.as_ref().is_some_and(|old| old.modes.contains(Modes::WP));
-            let part = vma
-                .range
-                .intersect(&range)
-                .filter(|_| registered)
-                .ok_or(ProtectStop::NotRegistered)?;
-            change(vma, part)?;
+            let registration = vma.uffd.as_ref().filter(|old| old.modes.contains(Modes::WP));
+            let (Some(registration), Some(part)) = (registration, vma.range.intersect(&range)) else {
+                return Err(ProtectStop::NotRegistered);
+            };
+            change(registration, vma, part)?;
             any = true;
         }
         if any {

@@ -3,7 +3,7 @@
 use super::{FillMode, RangeError, check_range};
 use crate::mm::range::VirtRange;
 use crate::mm::space::ProtectStop;
-use crate::uffd::{Features, Uffd};
+use crate::uffd::Uffd;
 
 /// Why write protection did not change, or not everywhere: areas before the one that failed have changed already, as on
 /// Linux.
@@ -38,16 +38,16 @@ impl From<ProtectStop> for WriteProtectError {
 
 impl Uffd {
     /// Write-protects the pages of `range`: the next store to each raises a write-protect fault. Pages that are not there
-    /// are covered only with [`Features::WP_UNPOPULATED`]. Holes between areas are skipped; which context the areas are
-    /// registered with does not matter (as on Linux).
+    /// are covered only where the area's own context has
+    /// [`Features::WP_UNPOPULATED`](crate::uffd::Features::WP_UNPOPULATED). Holes between areas are skipped; which context
+    /// the areas are registered with does not matter otherwise (as on Linux).
     ///
     /// # Errors
     /// See [`WriteProtectError`].
     pub fn write_protect(&self, range: VirtRange) -> Result<(), WriteProtectError> {
         check_range(range)?;
         let space = self.ctx.space().ok_or(WriteProtectError::SpaceGone)?;
-        let unpopulated = self.ctx.features.contains(Features::WP_UNPOPULATED);
-        Ok(space.write_protect(range, unpopulated)?)
+        Ok(space.write_protect(range)?)
     }
 
     /// Ends the write protection of `range` and wakes whoever waits there, unless `mode` says
