@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    RW, World, answer, eventually, missing, page, part, returned, source, until_it_waits, was_woken, word,
-    write_protected,
+    RW, World, answer, eventually, missing, page, part, populate, registered_with, returned, source,
+    until_it_waits, was_woken, word, write_protected,
 };
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::fault::FaultError;
@@ -22,25 +22,8 @@ const NOW: FillMode = FillMode::empty();
 const BOTH: Modes = Modes::MISSING.union(Modes::WP);
 const NOTHING: Result<Event, ReadError> = Err(ReadError::WouldBlock);
 
-fn registered_with(pages: u64, modes: Modes, features: Features) -> (World, Uffd, VirtRange) {
-    let world = World::new();
-    let range = world.map(pages, RW);
-    let uffd = Uffd::new(&world.space, features);
-    uffd.register(range, modes).expect("anonymous memory can");
-    (world, uffd, range)
-}
-
 fn registered(pages: u64) -> (World, Uffd, VirtRange) {
     registered_with(pages, Modes::WP, Features::empty())
-}
-
-/// Pages 0, 1, ... of `range` hold 1, 2, ...
-fn populate(world: &World, range: VirtRange) {
-    world.run(|| {
-        for i in 0..range.pages() {
-            assert_eq!(uaccess::store(page(range, i), i + 1), Ok(()));
-        }
-    });
 }
 
 /// A world with so many pages that are there and protected.

@@ -14,7 +14,7 @@ use kernel::mm::space::{MapRequest, Privilege, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::{JoinHandle, spawn_returning};
 use kernel::task::{State, Task};
-use kernel::uffd::{Event, Outcome, ReadError, TrapKind, linux};
+use kernel::uffd::{Event, Features, Modes, Outcome, ReadError, TrapKind, Uffd, linux};
 
 /// Rights of ordinary memory.
 pub const RW: Prot = Prot::READ.union(Prot::WRITE);
@@ -124,6 +124,24 @@ impl World {
     pub fn spawn_store(&self, addr: VirtAddr, value: u64) -> JoinHandle<Result<(), AccessError>> {
         self.spawn("storer", move || uaccess::store(addr, value))
     }
+}
+
+/// A world with so many pages that are registered.
+pub fn registered_with(pages: u64, modes: Modes, features: Features) -> (World, Uffd, VirtRange) {
+    let world = World::new();
+    let range = world.map(pages, RW);
+    let uffd = Uffd::new(&world.space, features);
+    uffd.register(range, modes).expect("anonymous memory can");
+    (world, uffd, range)
+}
+
+/// Stores 1, 2, ... at the start of pages 0, 1, ... of `range`.
+pub fn populate(world: &World, range: VirtRange) {
+    world.run(|| {
+        for i in 0..range.pages() {
+            assert_eq!(uaccess::store(page(range, i), i + 1), Ok(()));
+        }
+    });
 }
 
 /// The range of page number `page` of `range` and the `pages - 1` after it.

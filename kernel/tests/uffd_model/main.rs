@@ -2,7 +2,7 @@
 //!
 //! Tasks are driven by hand, one step of a fault at a time, so that a sequence plays the same way each time it is run and
 //! proptest can shrink it. After every step all of this is compared: who waits where and in which order, what is
-//! registered with whom, what each page holds, how many frames are in use. The whole sequence runs on one CPU of the
+//! registered with whom and for what, what each page holds and whether it is protected, how many frames are in use. The whole sequence runs on one CPU of the
 //! software machine, which misses no missing flush. `PROPTEST_CASES=10000` makes a long run of it.
 
 #[path = "../common/mod.rs"]
@@ -18,16 +18,14 @@ use kernel::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::kernel as mm;
 use kernel::mm::memtype::anon::ANON;
-use kernel::mm::pt::{Entry, Prot};
+use kernel::mm::pt::{AttrFlags, Entry, Marker, Prot};
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapError, MapRequest, ProtectError, UnmapError};
 use kernel::mm::uaccess;
 use kernel::task::Task;
 use kernel::uffd::slot::FaultState;
-use kernel::uffd::{
-    Event, Features, FillMode, Modes, ReadError, RegisterError, TrapKind, Uffd, UnregisterError,
-};
-use model::{Area, Content, Model, Page, Queues, Touched, Waiting};
+use kernel::uffd::{Event, Features, FillMode, Modes, ReadError, RegisterError, Uffd, UnregisterError};
+use model::{Area, Content, Model, Owner, Page, Queues, Touched, Waiting};
 use ops::{BASE, CONTEXTS, Op, PAGES, Span, TASKS, ops};
 use proptest::prelude::*;
 
@@ -50,30 +48,58 @@ fn addr(number: usize) -> VirtAddr {
     page(range(Span(0, 1)), number as u64)
 }
 
+/// What a context is made with: the second one protects absent pages too.
+fn features(ctx: usize) -> Features {
+    if ctx == 1 {
+        Features::WP_UNPOPULATED
+    } else {
+        Features::empty()
+    }
+}
+
 impl Check<'_> {
     fn play(&mut self, op: Op) {
         match op {
             Op::Map(span, prot) => self.map(span, prot),
             Op::Unmap(span) => {
                 assert_eq!(self.world.space.unmap(range(span)), Ok(()));
-                self.model.pages[span.pages()].fill(Page {
-                    area: None,
-                    content: Content::Nothing,
-                });
+                self.model.pages[span.pages()].fill(Page::UNMAPPED);
             }
             Op::Protect(span, prot) => self.protect(span, prot),
             Op::Discard(span) => self.discard(span),
-            Op::Register(ctx, span) => self.register(ctx, span),
+            Op::Register(ctx, span, modes) => self.register(ctx, span, modes),
             Op::Unregister(ctx, span) => self.unregister(ctx, span),
             Op::Touch(task, page, store) => self.touch(task, page, store),
             Op::Read(ctx) => self.read(ctx),
-            Op::Copy(ctx, span, short, quiet) => self.copy(ctx, span, short, quiet),
-            Op::Zeropage(ctx, span, quiet) => {
-                let outcome = self.uffds[ctx].zeropage(range(span), mode(quiet));
+            Op::Copy(ctx, span, short, mode) => self.copy(ctx, span, short, mode),
+            Op::Zeropage(ctx, span, mode) => {
+                let outcome = self.uffds[ctx].zeropage(range(span), mode);
                 assert_eq!(
                     outcome,
-                    self.model.fill(ctx, span, quiet, |_| Some(Content::Zeros))
+                    self.model.fill(ctx, span, mode, |_| Some(Content::Zeros))
                 );
+            }
+            Op::Poison(ctx, span, mode) => {
+                let outcome = self.uffds[ctx].poison(range(span), mode);
+                assert_eq!(
+                    outcome,
+                    self.model.fill(ctx, span, mode, |_| Some(Content::Poisoned))
+                );
+            }
+            Op::WriteProtect(ctx, span) => {
+                let covers = |owner| features(owner).contains(Features::WP_UNPOPULATED);
+                let expected = self.model.write_protect(span, covers, true);
+                assert_eq!(self.uffds[ctx].write_protect(range(span)), expected);
+            }
+            Op::Unprotect(ctx, span, mode) => {
+                let expected = self.model.write_protect(span, |_| false, false);
+                assert_eq!(
+                    self.uffds[ctx].remove_write_protection(range(span), mode),
+                    expected
+                );
+                if expected.is_ok() && !mode.contains(FillMode::DONTWAKE) {
+                    self.model.wake(ctx, span);
+                }
             }
             Op::Wake(ctx, span) => {
                 assert_eq!(self.uffds[ctx].wake(range(span)), Ok(()));
@@ -88,12 +114,11 @@ impl Check<'_> {
             }
             Op::Close(ctx) => {
                 self.uffds[ctx].close();
-                self.uffds[ctx] = Uffd::new(&self.world.space, Features::empty());
+                self.uffds[ctx] = Uffd::new(&self.world.space, features(ctx));
                 self.model.contexts[ctx] = Queues::default();
-                let areas = self.model.pages.iter_mut().filter_map(|page| page.area.as_mut());
-                areas
-                    .filter(|area| area.ctx == Some(ctx))
-                    .for_each(|area| area.ctx = None);
+                for page in &mut self.model.pages {
+                    page.unregister(ctx);
+                }
             }
         }
     }
@@ -116,8 +141,8 @@ impl Check<'_> {
         assert_eq!(self.world.space.map(request), expected);
         if free {
             let page = Page {
-                area: Some(Area { prot, ctx: None }),
-                content: Content::Nothing,
+                area: Some(Area { prot, owner: None }),
+                ..Page::UNMAPPED
             };
             self.model.pages[span.pages()].fill(page);
         }
@@ -146,29 +171,32 @@ impl Check<'_> {
         let expected = if hole { Err(UnmapError::NotMapped) } else { Ok(()) };
         assert_eq!(self.world.space.discard(range(span)), expected);
         for page in span.pages() {
-            self.model.pages[page].content = Content::Nothing;
+            self.model.pages[page].discard();
         }
     }
 
-    fn register(&mut self, ctx: usize, span: Span) {
+    fn register(&mut self, ctx: usize, span: Span, modes: Modes) {
         let mut areas = self.model.pages[span.pages()]
             .iter()
             .filter_map(|page| page.area)
             .peekable();
         let expected = if areas.peek().is_none() {
             Err(RegisterError::NotMapped)
-        } else if areas.any(|area| area.ctx.is_some_and(|owner| owner != ctx)) {
+        } else if areas.any(|area| area.owner.is_some_and(|owner| owner.ctx != ctx)) {
             Err(RegisterError::Busy)
         } else {
             Ok(())
         };
-        let result = self.uffds[ctx].register(range(span), Modes::MISSING);
+        let result = self.uffds[ctx].register(range(span), modes);
         assert_eq!(result.map(drop), expected);
         if expected.is_ok() {
             let areas = self.model.pages[span.pages()]
                 .iter_mut()
                 .filter_map(|page| page.area.as_mut());
-            areas.for_each(|area| area.ctx = Some(ctx));
+            // Less than there is changes nothing; anything else replaces it.
+            areas
+                .filter(|area| !area.owner.is_some_and(|owner| owner.modes.contains(modes)))
+                .for_each(|area| area.owner = Some(Owner { ctx, modes }));
         }
     }
 
@@ -179,15 +207,15 @@ impl Check<'_> {
             .peekable();
         let expected = if areas.peek().is_none() {
             Err(UnregisterError::NotMapped)
-        } else if areas.any(|area| area.ctx.is_some_and(|owner| owner != ctx)) {
+        } else if areas.any(|area| area.owner.is_some_and(|owner| owner.ctx != ctx)) {
             Err(UnregisterError::NotOurs)
         } else {
             Ok(())
         };
         assert_eq!(self.uffds[ctx].unregister(range(span)), expected);
         for number in span.pages().filter(|_| expected.is_ok()) {
-            let area = self.model.pages[number].area.as_mut();
-            if area.is_some_and(|area| area.ctx.take().is_some()) {
+            let modes = self.model.pages[number].unregister(ctx);
+            if modes.is_some_and(|modes| modes.contains(Modes::MISSING)) {
                 self.model.wake(ctx, Span(number, number + 1));
             }
         }
@@ -220,21 +248,19 @@ impl Check<'_> {
 
     /// Makes an access that does not block, through the MMU and its translation cache.
     fn access(&mut self, number: usize, store: bool) {
-        let content = &mut self.model.pages[number].content;
+        let page = &mut self.model.pages[number];
         if store {
             self.next_word += 1;
             assert_eq!(uaccess::store(addr(number), self.next_word), Ok(()));
-            *content = Content::Own(self.next_word);
+            page.access(Some(self.next_word));
         } else {
-            let expected = if let Content::Own(word) = *content {
+            let expected = if let Content::Own(word) = page.content {
                 word
             } else {
                 0
             };
             assert_eq!(uaccess::load(addr(number)), Ok(expected));
-            if *content == Content::Nothing {
-                *content = Content::Zeros;
-            }
+            page.access(None);
         }
     }
 
@@ -245,10 +271,13 @@ impl Check<'_> {
             Some(waiting) => {
                 queues.read.push_back(waiting);
                 let Waiting {
-                    page, store: write, ..
+                    page,
+                    store: write,
+                    kind,
+                    ..
                 } = waiting;
                 Ok(Event::Pagefault {
-                    kind: TrapKind::Missing,
+                    kind,
                     write,
                     addr: addr(page),
                     thread: None,
@@ -258,7 +287,7 @@ impl Check<'_> {
         assert_eq!(self.uffds[ctx].try_read_event(), expected);
     }
 
-    fn copy(&mut self, ctx: usize, span: Span, short: usize, quiet: bool) {
+    fn copy(&mut self, ctx: usize, span: Span, short: usize, mode: FillMode) {
         let whole = span.1 - span.0 - short.min(span.1 - span.0);
         let first = self.next_word + 1;
         self.next_word += whole as u64;
@@ -268,9 +297,9 @@ impl Check<'_> {
             .take(whole)
             .flat_map(|p| word(p).to_ne_bytes().repeat(512))
             .collect();
-        let outcome = self.uffds[ctx].copy(addr(span.0), &bytes, range(span).len(), mode(quiet));
+        let outcome = self.uffds[ctx].copy(addr(span.0), &bytes, range(span).len(), mode);
         let source = |page| (page - span.0 < whole).then(|| Content::Own(word(page)));
-        assert_eq!(outcome, self.model.fill(ctx, span, quiet, source));
+        assert_eq!(outcome, self.model.fill(ctx, span, mode, source));
     }
 
     fn compare(&self) {
@@ -288,11 +317,12 @@ impl Check<'_> {
                         task.expect("one of ours"),
                         fault.addr,
                         fault.trap.write,
+                        fault.trap.kind,
                         fault.state,
                     )
                 })
                 .collect();
-            let row = |w: &Waiting, state| (w.task, addr(w.page) + 8, w.store, state);
+            let row = |w: &Waiting, state| (w.task, addr(w.page) + 8, w.store, w.kind, state);
             let unread = queues
                 .unread
                 .iter()
@@ -323,29 +353,36 @@ impl Check<'_> {
     fn compare_page(&self, number: usize) {
         let page = &self.model.pages[number];
         let vma = self.world.space.query(addr(number));
-        let owner = |uffd: &Uffd| {
-            let registration = vma.as_ref().and_then(|vma| vma.uffd.as_ref());
-            registration.is_some_and(|registration| Arc::ptr_eq(&registration.ctx, uffd.ctx()))
-        };
-        let area = vma.as_ref().map(|vma| Area {
+        let area = vma.map(|vma| Area {
             prot: vma.prot,
-            ctx: self.uffds.iter().position(owner),
+            owner: vma.uffd.map(|registration| Owner {
+                ctx: self
+                    .uffds
+                    .iter()
+                    .position(|uffd| Arc::ptr_eq(&registration.ctx, uffd.ctx()))
+                    .expect("one of ours"),
+                modes: registration.modes,
+            }),
         });
         assert_eq!(area, page.area, "area at page {number}");
-        let content = match self.world.space.entry(addr(number)).0 {
-            Entry::Leaf(leaf) if leaf.frame == mm::get().zero_frame() => Content::Zeros,
-            Entry::Leaf(leaf) => Content::Own(self.world.machine.peek(leaf.frame.start()).expect("in RAM")),
-            _ => Content::Nothing,
+        let (content, protected) = match self.world.space.entry(addr(number)).0 {
+            Entry::Leaf(leaf) => {
+                let content = if leaf.frame == mm::get().zero_frame() {
+                    Content::Zeros
+                } else {
+                    Content::Own(self.world.machine.peek(leaf.frame.start()).expect("in RAM"))
+                };
+                (content, leaf.attr.flags.contains(AttrFlags::UFFD_WP))
+            }
+            Entry::Absent(Marker::UffdWp) => (Content::Marked, false),
+            Entry::Absent(Marker::Poison) => (Content::Poisoned, false),
+            _ => (Content::Nothing, false),
         };
-        assert_eq!(content, page.content, "content of page {number}");
-    }
-}
-
-fn mode(quiet: bool) -> FillMode {
-    if quiet {
-        FillMode::DONTWAKE
-    } else {
-        FillMode::empty()
+        assert_eq!(
+            (content, protected),
+            (page.content, page.protected),
+            "content and protection of page {number}"
+        );
     }
 }
 
@@ -355,11 +392,10 @@ proptest! {
     #[test]
     fn the_channel_does_what_the_model_does(ops in ops()) {
         let world = World::with(kernel::arch::host::Config { memory: 1 << 20 }, kernel::mm::space::Privilege::Kernel);
-        let empty = Page { area: None, content: Content::Nothing };
         let mut check = Check {
             world: &world,
-            model: Model { pages: [empty; PAGES], contexts: [(); CONTEXTS].map(|()| Queues::default()) },
-            uffds: [Uffd::new(&world.space, Features::empty()), Uffd::new(&world.space, Features::empty())],
+            model: Model { pages: [Page::UNMAPPED; PAGES], contexts: [(); CONTEXTS].map(|()| Queues::default()) },
+            uffds: [0, 1].map(|ctx| Uffd::new(&world.space, features(ctx))),
             tasks: [(); TASKS].map(|()| Task::detached_in("toucher", Arc::clone(&world.space))),
             next_word: 0,
         };
