@@ -63,3 +63,22 @@ fn a_misspelt_order_is_refused() {
     xtask(&["qemu", "restore", "--snapshot", &file, "--order", "sequentail"])
         .expect(Status::Usage, &["sequentail", "sequential, random"]);
 }
+
+#[test]
+fn an_order_that_is_no_regular_file_is_refused_and_never_waited_for() {
+    let (_dir, file) = random_file(4096, 1);
+    xtask(&["qemu", "restore", "--snapshot", &file, "--order", "/dev/zero"])
+        .expect(Status::Usage, &["/dev/zero", "not a regular file"]);
+}
+
+#[test]
+fn numbers_out_of_range_are_refused_with_the_option_and_its_range() {
+    for (option, value, wanted) in [
+        ("--prefetch", "4097", "4096"),
+        ("--prefetch", "-1", "invalid value '-1'"),
+        ("--touch", "0", "1.."),
+        ("--seed", "-1", "invalid value '-1'"),
+    ] {
+        xtask(&["qemu", "restore", option, value]).expect(Status::Usage, &[option, wanted]);
+    }
+}

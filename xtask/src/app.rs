@@ -47,23 +47,23 @@ pub struct RestoreArgs {
     /// The file to restore; default: the kernel's own ELF image
     #[arg(long, value_name = "FILE")]
     pub snapshot: Option<PathBuf>,
-    /// Order of the touches: sequential, random, reverse, or a file of page numbers
+    /// Order of the touches: sequential (the default), random, reverse, or a file of page numbers
     #[arg(long, value_name = "ORDER")]
     pub order: Option<Order>,
-    /// Seed of the random order
-    #[arg(long, value_name = "N")]
+    /// Seed of the random order; default: 1
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Where the monitor reads pages from; default: virtio where the machine has it
     #[arg(long)]
     pub source: Option<Source>,
-    /// Pages to fetch beyond each missing one, resolved in one call
-    #[arg(long, value_name = "PAGES")]
+    /// Pages to fetch beyond each missing one, resolved in one call, at most 4096; default: 0
+    #[arg(long, value_name = "PAGES", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=4096))]
     pub prefetch: Option<u64>,
     /// How many pages the workload touches; default: all
-    #[arg(long, value_name = "PAGES")]
+    #[arg(long, value_name = "PAGES", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub touch: Option<u64>,
     /// Kill the monitor after it has served N faults
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub kill_monitor_after: Option<u64>,
     /// Let the monitor touch the region it serves
     #[arg(long, hide = true)]
@@ -103,8 +103,8 @@ impl Source {
 /// Options of `cost`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct CostArgs {
-    /// How many faults to measure
-    #[arg(long, value_name = "N")]
+    /// How many faults each measurement takes; default: 1024
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub pages: Option<u64>,
 }
 

@@ -51,14 +51,23 @@ impl Order {
 /// Reads an order file for a region of `pages` pages; returns the ramdisk entry.
 ///
 /// # Errors
-/// A usage error that names file and line: not a number, or a page outside the region; no number at all.
+/// A usage error that names file and line: not a number, or a page outside the region; no number at all. What is no
+/// regular file is refused unread: a pipe may block for ever, and the file is read more than once.
 pub fn read(path: &Path, pages: u64) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let unreadable = |error: std::io::Error| {
         let path = path.display();
         usage(format!(
             "--order {path}: neither sequential, random or reverse, nor a readable file: {error}"
         ))
-    })?;
+    };
+    let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(usage(format!(
+            "--order {} is not a regular file; copy it into one first",
+            path.display()
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let mut entry = String::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
@@ -119,6 +128,14 @@ mod tests {
     #[test]
     fn a_missing_file_is_a_usage_error_too() {
         let error = read(Path::new("/nonexistent/sequentail"), 4).unwrap_err();
+        assert_eq!(status::of_error(&error), Status::Usage);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_no_regular_file_is_refused_unread() {
+        let error = read(Path::new("/dev/zero"), 4).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
         assert_eq!(status::of_error(&error), Status::Usage);
     }
 

@@ -90,14 +90,8 @@ impl std::fmt::Display for SnapshotError {
     }
 }
 
-impl std::error::Error for SnapshotError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreadable(_, error) => Some(error),
-            _ => None,
-        }
-    }
-}
+// No `source`: the words above hold the cause, and whoever prints a chain would say it twice.
+impl std::error::Error for SnapshotError {}
 
 /// A file that can be restored.
 #[derive(Clone, Debug)]

@@ -147,14 +147,12 @@ pub fn main(info: &'static BootInfo) -> ! {
     let result = System::find(info).and_then(|system| start(SYSTEM.call_once(|| system)));
     match result {
         Ok(done) => {
-            let failures = done
-                .report
-                .failures
-                .iter()
-                .take(2)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join("; ");
+            let named = done.report.failures.len().min(2);
+            let mut failures = done.report.failures[..named].join("; ");
+            let unnamed = done.report.failures.len() - named;
+            if unnamed > 0 {
+                failures.push_str(&alloc::format!("; and {unnamed} more in the report"));
+            }
             report::publish(done.report);
             if failures.is_empty() {
                 trace::end(ExitStatus::Success, &done.message)

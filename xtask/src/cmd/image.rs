@@ -18,7 +18,7 @@ use crate::verdict::ExitRule;
 #[derive(clap::Args, Clone, Debug)]
 #[command(subcommand_value_name = "APP", subcommand_help_heading = "Applications")]
 pub struct Args {
-    /// Memory that the real machine has at least, in bytes with a suffix; checked against the snapshot
+    /// Memory that the real machine has at least: MiB, or with a suffix K, M, G; checked against the snapshot
     #[arg(long, value_name = "SIZE", default_value = "512", global = true)]
     mem: crate::size::MemSize,
     #[command(flatten)]

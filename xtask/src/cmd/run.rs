@@ -1,5 +1,8 @@
 //! What `qemu` and `bochs` share: prepare a job, run it, judge it, show it.
 
+use std::io::Write as _;
+
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::app::App;
@@ -137,7 +140,8 @@ fn show(
     }
     ui.note(&closing_line(verdict, outcome));
     if options.json {
-        println!("{}", serde_json::to_string(&run)?);
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&run)?)
+            .context("cannot write the JSON object")?;
     }
     Ok(())
 }

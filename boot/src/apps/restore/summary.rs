@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use kernel::arch::{Clock, Machine};
+use kernel::lab::digest::Mismatch;
 use kernel::lab::pages::Counts;
 use kernel::lab::samples::Summary;
 use kernel::mm::addr::PAGE_SIZE;
@@ -14,7 +15,7 @@ use kernel::trace::record::{Report, Table};
 use super::job::FillError;
 use super::monitor::Served;
 use super::options::Options;
-use super::workload::{Verified, Work};
+use super::workload::{MAX_MISMATCHES, Verified, Work};
 use crate::apps::Done;
 
 /// Everything that is known at the end of a run.
@@ -125,11 +126,21 @@ impl Run<'_> {
                 "the region has {pages} pages; {free} frames were free at the start"
             ));
         }
-        let mismatches = self.work.mismatches.iter().chain(&self.verified.mismatches);
-        let mut wrong: Vec<String> = mismatches.map(ToString::to_string).collect();
-        wrong.sort();
-        wrong.dedup();
-        failures.extend(wrong);
+        let mut wrong: Vec<&Mismatch> = self
+            .work
+            .mismatches
+            .iter()
+            .chain(&self.verified.mismatches)
+            .collect();
+        wrong.sort_by_key(|mismatch| mismatch.page);
+        wrong.dedup_by_key(|mismatch| (mismatch.page, mismatch.found));
+        failures.extend(wrong.iter().map(ToString::to_string));
+        let most = self.work.mismatches.len().max(self.verified.mismatches.len());
+        if most >= MAX_MISMATCHES {
+            failures.push(format!(
+                "the run looks no further after {MAX_MISMATCHES} wrong pages; there may be more"
+            ));
+        }
         failures
     }
 }

@@ -15,7 +15,7 @@ use kernel::trace::record::Record;
 use super::job::{Job, PAGE};
 
 /// Wrong pages after which a run is not worth going on.
-const MAX_MISMATCHES: usize = 8;
+pub const MAX_MISMATCHES: usize = 8;
 /// Progress records of a phase.
 const STEPS: usize = 20;
 

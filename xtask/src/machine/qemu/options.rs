@@ -28,7 +28,7 @@ pub struct Options {
         help_heading = "Machine"
     )]
     pub mem: MemSize,
-    /// Count instructions: one clock tick each, the same on every run (tcg only)
+    /// Count instructions, one clock tick each (tcg only); without a disk the same on every run
     #[arg(long, global = true, help_heading = "Machine")]
     pub icount: bool,
     /// Boot a disk image with UEFI firmware
