@@ -23,6 +23,8 @@ pub enum SizeError {
     TooLarge,
     /// Nothing at all.
     Zero,
+    /// Less than [`MemSize::LEAST`].
+    TooSmall(MemSize),
 }
 
 impl fmt::Display for SizeError {
@@ -40,11 +42,30 @@ impl fmt::Display for SizeError {
             }
             Self::TooLarge => write!(f, "the size does not fit into 64 bits"),
             Self::Zero => write!(f, "the size must not be zero"),
+            Self::TooSmall(size) => write!(
+                f,
+                "{size} is too little for any application; the least is {}",
+                MemSize::LEAST
+            ),
         }
     }
 }
 
 impl std::error::Error for SizeError {}
+
+impl MemSize {
+    /// What the kernel, its tables and an application without a snapshot need, with room to spare.
+    pub const LEAST: Self = Self(16 * MIB);
+
+    /// The memory of a machine: a size that something can be run in.
+    pub fn of_machine(text: &str) -> Result<Self, SizeError> {
+        let size: Self = text.parse()?;
+        if size.0 < Self::LEAST.0 {
+            return Err(SizeError::TooSmall(size));
+        }
+        Ok(size)
+    }
+}
 
 impl FromStr for MemSize {
     type Err = SizeError;
@@ -120,6 +141,15 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(MemSize(bytes)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_machine_too_small_for_the_kernel_is_refused_with_the_least_that_is_not() {
+        assert_eq!(MemSize::of_machine("16"), Ok(MemSize::LEAST));
+        let error = MemSize::of_machine("4").expect_err("4 MiB are too little");
+        assert_eq!(error, SizeError::TooSmall(MemSize(4 * MIB)));
+        let text = error.to_string();
+        assert!(text.contains("4 MiB") && text.contains("16 MiB"), "{text}");
     }
 
     #[test]

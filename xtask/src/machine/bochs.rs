@@ -30,6 +30,7 @@ pub struct Options {
         value_name = "SIZE",
         default_value = "256",
         global = true,
+        value_parser = MemSize::of_machine,
         help_heading = "Machine"
     )]
     pub mem: MemSize,

@@ -25,6 +25,7 @@ pub struct Options {
         value_name = "SIZE",
         default_value = "512",
         global = true,
+        value_parser = MemSize::of_machine,
         help_heading = "Machine"
     )]
     pub mem: MemSize,
