@@ -4,6 +4,8 @@
 //! `isa-debug-exit` device, so the process's status is part of the verdict. `-no-reboot` turns a triple fault into
 //! the end of the process, and `-d cpu_reset` writes it down.
 
+use std::path::Path;
+
 use std::fmt;
 
 use anyhow::Context;
@@ -264,9 +266,13 @@ impl Machine for Qemu {
     }
 
     fn cause_of_death(&self, launch: &Launch) -> Option<String> {
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        if self.kvm && read(&launch.log).contains("kvm") {
+            return Some("KVM does not carry this CPU here; --accel tcg works everywhere".into());
+        }
         let resets = launch.log.with_file_name(RESETS);
-        let log = std::fs::read_to_string(&resets).ok()?;
-        log.contains("Triple fault")
+        read(&resets)
+            .contains("Triple fault")
             .then(|| format!("triple fault; see {}", resets.display()))
     }
 }
