@@ -4,9 +4,8 @@
 //! `isa-debug-exit` device, so the process's status is part of the verdict. `-no-reboot` turns a triple fault into
 //! the end of the process, and `-d cpu_reset` writes it down.
 
-use std::path::Path;
-
 use std::fmt;
+use std::path::Path;
 
 use anyhow::Context;
 
