@@ -5,41 +5,27 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{RW, World, eventually, missing, page, part, returned, until_it_waits, was_woken};
+use common::{
+    RW, World, eventually, failed, missing, page, part, returned, shared, shared_with, until_it_waits,
+    was_woken,
+};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::fault::FaultError;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::uaccess::{self, AccessError};
+use kernel::mm::uaccess::{self};
 use kernel::task::State;
 use kernel::uffd::slot::FaultState;
 use kernel::uffd::{
-    Event, Features, FillMode, Modes, Outcome, RangeError, ReadError, RegisterError, TrapKind, Uffd,
+    Event, Features, FillMode, Modes, Outcome, RangeError, ReadError, RegisterError, TrapKind,
 };
 
 const P: u64 = PAGE_SIZE;
 const NOW: FillMode = FillMode::empty();
 
-fn registered_with(pages: u64, prot: Prot, features: Features) -> (World, Arc<Uffd>, VirtRange) {
-    let world = World::new();
-    let range = world.map(pages, prot);
-    let uffd = Uffd::new(&world.space, features);
-    uffd.register(range, Modes::MISSING)
-        .expect("anonymous memory can");
-    (world, Arc::new(uffd), range)
-}
-
-fn registered(pages: u64) -> (World, Arc<Uffd>, VirtRange) {
-    registered_with(pages, RW, Features::empty())
-}
-
-fn failed<T>(result: Result<T, AccessError>) -> Result<T, FaultError> {
-    result.map_err(|error| error.why)
-}
-
 #[test]
 fn a_load_of_a_missing_page_is_a_message_without_the_write_flag() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let task = world.spawn_load(range.start);
     until_it_waits(task.task());
     assert_eq!(uffd.try_read_event(), missing(range.start, false));
@@ -49,7 +35,7 @@ fn a_load_of_a_missing_page_is_a_message_without_the_write_flag() {
 
 #[test]
 fn a_store_to_a_missing_page_is_a_message_with_the_write_flag() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let task = world.spawn_store(range.start, 7);
     until_it_waits(task.task());
     assert_eq!(uffd.try_read_event(), missing(range.start, true));
@@ -65,7 +51,7 @@ fn a_store_to_a_missing_page_is_a_message_with_the_write_flag() {
 
 #[test]
 fn a_forbidden_access_fails_without_a_message_even_on_a_missing_page() {
-    let (world, uffd, range) = registered_with(1, Prot::READ, Features::empty());
+    let (world, uffd, range) = shared_with(1, Prot::READ, Features::empty());
     let task = world.spawn_store(range.start, 7);
     assert_eq!(failed(returned(task)), Err(FaultError::Forbidden));
     world.space.protect(range, Prot::empty()).expect("mapped");
@@ -77,7 +63,7 @@ fn a_forbidden_access_fails_without_a_message_even_on_a_missing_page() {
 #[test]
 fn the_address_is_the_pages_unless_the_exact_one_was_asked_for() {
     for (features, offset) in [(Features::empty(), 0), (Features::EXACT_ADDRESS, 0x238)] {
-        let (world, uffd, range) = registered_with(2, RW, features);
+        let (world, uffd, range) = shared_with(2, RW, features);
         let task = world.spawn_load(page(range, 1) + 0x238);
         until_it_waits(task.task());
         assert_eq!(uffd.try_read_event(), missing(page(range, 1) + offset, false));
@@ -88,7 +74,7 @@ fn the_address_is_the_pages_unless_the_exact_one_was_asked_for() {
 
 #[test]
 fn the_thread_is_named_when_that_was_asked_for() {
-    let (world, uffd, range) = registered_with(1, RW, Features::THREAD_ID);
+    let (world, uffd, range) = shared_with(1, RW, Features::THREAD_ID);
     let task = world.spawn_load(range.start);
     until_it_waits(task.task());
     let Ok(Event::Pagefault { thread, .. }) = uffd.try_read_event() else {
@@ -101,7 +87,7 @@ fn the_thread_is_named_when_that_was_asked_for() {
 
 #[test]
 fn two_tasks_on_one_page_are_two_messages() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let tasks = [world.spawn_load(range.start), world.spawn_load(range.start + 64)];
     tasks.iter().for_each(|task| until_it_waits(task.task()));
     assert_eq!(uffd.try_read_event(), missing(range.start, false));
@@ -115,7 +101,7 @@ fn two_tasks_on_one_page_are_two_messages() {
 
 #[test]
 fn messages_are_read_oldest_first() {
-    let (world, uffd, range) = registered(5);
+    let (world, uffd, range) = shared(5);
     let order = [3, 0, 4, 1, 2];
     let tasks: Vec<_> = order
         .iter()
@@ -136,13 +122,13 @@ fn messages_are_read_oldest_first() {
 
 #[test]
 fn reading_without_waiting_says_when_nothing_is_there() {
-    let (_world, uffd, _) = registered(1);
+    let (_world, uffd, _) = shared(1);
     assert_eq!(uffd.try_read_event(), Err(ReadError::WouldBlock));
 }
 
 #[test]
 fn a_read_that_waits_is_woken_by_the_first_fault() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let reader = {
         let uffd = Arc::clone(&uffd);
         world.spawn("monitor", move || uffd.read_event())
@@ -156,7 +142,7 @@ fn a_read_that_waits_is_woken_by_the_first_fault() {
 
 #[test]
 fn a_message_is_delivered_once_to_one_reader() {
-    let (world, uffd, range) = registered(2);
+    let (world, uffd, range) = shared(2);
     let readers: Vec<_> = (0..2)
         .map(|_| {
             let uffd = Arc::clone(&uffd);
@@ -183,7 +169,7 @@ fn a_message_is_delivered_once_to_one_reader() {
 
 #[test]
 fn a_reader_waits_on_when_the_fault_it_was_woken_for_is_resolved_first() {
-    let (world, uffd, range) = registered(2);
+    let (world, uffd, range) = shared(2);
     let reader = {
         let uffd = Arc::clone(&uffd);
         world.spawn("monitor", move || uffd.read_event())
@@ -206,7 +192,7 @@ fn a_reader_waits_on_when_the_fault_it_was_woken_for_is_resolved_first() {
 
 #[test]
 fn a_fault_that_is_resolved_before_it_is_read_vanishes() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let task = world.spawn_load(range.start);
     until_it_waits(task.task());
     assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
@@ -216,7 +202,7 @@ fn a_fault_that_is_resolved_before_it_is_read_vanishes() {
 
 #[test]
 fn waking_removes_unread_messages_too() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let waiter = world.stuck_at(range.start);
     assert_eq!(uffd.wake(range), Ok(()));
     assert!(was_woken(&waiter));
@@ -225,7 +211,7 @@ fn waking_removes_unread_messages_too() {
 
 #[test]
 fn waking_makes_the_task_try_again_and_send_a_new_message() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let task = world.spawn_store(range.start, 4);
     until_it_waits(task.task());
     assert_eq!(uffd.try_read_event(), missing(range.start, true));
@@ -244,7 +230,7 @@ fn waking_makes_the_task_try_again_and_send_a_new_message() {
 
 #[test]
 fn waking_is_not_remembered() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     assert_eq!(uffd.wake(range), Ok(()));
     let task = world.spawn_load(range.start);
     until_it_waits(task.task());
@@ -255,7 +241,7 @@ fn waking_is_not_remembered() {
 
 #[test]
 fn waking_one_page_leaves_waiters_of_the_next_asleep() {
-    let (world, uffd, range) = registered(2);
+    let (world, uffd, range) = shared(2);
     let (first, second) = (world.stuck_at(range.start + 8), world.stuck_at(page(range, 1)));
     assert_eq!(uffd.wake(part(range, 0, 1)), Ok(()));
     assert_eq!((was_woken(&first), was_woken(&second)), (true, false));
@@ -265,7 +251,7 @@ fn waking_one_page_leaves_waiters_of_the_next_asleep() {
 
 #[test]
 fn waking_asks_for_neither_mapping_nor_registration_nor_a_living_target() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     world.space.unmap(range).expect("mapped");
     let everything = VirtRange {
         start: VirtAddr::new(0),
@@ -285,7 +271,7 @@ fn waking_asks_for_neither_mapping_nor_registration_nor_a_living_target() {
 
 #[test]
 fn waking_a_bad_range_is_einval() {
-    let (_world, uffd, range) = registered(1);
+    let (_world, uffd, range) = shared(1);
     let rows = [
         (range.start + 1, range.end, RangeError::Unaligned),
         (range.start, range.start, RangeError::Empty),
@@ -298,7 +284,7 @@ fn waking_a_bad_range_is_einval() {
 
 #[test]
 fn neither_unmapping_nor_protecting_nor_discarding_wakes() {
-    let (world, uffd, range) = registered(3);
+    let (world, uffd, range) = shared(3);
     let waiters: Vec<_> = (0..3).map(|i| world.stuck_at(page(range, i))).collect();
     world
         .space
@@ -313,7 +299,7 @@ fn neither_unmapping_nor_protecting_nor_discarding_wakes() {
 
 #[test]
 fn unmapping_does_not_wake_and_a_wake_afterwards_fails_the_access() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let task = world.spawn_load(range.start);
     until_it_waits(task.task());
     world.space.unmap(range).expect("mapped");
@@ -324,7 +310,7 @@ fn unmapping_does_not_wake_and_a_wake_afterwards_fails_the_access() {
 
 #[test]
 fn copying_across_a_page_border_faults_once_for_each_page() {
-    let (world, uffd, range) = registered(2);
+    let (world, uffd, range) = shared(2);
     let at = page(range, 1) - 4;
     let task = world.spawn("writer", move || uaccess::write(at, &[1; 8]));
     for i in 0..2 {
@@ -347,7 +333,7 @@ fn copying_across_a_page_border_faults_once_for_each_page() {
 
 #[test]
 fn every_outstanding_fault_can_be_listed_unread_ones_first() {
-    let (world, uffd, range) = registered(3);
+    let (world, uffd, range) = shared(3);
     let tasks: Vec<_> = (0..3)
         .map(|i| {
             let task = world.spawn_store(page(range, i) + 16, i);
@@ -387,7 +373,7 @@ fn every_outstanding_fault_can_be_listed_unread_ones_first() {
 
 #[test]
 fn a_reader_beside_the_monitor_is_told_when_the_monitor_ends() {
-    let (world, uffd, _range) = registered(1);
+    let (world, uffd, _range) = shared(1);
     let uffd = Arc::new(uffd);
     let its = Arc::clone(&uffd);
     let reader = world.spawn("reader", move || its.read_event());
@@ -401,7 +387,7 @@ fn a_reader_beside_the_monitor_is_told_when_the_monitor_ends() {
 
 #[test]
 fn nothing_is_registered_with_a_closed_context() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     uffd.close();
     assert_eq!(uffd.register(range, Modes::MISSING), Err(RegisterError::Closed));
     world.run(|| assert_eq!(uaccess::load(range.start), Ok(0)));

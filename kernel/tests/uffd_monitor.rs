@@ -5,38 +5,19 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{RW, World, eventually, missing, page, returned, until_it_waits};
+use common::{eventually, failed, missing, page, returned, shared, until_it_waits};
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::fault::FaultError;
-use kernel::mm::pt::Prot;
-use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::{Outcome as Ended, State};
-use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError, Uffd};
+use kernel::uffd::{Event, FillMode, Outcome, ReadError};
 
 const P: u64 = PAGE_SIZE;
 const NOW: FillMode = FillMode::empty();
 
-fn registered_with(pages: u64, prot: Prot, features: Features) -> (World, Arc<Uffd>, VirtRange) {
-    let world = World::new();
-    let range = world.map(pages, prot);
-    let uffd = Uffd::new(&world.space, features);
-    uffd.register(range, Modes::MISSING)
-        .expect("anonymous memory can");
-    (world, Arc::new(uffd), range)
-}
-
-fn registered(pages: u64) -> (World, Arc<Uffd>, VirtRange) {
-    registered_with(pages, RW, Features::empty())
-}
-
-fn failed<T>(result: Result<T, AccessError>) -> Result<T, FaultError> {
-    result.map_err(|error| error.why)
-}
-
 #[test]
 fn closing_wakes_everybody_and_they_find_plain_memory() {
-    let (world, uffd, range) = registered(3);
+    let (world, uffd, range) = shared(3);
     let tasks: Vec<_> = (0..3).map(|i| world.spawn_store(page(range, i), i)).collect();
     tasks.iter().for_each(|task| until_it_waits(task.task()));
     assert!(uffd.try_read_event().is_ok());
@@ -50,7 +31,7 @@ fn closing_wakes_everybody_and_they_find_plain_memory() {
 
 #[test]
 fn closing_tells_a_reader_that_sleeps() {
-    let (world, uffd, _) = registered(1);
+    let (world, uffd, _) = shared(1);
     let reader = {
         let uffd = Arc::clone(&uffd);
         world.spawn("monitor", move || uffd.read_event())
@@ -63,7 +44,7 @@ fn closing_tells_a_reader_that_sleeps() {
 
 #[test]
 fn a_monitor_that_touches_what_it_serves_gets_an_error_that_names_it() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let monitor = {
         let uffd = Arc::clone(&uffd);
         world.spawn("monitor", move || {
@@ -92,7 +73,7 @@ fn a_monitor_that_touches_what_it_serves_gets_an_error_that_names_it() {
 
 #[test]
 fn a_monitor_that_ends_while_attached_fails_waiting_and_later_touches() {
-    let (world, uffd, range) = registered(2);
+    let (world, uffd, range) = shared(2);
     let waiter = world.spawn_load(range.start);
     until_it_waits(waiter.task());
     let monitor = {
@@ -118,7 +99,7 @@ fn a_monitor_that_ends_while_attached_fails_waiting_and_later_touches() {
 
 #[test]
 fn a_monitor_that_panics_orphans_its_context_too() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let monitor = {
         let uffd = Arc::clone(&uffd);
         world.spawn("monitor", move || {
@@ -133,7 +114,7 @@ fn a_monitor_that_panics_orphans_its_context_too() {
 
 #[test]
 fn pages_that_were_filled_before_the_monitor_ended_stay() {
-    let (world, uffd, range) = registered(2);
+    let (world, uffd, range) = shared(2);
     let monitor = {
         let uffd = Arc::clone(&uffd);
         world.spawn("monitor", move || {
@@ -153,7 +134,7 @@ fn pages_that_were_filled_before_the_monitor_ended_stay() {
 
 #[test]
 fn a_monitor_that_detached_may_end_without_consequences() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let monitor = {
         let uffd = Arc::clone(&uffd);
         world.spawn("monitor", move || {
@@ -171,7 +152,7 @@ fn a_monitor_that_detached_may_end_without_consequences() {
 
 #[test]
 fn closing_an_orphaned_context_makes_its_memory_plain() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let monitor = {
         let uffd = Arc::clone(&uffd);
         world.spawn("monitor", move || {
@@ -185,7 +166,7 @@ fn closing_an_orphaned_context_makes_its_memory_plain() {
 
 #[test]
 fn a_monitor_that_takes_the_last_handle_with_it_leaves_no_zeros_behind() {
-    let (world, uffd, range) = registered(2);
+    let (world, uffd, range) = shared(2);
     let waiter = world.spawn_load(range.start);
     until_it_waits(waiter.task());
     let monitor = world.spawn("monitor", move || {
@@ -200,7 +181,7 @@ fn a_monitor_that_takes_the_last_handle_with_it_leaves_no_zeros_behind() {
 
 #[test]
 fn a_new_monitor_goes_on_where_the_old_one_ended() {
-    let (world, uffd, range) = registered(1);
+    let (world, uffd, range) = shared(1);
     let attach = |name| {
         let uffd = Arc::clone(&uffd);
         world.spawn(name, move || {
@@ -228,7 +209,7 @@ fn a_new_monitor_goes_on_where_the_old_one_ended() {
 #[test]
 fn a_workload_restored_by_a_monitor_sees_every_byte() {
     const PAGES: u64 = 200;
-    let (world, uffd, range) = registered(PAGES);
+    let (world, uffd, range) = shared(PAGES);
     let monitor = {
         let uffd = Arc::clone(&uffd);
         world.spawn("monitor", move || {

@@ -135,6 +135,26 @@ pub fn registered_with(pages: u64, modes: Modes, features: Features) -> (World, 
     (world, uffd, range)
 }
 
+/// A world with `pages` of memory with rights `prot`, registered for missing pages, and the context for tasks to share.
+pub fn shared_with(pages: u64, prot: Prot, features: Features) -> (World, Arc<Uffd>, VirtRange) {
+    let world = World::new();
+    let range = world.map(pages, prot);
+    let uffd = Uffd::new(&world.space, features);
+    uffd.register(range, Modes::MISSING)
+        .expect("anonymous memory can");
+    (world, Arc::new(uffd), range)
+}
+
+/// The same with readable and writable memory and no features.
+pub fn shared(pages: u64) -> (World, Arc<Uffd>, VirtRange) {
+    shared_with(pages, RW, Features::empty())
+}
+
+/// Why an access failed, without where.
+pub fn failed<T>(result: Result<T, AccessError>) -> Result<T, FaultError> {
+    result.map_err(|error| error.why)
+}
+
 /// Stores 1, 2, ... at the start of pages 0, 1, ... of `range`.
 pub fn populate(world: &World, range: VirtRange) {
     world.run(|| {
