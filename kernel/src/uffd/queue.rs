@@ -73,7 +73,7 @@ impl Queue {
         let mut woken = 0;
         let mut cursor = list.front_mut();
         while let Some(task) = cursor.get() {
-            if !Ctx::waits_in(&task.fault, start, end) {
+            if !task.fault.lies_in(start, end) {
                 cursor.move_next();
                 continue;
             }
@@ -179,7 +179,7 @@ impl Ctx {
         for list in waiting {
             let mut cursor = list.front();
             while let (Some(task), true) = (cursor.clone_pointer(), faults.len() < faults.capacity()) {
-                faults.push(Self::outstanding(&task));
+                faults.push(Outstanding::of(task));
                 cursor.move_next();
             }
         }

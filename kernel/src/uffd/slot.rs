@@ -15,12 +15,12 @@ use alloc::sync::Arc;
 use core::sync::atomic::AtomicU64;
 
 use super::classify::Trap;
-use super::ctx::Ctx;
 use super::delivery::queue::Inbox;
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
 use crate::sync::SpinLock;
 use crate::sync::model::atomic::{AtomicU8, Ordering};
+use crate::task::Task;
 
 /// Where a delegated fault is on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +93,13 @@ impl FaultSlot {
         self.since.load(Ordering::Relaxed)
     }
 
+    /// Whether the exact address of the fault lies in `[start, end)`.
+    #[inline]
+    pub(super) fn lies_in(&self, start: VirtAddr, end: VirtAddr) -> bool {
+        let addr = self.addr();
+        start <= addr && addr < end
+    }
+
     /// Queued just now, for nobody yet or for a reader that waits. Under the queue lock.
     #[inline]
     pub(super) fn arm(&self, trap: Trap, addr: VirtAddr, now: u64, state: FaultState) {
@@ -119,31 +126,11 @@ impl FaultSlot {
     }
 }
 
-impl Ctx {
-    /// Whether the address that a fault is recorded with lies in `[start, end)`, at the granule it is reported in.
-    #[inline]
-    pub(super) fn waits_in(slot: &FaultSlot, start: VirtAddr, end: VirtAddr) -> bool {
-        let addr = slot.addr();
-        start <= addr && addr < end
-    }
-
-    /// A task's record, for the table of outstanding faults.
-    pub(super) fn outstanding(task: &Arc<crate::task::Task>) -> Outstanding {
-        Outstanding {
-            task: task.clone(),
-            addr: task.fault.addr(),
-            trap: task.fault.trap(),
-            since: task.fault.since(),
-            state: task.fault.state(),
-        }
-    }
-}
-
 /// A fault that some task waits for.
 #[derive(Clone, Debug)]
 pub struct Outstanding {
     /// Who waits.
-    pub task: Arc<crate::task::Task>,
+    pub task: Arc<Task>,
     /// The exact address.
     pub addr: VirtAddr,
     /// Why.
@@ -152,4 +139,19 @@ pub struct Outstanding {
     pub since: u64,
     /// Whether it was read.
     pub state: FaultState,
+}
+
+impl Outstanding {
+    /// The fault that `task` waits for.
+    pub(super) fn of(task: Arc<Task>) -> Self {
+        let slot = &task.fault;
+        let (addr, trap, since, state) = (slot.addr(), slot.trap(), slot.since(), slot.state());
+        Self {
+            task,
+            addr,
+            trap,
+            since,
+            state,
+        }
+    }
 }

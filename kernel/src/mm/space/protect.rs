@@ -2,7 +2,7 @@
 
 use super::Space;
 use crate::mm::addr::PAGE_SIZE;
-use crate::mm::pt::{AttrFlags, Flush, Prot, SplitError};
+use crate::mm::pt::{Flush, Prot, SplitError};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::TooManyVmas;
 
@@ -50,14 +50,12 @@ impl Space {
         let changed = self.table.lock().cursor(range).protect(
             |leaf| {
                 // Writing is granted by the next fault, which knows whether the page is shared; taking it away is
-                // immediate. Pages that were writable and stay so keep it.
+                // immediate. Pages that were writable and stay so keep it; those that a userfault context protects were not.
                 let keep = if leaf.prot.contains(Prot::WRITE) {
                     Prot::all()
                 } else {
                     !Prot::WRITE
                 };
-                let protected = leaf.attr.flags.contains(AttrFlags::UFFD_WP);
-                let keep = if protected { keep - Prot::WRITE } else { keep };
                 (self.leaf_prot(prot & keep), leaf.attr)
             },
             &mut flush,
