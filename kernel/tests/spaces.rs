@@ -11,7 +11,7 @@ use kernel::mm::kernel as mm;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::{Entry, Prot};
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapError, MapRequest, Privilege, ProtectError, UnmapError};
+use kernel::mm::space::{MapError, MapRequest, Memory, Privilege, ProtectError, UnmapError};
 use kernel::mm::uaccess::{self, AccessError};
 
 fn anon_frames() -> u64 {
@@ -299,7 +299,7 @@ fn mapping_is_refused_where_it_makes_no_sense() {
             at: at.map(VirtAddr::new),
             len,
             prot: RW,
-            ty: &ANON,
+            memory: Memory::Own(&ANON),
         })
     };
     assert_eq!(map(None, 0), Err(MapError::BadLength));
@@ -329,7 +329,7 @@ fn a_length_that_is_no_multiple_of_the_page_size_is_rounded_up() {
         at: None,
         len: 5000,
         prot: RW,
-        ty: &ANON,
+        memory: Memory::Own(&ANON),
     });
     assert_eq!(range.map(|range| range.len()), Ok(2 * PAGE_SIZE));
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use common::{RW, World, page, part, returned, until_it_waits, was_woken};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
-use kernel::mm::memtype::{MemType, anon::ANON};
+use kernel::mm::memtype::{MemType, Privately, Untouched, anon::ANON};
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::MapRequest;
+use kernel::mm::space::{MapRequest, Memory};
 use kernel::mm::uaccess;
 use kernel::uffd::{
     Event, Features, FillMode, Modes, OpSet, Outcome, RangeError, ReadError, Refusal, RegisterError, Uffd,
@@ -20,6 +20,8 @@ use kernel::uffd::{
 /// A type of memory that can never be registered, like a file of a disk file system.
 static PLAIN: MemType = MemType {
     name: "plain",
+    untouched: Untouched::Zeros,
+    privately: Privately::Itself,
     uffd: None,
 };
 
@@ -171,7 +173,7 @@ fn memory_without_a_table_of_operations_is_refused_both_ways() {
         at: None,
         len: PAGE_SIZE,
         prot: RW,
-        ty: &PLAIN,
+        memory: Memory::Own(&PLAIN),
     };
     let range = world.space.map(request).expect("there is room");
     let uffd = uffd(&world);
@@ -209,7 +211,7 @@ fn one_area_that_refuses_leaves_all_of_them_as_they_were() {
         at: Some(page(range, 3)),
         len: PAGE_SIZE,
         prot: RW,
-        ty: &PLAIN,
+        memory: Memory::Own(&PLAIN),
     };
     world.space.map(request).expect("just unmapped");
     assert_eq!(

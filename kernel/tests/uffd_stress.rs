@@ -168,7 +168,7 @@ fn mapping_touching_and_unmapping_on_several_cpus_leaves_nothing_behind() {
                             at: None,
                             len: (1 + (i + n) % 7) * PAGE_SIZE,
                             prot: RW,
-                            ty: &kernel::mm::memtype::anon::ANON,
+                            memory: kernel::mm::space::Memory::Own(&kernel::mm::memtype::anon::ANON),
                         };
                         let range = space.map(request).expect("there is room");
                         (0..range.pages()).for_each(|p| uaccess::store(page(range, p), n).expect("mapped"));

@@ -11,7 +11,7 @@ use kernel::arch::{Cpu, Machine};
 use kernel::mm::frame::{self, Kind};
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
-use kernel::mm::space::{MapRequest, Privilege, Space};
+use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
 use kernel::mm::uaccess;
 use kernel::task::spawn::{JoinHandle, spawn_returning};
 use kernel::task::{self, Outcome, State, Task, spawn};
@@ -318,7 +318,7 @@ fn keep_writing(value: u64) -> Result<JoinHandle<Result<(), String>>, String> {
         at: Some(kernel::mm::space::MAP_BOTTOM),
         len: 4096,
         prot: Prot::READ | Prot::WRITE,
-        ty: &ANON,
+        memory: Memory::Own(&ANON),
     };
     let at = space.map(request).map_err(|error| format!("{error:?}"))?.start;
     spawn_returning("writer", Some(space), move || {

@@ -12,7 +12,7 @@ use kernel::mm::frame;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Privilege, Space};
+use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task;
 use kernel::task::spawn::{JoinHandle, spawn_returning};
@@ -42,7 +42,7 @@ impl Fixture {
             at: None,
             len: pages * PAGE_SIZE,
             prot: Prot::READ | Prot::WRITE,
-            ty: &ANON,
+            memory: Memory::Own(&ANON),
         };
         let region = space.map(request).map_err(text)?;
         let uffd = Arc::new(Uffd::new(&space, Features::empty()));

@@ -15,11 +15,13 @@
 //! | [`frame`] | who owns which frame; [`phys`]: their bytes |
 //! | [`pt`] | page tables: one walker, formats plugged in |
 //! | [`vma`], [`memtype`] | areas of an address space and what their memory is |
+//! | [`cache`] | memory objects and their pages |
 //! | [`space`] | address spaces: mapping, faulting, filling |
 //! | [`fault`] | from a page-fault exception to a verdict |
 //! | [`kernel`], [`kmap`], [`stack`], `heap`, [`init`] | the kernel's own memory |
 
 pub mod addr;
+pub mod cache;
 pub mod fault;
 pub mod frame;
 #[cfg(target_os = "none")]

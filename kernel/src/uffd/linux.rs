@@ -45,8 +45,8 @@ pub const fn refusal(why: Refusal) -> Errno {
         }
         Refusal::SpaceGone => Errno::ESRCH,
         Refusal::NotRegistered => Errno::ENOENT,
-        Refusal::Exists => Errno::EEXIST,
-        Refusal::BadSource => Errno::EFAULT,
+        Refusal::Exists | Refusal::PoolEmpty => Errno::EEXIST,
+        Refusal::BadSource | Refusal::BeyondEnd | Refusal::NoPage => Errno::EFAULT,
         Refusal::OutOfMemory => Errno::ENOMEM,
     }
 }

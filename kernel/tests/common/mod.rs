@@ -10,7 +10,7 @@ use kernel::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Privilege, Space};
+use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::{JoinHandle, spawn_returning};
 use kernel::task::{State, Task};
@@ -49,7 +49,7 @@ impl World {
             at,
             len: pages * PAGE_SIZE,
             prot,
-            ty: &ANON,
+            memory: Memory::Own(&ANON),
         };
         self.space.map(request).expect("there is room")
     }

@@ -20,7 +20,7 @@ use kernel::mm::kernel as mm;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::{AttrFlags, Entry, Marker, Prot};
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapError, MapRequest, ProtectError, UnmapError};
+use kernel::mm::space::{MapError, MapRequest, Memory, ProtectError, UnmapError};
 use kernel::mm::uaccess;
 use kernel::task::Task;
 use kernel::uffd::slot::FaultState;
@@ -131,7 +131,7 @@ impl Check<'_> {
             at: Some(addr(span.0)),
             len: range(span).len(),
             prot,
-            ty: &ANON,
+            memory: Memory::Own(&ANON),
         };
         let expected = if free {
             Ok(range(span))

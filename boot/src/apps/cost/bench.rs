@@ -10,7 +10,7 @@ use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapError, MapRequest, Space};
+use kernel::mm::space::{MapError, MapRequest, Memory, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::{JoinHandle, SpawnError, spawn_returning};
 use kernel::uffd::{
@@ -104,7 +104,7 @@ impl Bench {
             at: None,
             len,
             prot: Prot::READ | Prot::WRITE,
-            ty: &ANON,
+            memory: Memory::Own(&ANON),
         };
         let region = self.space.map(request).map_err(CostError::Map)?;
         let result = measure(region);

@@ -12,7 +12,7 @@ use kernel::mm::frame::OutOfFrames;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapError, MapRequest, Privilege, Space};
+use kernel::mm::space::{MapError, MapRequest, Memory, Privilege, Space};
 use kernel::uffd::{Features, FillMode, Modes, Outcome, Refusal, RegisterError, Uffd};
 
 use super::options::Options;
@@ -107,7 +107,7 @@ impl Job {
             at: None,
             len: pages * PAGE_SIZE,
             prot: Prot::READ | Prot::WRITE,
-            ty: &ANON,
+            memory: Memory::Own(&ANON),
         };
         let region = space.map(request).map_err(SetupError::Map)?;
         let uffd = Uffd::new(&space, Features::empty());

@@ -166,6 +166,7 @@ impl FrameAllocator {
         let meta = &self.table()[block as usize];
         meta.order.store(order, Relaxed);
         meta.kind.store(kind as u8, Relaxed);
+        meta.flags.store(0, Relaxed);
         meta.refs.store(1, Relaxed);
         self.in_use[kind as usize].fetch_add(1 << order, Relaxed);
         Ok(Pfn::new(u64::from(block)))

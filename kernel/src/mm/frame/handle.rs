@@ -12,7 +12,7 @@ use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::fence;
 
-use super::meta::Kind;
+use super::meta::{IN_CACHE, Kind};
 use super::{OutOfFrames, allocator};
 use crate::mm::addr::Pfn;
 use crate::mm::phys;
@@ -153,6 +153,16 @@ impl Folio {
     /// Number of owners at this moment. What those who let go before did to the bytes is visible afterwards.
     pub fn owners(&self) -> u32 {
         allocator().meta(self.pfn).refs.load(Acquire)
+    }
+
+    /// Says that this is a page of a memory object's cache from now on.
+    pub(in crate::mm) fn note_cached(&self) {
+        allocator().meta(self.pfn).flags.fetch_or(IN_CACHE, Relaxed);
+    }
+
+    /// Whether this is, or was until a moment ago, a page of a memory object's cache; not somebody's own copy of one.
+    pub fn is_cached(&self) -> bool {
+        allocator().meta(self.pfn).flags.load(Relaxed) & IN_CACHE != 0
     }
 
     /// Gives up the handle but not the reference.

@@ -2,6 +2,9 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
+/// Flag: the block is a page of a memory object's cache. Stays until the block is freed.
+pub(super) const IN_CACHE: u8 = 1;
+
 /// "No frame" in a link.
 pub(super) const NIL: u32 = u32::MAX;
 

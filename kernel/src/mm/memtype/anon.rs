@@ -1,11 +1,13 @@
 //! Anonymous memory: zero when first touched, copied when written while shared.
 
-use super::{Granule, MemType, Modes, OpSet, UffdOps};
-use crate::mm::frame::{Anon, Frame, OutOfFrames};
+use super::{AllocError, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched};
+use crate::mm::frame::{Anon, Frame};
 
 /// The type.
 pub static ANON: MemType = MemType {
     name: "anonymous",
+    untouched: Untouched::Zeros,
+    privately: Privately::Itself,
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING.union(Modes::WP),
@@ -16,6 +18,7 @@ pub static ANON: MemType = MemType {
             granule: Granule::Base,
             filled_by_write: false,
             alloc: fresh,
+            cache: None,
         }
         .checked(),
     ),
@@ -25,6 +28,6 @@ pub static ANON: MemType = MemType {
 ///
 /// # Errors
 /// No frame is free.
-pub fn fresh() -> Result<Frame<Anon>, OutOfFrames> {
-    Frame::alloc()
+pub fn fresh() -> Result<Frame<Anon>, AllocError> {
+    Ok(Frame::alloc()?)
 }

@@ -16,6 +16,7 @@
 //!     granule: Granule::Base,
 //!     filled_by_write: false,
 //!     alloc: anon::fresh,
+//!     cache: None,
 //! }
 //! .checked();
 //! assert!(BROKEN.modes.contains(Modes::MISSING));
@@ -23,7 +24,8 @@
 
 use bitflags::bitflags;
 
-use super::frame::{Anon, Frame, OutOfFrames};
+use super::cache::{CacheError, Lookup, Object};
+use super::frame::{Anon, Folio, Frame, OutOfFrames};
 use super::pt::Level;
 
 pub mod anon;
@@ -95,8 +97,46 @@ pub struct UffdOps {
     pub granule: Granule,
     /// Whether missing pages can (also) be filled by writing to the memory object.
     pub filled_by_write: bool,
-    /// A folio of the granule's size, not yet filled.
-    pub alloc: fn() -> Result<Frame<Anon>, OutOfFrames>,
+    /// A folio of the granule's size, with arbitrary contents.
+    pub alloc: fn() -> Result<Frame<Anon>, AllocError>,
+    /// The cache beside the page tables, for types that have one.
+    pub cache: Option<CacheOps>,
+}
+
+/// How the pages of a type's objects are found, kept and given up. The fill loop calls these; it copies, maps and undoes
+/// by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheOps {
+    /// The page at an offset of an object.
+    pub lookup: fn(&Object, u64) -> Lookup,
+    /// Puts a page in.
+    pub insert: fn(&Object, u64, Folio) -> Result<(), CacheError>,
+    /// Takes a page out again that was put in a moment ago, because mapping it failed.
+    pub remove: fn(&Object, u64) -> Option<Folio>,
+}
+
+impl CacheOps {
+    /// The page cache of [`Object`].
+    pub const PAGE_CACHE: Self = Self {
+        lookup: Object::lookup,
+        insert: Object::insert,
+        remove: Object::remove,
+    };
+}
+
+/// Why there is no folio.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AllocError {
+    /// No frame is free.
+    OutOfFrames,
+    /// The reserved pool is empty.
+    PoolEmpty,
+}
+
+impl From<OutOfFrames> for AllocError {
+    fn from(_: OutOfFrames) -> Self {
+        Self::OutOfFrames
+    }
 }
 
 impl UffdOps {
@@ -120,6 +160,14 @@ impl UffdOps {
             "MINOR needs CONTINUE"
         );
         assert!(
+            !self.ops.contains(OpSet::CONTINUE) || self.cache.is_some(),
+            "CONTINUE maps what a cache has"
+        );
+        assert!(
+            !self.filled_by_write || self.cache.is_some(),
+            "write() fills a cache"
+        );
+        assert!(
             !self.modes.contains(Modes::WP) || self.ops.contains(OpSet::WRITEPROTECT),
             "WP needs WRITEPROTECT"
         );
@@ -127,13 +175,70 @@ impl UffdOps {
     }
 }
 
+/// What a touch finds where nobody has put anything and no fault is trapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Untouched {
+    /// Zeros.
+    Zeros,
+    /// Nothing: the access fails.
+    BusError,
+}
+
+/// What a private mapping of an object does with a hole that is touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Privately {
+    /// There are no private mappings.
+    Never,
+    /// The object gets a page, which is then mapped for reading or copied.
+    Caches,
+    /// The mapping gets a page of its own.
+    Itself,
+}
+
 /// A memory type.
 #[derive(Debug)]
 pub struct MemType {
     /// For messages.
     pub name: &'static str,
+    /// What is found where nothing was put.
+    pub untouched: Untouched,
+    /// How private mappings of its objects behave.
+    pub privately: Privately,
     /// What a userfault context may do; `None` when it may do nothing.
     pub uffd: Option<UffdOps>,
+}
+
+impl MemType {
+    /// The unit in which it is mapped.
+    #[inline]
+    pub const fn granule(&self) -> Granule {
+        match &self.uffd {
+            Some(ops) => ops.granule,
+            None => Granule::Base,
+        }
+    }
+
+    /// A page of its granule, with arbitrary contents.
+    ///
+    /// # Errors
+    /// See [`AllocError`].
+    pub fn alloc(&self) -> Result<Frame<Anon>, AllocError> {
+        match &self.uffd {
+            Some(ops) => (ops.alloc)(),
+            None => anon::fresh(),
+        }
+    }
+
+    /// How to find the pages of its objects.
+    #[inline]
+    pub fn cache(&self) -> &CacheOps {
+        match &self.uffd {
+            Some(UffdOps {
+                cache: Some(cache), ..
+            }) => cache,
+            _ => &CacheOps::PAGE_CACHE,
+        }
+    }
 }
 
 /// All types.

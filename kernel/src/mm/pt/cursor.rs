@@ -370,15 +370,35 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         self.seek(at);
     }
 
-    /// Takes the leaf or marker of `level` or below at the cursor away and puts what it owned into the flush.
-    fn clear_place(&mut self, place: &Place<F>, flush: &mut Flush<F::Addr>) {
-        let old = Taken::out_of(place.node, place.index, place.level, &Entry::EMPTY);
+    /// Takes the leaf or marker at the cursor away, leaves an absent entry and puts what it owned into the flush.
+    fn clear_place(&mut self, place: &Place<F>, leave: Entry, flush: &mut Flush<F::Addr>) {
+        let old = Taken::out_of(place.node, place.index, place.level, &leave);
         if old.entry().is_leaf() {
             flush.touch(self.at, place.level.size());
         }
         if let Some(folio) = reclaim_leaf(old) {
             flush.keep(folio);
         }
+    }
+
+    /// Takes the leaf at the cursor away, with what it owned into the flush, and leaves `marker` behind.
+    ///
+    /// # Panics
+    /// There is no leaf.
+    pub fn take(&mut self, marker: Marker, flush: &mut Flush<F::Addr>) {
+        let (place, entry) = self.place();
+        assert!(entry.is_leaf(), "nothing to take");
+        self.clear_place(&place, Entry::Absent(marker), flush);
+    }
+
+    /// Makes the absent entry at the cursor forget what it remembers. False when something is mapped there.
+    pub fn forget_marker(&mut self) -> bool {
+        let (place, entry) = self.place();
+        let absent = matches!(entry, Entry::Absent(_));
+        if absent {
+            place.node.fill(place.index, place.level, &Entry::EMPTY);
+        }
+        absent
     }
 
     /// Takes away everything from the cursor to the end of its range, markers too. A leaf that sticks out of the range is
@@ -407,7 +427,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                 continue;
             }
             if entry != Entry::EMPTY {
-                self.clear_place(&place, flush);
+                self.clear_place(&place, Entry::EMPTY, flush);
             }
             self.advance(place.level);
         }

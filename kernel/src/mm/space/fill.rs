@@ -11,8 +11,7 @@ use crate::arch::Stage1;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::{Folio, OutOfFrames};
 use crate::mm::kernel;
-use crate::mm::memtype::Modes;
-use crate::mm::memtype::{Granule, OpSet, UffdOps};
+use crate::mm::memtype::{AllocError, Granule, Modes, OpSet, UffdOps};
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::Vma;
@@ -67,13 +66,28 @@ pub enum FillStop {
     Exists,
     /// The source could not be read.
     BadSource,
+    /// The range leaves the object behind the area.
+    BeyondEnd,
+    /// The object's cache has no page to map.
+    NoPage,
     /// No frame is free.
     OutOfMemory,
+    /// The reserved pool of the memory type is empty.
+    PoolEmpty,
 }
 
 impl From<OutOfFrames> for FillStop {
     fn from(_: OutOfFrames) -> Self {
         Self::OutOfMemory
+    }
+}
+
+impl From<AllocError> for FillStop {
+    fn from(error: AllocError) -> Self {
+        match error {
+            AllocError::OutOfFrames => Self::OutOfMemory,
+            AllocError::PoolEmpty => Self::PoolEmpty,
+        }
     }
 }
 

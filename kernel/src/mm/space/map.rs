@@ -1,23 +1,73 @@
 //! Mapping memory into a space.
 
+use alloc::sync::{Arc, Weak};
+
 use super::Space;
-use crate::mm::addr::{PAGE_SIZE, VirtAddr};
-use crate::mm::memtype::MemType;
+use crate::mm::addr::VirtAddr;
+use crate::mm::cache::{Object, View};
+use crate::mm::memtype::{MemType, Privately};
 use crate::mm::pt::Prot;
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{TooManyVmas, Vma};
+use crate::mm::vma::{Backing, Sharing, TooManyVmas, Vma, VmaFlags};
+
+/// The memory behind a mapping.
+#[derive(Clone, Debug)]
+pub enum Memory {
+    /// Memory of this type that only the space has.
+    Own(&'static MemType),
+    /// Part of a memory object.
+    Object {
+        /// The object.
+        object: Arc<Object>,
+        /// Its first byte that is mapped; a multiple of the type's granule.
+        offset: u64,
+        /// Whether stores reach the object.
+        sharing: Sharing,
+        /// Whether the object was opened for reading only: a shared mapping of it can never be written.
+        read_only: bool,
+    },
+}
+
+impl Memory {
+    /// A shared mapping of an object from its first byte on.
+    pub fn shared(object: &Arc<Object>) -> Self {
+        Self::Object {
+            object: Arc::clone(object),
+            offset: 0,
+            sharing: Sharing::Shared,
+            read_only: false,
+        }
+    }
+
+    /// A private mapping of an object from its first byte on.
+    pub fn private(object: &Arc<Object>) -> Self {
+        Self::Object {
+            object: Arc::clone(object),
+            offset: 0,
+            sharing: Sharing::Private,
+            read_only: false,
+        }
+    }
+
+    fn ty(&self) -> &'static MemType {
+        match self {
+            Self::Own(ty) => ty,
+            Self::Object { object, .. } => object.ty(),
+        }
+    }
+}
 
 /// What to map.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MapRequest {
     /// Where exactly; `None`: wherever there is room.
     pub at: Option<VirtAddr>,
-    /// Bytes; rounded up to whole pages.
+    /// Bytes; rounded up to the granule of the memory type.
     pub len: u64,
     /// Rights.
     pub prot: Prot,
-    /// Memory type.
-    pub ty: &'static MemType,
+    /// What is mapped.
+    pub memory: Memory,
 }
 
 /// Why nothing was mapped.
@@ -33,6 +83,12 @@ pub enum MapError {
     NoRoom,
     /// The space has too many areas.
     TooManyAreas,
+    /// The offset in the object is not a multiple of its type's granule, or the mapping's end in it is past 2^63.
+    BadOffset,
+    /// The memory type cannot be mapped privately.
+    NotPrivately,
+    /// Stores are wanted, and the object may only be read.
+    ReadOnly,
 }
 
 impl From<TooManyVmas> for MapError {
@@ -42,19 +98,28 @@ impl From<TooManyVmas> for MapError {
 }
 
 impl Space {
-    /// Maps memory with nothing in it; pages appear when they are touched, or when a monitor fills them.
+    /// Maps memory without touching any of it; pages appear when they are touched, or when a monitor fills or maps them.
     ///
     /// # Errors
     /// See [`MapError`]; nothing changed then.
-    pub fn map(&self, request: MapRequest) -> Result<VirtRange, MapError> {
+    pub fn map(self: &Arc<Self>, request: MapRequest) -> Result<VirtRange, MapError> {
+        let ty = request.memory.ty();
+        let align = ty.granule().size();
         let len = request
             .len
-            .checked_next_multiple_of(PAGE_SIZE)
+            .checked_next_multiple_of(align)
             .ok_or(MapError::BadLength)?;
         if len == 0 || len > Self::window().len() {
             return Err(MapError::BadLength);
         }
-        let align = request.ty.uffd.map_or(PAGE_SIZE, |ops| ops.granule.size());
+        let prot = super::possible(request.prot);
+        let (backing, flags) = Self::backing(request.memory, len, prot)?;
+        if let Some(backing) = &backing {
+            // Before the area exists: whoever takes pages away from now on asks this space too.
+            let space: Weak<Self> = Arc::downgrade(self);
+            let view: Weak<dyn View> = space;
+            backing.object.attach(view);
+        }
         let mut vmas = self.vmas.write();
         let range = match request.at {
             None => vmas
@@ -73,10 +138,43 @@ impl Space {
         };
         vmas.insert(Vma {
             range,
-            prot: super::possible(request.prot),
-            ty: request.ty,
+            prot,
+            ty,
+            backing,
+            flags,
             uffd: None,
         })?;
         Ok(range)
+    }
+
+    /// How an area of `len` bytes with rights `prot` refers to what it maps.
+    fn backing(memory: Memory, len: u64, prot: Prot) -> Result<(Option<Backing>, VmaFlags), MapError> {
+        let Memory::Object {
+            object,
+            offset,
+            sharing,
+            read_only,
+        } = memory
+        else {
+            return Ok((None, VmaFlags::empty()));
+        };
+        let ends = offset.checked_add(len).is_some_and(|end| end <= i64::MAX as u64);
+        if !ends || !offset.is_multiple_of(object.ty().granule().size()) {
+            return Err(MapError::BadOffset);
+        }
+        let flags = match sharing {
+            Sharing::Private if object.ty().privately == Privately::Never => {
+                return Err(MapError::NotPrivately);
+            }
+            Sharing::Shared if read_only && prot.contains(Prot::WRITE) => return Err(MapError::ReadOnly),
+            Sharing::Shared if read_only => VmaFlags::READ_ONLY,
+            _ => VmaFlags::empty(),
+        };
+        let backing = Backing {
+            object,
+            offset,
+            sharing,
+        };
+        Ok((Some(backing), flags))
     }
 }

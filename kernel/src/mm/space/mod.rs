@@ -6,6 +6,7 @@
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
 //! | `fill` | the loop behind COPY, ZEROPAGE and POISON |
 //! | `write_protect` | write protection on behalf of a userfault context |
+//! | `zap`, `view` | taking pages out of areas that stay; the space as a view of the objects that it maps |
 //! | `tlb` | flushing the CPUs that have the space loaded |
 //!
 //! **Locks**, in this order: `vmas` (shared by faults and fills, exclusive for changes of the areas), then `table`. The
@@ -31,10 +32,12 @@ mod protect;
 mod tests;
 mod tlb;
 mod unmap;
+mod view;
 mod write_protect;
+mod zap;
 
 pub use fill::{FillStop, Filler, Filling};
-pub use map::{MapError, MapRequest};
+pub use map::{MapError, MapRequest, Memory};
 pub use protect::ProtectError;
 pub use unmap::UnmapError;
 pub use write_protect::ProtectStop;

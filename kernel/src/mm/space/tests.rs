@@ -4,7 +4,7 @@
 
 use alloc::sync::Arc;
 
-use super::{MapRequest, Privilege, Space};
+use super::{MapRequest, Memory, Privilege, Space};
 use crate::arch::host::{Config, Running, SoftMachine};
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
@@ -31,7 +31,7 @@ fn world(pages: u64) -> World {
         at: None,
         len: pages * PAGE_SIZE,
         prot: Prot::READ | Prot::WRITE,
-        ty: &ANON,
+        memory: Memory::Own(&ANON),
     };
     let range = space.map(request).expect("there is room");
     World {

@@ -9,6 +9,10 @@ pub use set::{MAX_VMAS, TooManyVmas, VmaSet};
 
 use alloc::sync::Arc;
 
+use bitflags::bitflags;
+
+use super::addr::VirtAddr;
+use super::cache::Object;
 use super::fault::Access;
 use super::memtype::{MemType, Modes};
 use super::pt::Prot;
@@ -30,6 +34,62 @@ impl PartialEq for Registration {
     }
 }
 
+/// Whether stores to mapped memory reach the object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// They do, and every mapping of the object sees them.
+    Shared,
+    /// A page is copied before the first store to it.
+    Private,
+}
+
+/// The part of a memory object that an area maps.
+#[derive(Clone, Debug)]
+pub struct Backing {
+    /// The object.
+    pub object: Arc<Object>,
+    /// Which of its bytes the area starts with; a multiple of the type's granule.
+    pub offset: u64,
+    /// Whether stores reach it.
+    pub sharing: Sharing,
+}
+
+impl Backing {
+    /// The part that begins `bytes` further on.
+    pub fn advanced(&self, bytes: u64) -> Self {
+        Self {
+            offset: self.offset + bytes,
+            ..self.clone()
+        }
+    }
+
+    /// Whether `next` maps what comes `len` bytes after this.
+    fn continues_as(&self, next: &Self, len: u64) -> bool {
+        Arc::ptr_eq(&self.object, &next.object)
+            && self.offset + len == next.offset
+            && self.sharing == next.sharing
+    }
+}
+
+impl PartialEq for Backing {
+    fn eq(&self, other: &Self) -> bool {
+        self.continues_as(other, 0)
+    }
+}
+
+bitflags! {
+    /// What else is known about an area.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct VmaFlags: u8 {
+        /// The object was opened for reading only: the area can never be written (Linux: no `VM_MAYWRITE`).
+        const READ_ONLY = 1;
+        /// A fork leaves it out (`MADV_DONTFORK`).
+        const DONT_FORK = 1 << 1;
+        /// Its pages stay (`mlock`).
+        const LOCKED = 1 << 2;
+    }
+}
+
 /// A range of an address space that is mapped in one way.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Vma {
@@ -39,6 +99,10 @@ pub struct Vma {
     pub prot: Prot,
     /// Memory type.
     pub ty: &'static MemType,
+    /// The object behind it; `None` for memory that only its space has.
+    pub backing: Option<Backing>,
+    /// What else there is to know.
+    pub flags: VmaFlags,
     /// Userfault registration.
     pub uffd: Option<Registration>,
 }
@@ -54,11 +118,44 @@ impl Vma {
         })
     }
 
+    /// The offset in its object of `addr`, which lies in the area; 0 without an object.
+    #[inline]
+    pub fn offset_of(&self, addr: VirtAddr) -> u64 {
+        match &self.backing {
+            Some(backing) => backing.offset + (addr - self.range.start),
+            None => 0,
+        }
+    }
+
+    /// Whether the area's pages are those of an object, for everybody who maps it.
+    #[inline]
+    pub fn is_shared(&self) -> bool {
+        matches!(&self.backing, Some(backing) if backing.sharing == Sharing::Shared)
+    }
+
+    /// The part of the area in `range`, which shares an address with it, as an area of its own.
+    pub fn clipped(&self, range: VirtRange) -> Self {
+        let start = self.range.start.max(range.start);
+        let range = VirtRange::new(start, self.range.end.min(range.end));
+        let backing = self.backing.as_ref();
+        Self {
+            range,
+            backing: backing.map(|backing| backing.advanced(start - self.range.start)),
+            ..self.clone()
+        }
+    }
+
     /// Whether `next`, which starts where this ends, could be the same area.
     pub fn continues_as(&self, next: &Self) -> bool {
         self.range.end == next.range.start
             && self.prot == next.prot
             && self.ty == next.ty
+            && self.flags == next.flags
             && self.uffd == next.uffd
+            && match (&self.backing, &next.backing) {
+                (None, None) => true,
+                (Some(backing), Some(next)) => backing.continues_as(next, self.range.len()),
+                _ => false,
+            }
     }
 }

@@ -174,8 +174,7 @@ impl VmaSet {
         let Some(vma) = self.areas.get_mut(index).filter(|vma| vma.range.start < at) else {
             return;
         };
-        let mut upper = vma.clone();
-        upper.range.start = at;
+        let upper = vma.clipped(VirtRange::new(at, vma.range.end));
         vma.range.end = at;
         self.areas.insert(index + 1, upper);
     }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Registration, Vma, VmaSet};
+use super::{Registration, Vma, VmaFlags, VmaSet};
 use crate::arch::host::{Config, SoftMachine};
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::memtype::{Modes, anon::ANON};
@@ -92,6 +92,8 @@ impl Check {
                         range: pages(start, end),
                         prot,
                         ty: &ANON,
+                        backing: None,
+                        flags: VmaFlags::empty(),
                         uffd: None,
                     };
                     self.set.insert(vma).expect("far from the limit");
@@ -245,6 +247,8 @@ fn overlapping_areas_are_those_that_share_an_address() {
             range: pages(start, start + 5),
             prot: Prot::READ,
             ty: &ANON,
+            backing: None,
+            flags: VmaFlags::empty(),
             uffd: None,
         };
         set.insert(vma).expect("far from the limit");
@@ -270,6 +274,8 @@ fn an_area_over_an_area_panics() {
             range: pages(3, 5),
             prot: Prot::READ,
             ty: &ANON,
+            backing: None,
+            flags: VmaFlags::empty(),
             uffd: None,
         };
         let _full = set.insert(vma);
@@ -285,6 +291,8 @@ fn a_split_that_would_exceed_the_limit_changes_nothing() {
             range: pages(i * 4, i * 4 + 3),
             prot: Prot::READ,
             ty: &ANON,
+            backing: None,
+            flags: VmaFlags::empty(),
             uffd: None,
         };
         set.insert(vma).expect("below the limit");
@@ -293,6 +301,8 @@ fn a_split_that_would_exceed_the_limit_changes_nothing() {
         range: pages(3, 4),
         prot: Prot::empty(),
         ty: &ANON,
+        backing: None,
+        flags: VmaFlags::empty(),
         uffd: None,
     };
     assert!(set.insert(one_more).is_err());

@@ -74,8 +74,14 @@ pub enum Refusal {
     Exists,
     /// The source could not be read (EFAULT).
     BadSource,
+    /// The range leaves the object behind the area (EFAULT; of CONTINUE, EINVAL).
+    BeyondEnd,
+    /// The object's cache has no page to map (EFAULT).
+    NoPage,
     /// No physical memory (ENOMEM).
     OutOfMemory,
+    /// The reserved pool of the memory type is empty (Linux 6.18 says EEXIST, although nothing is there).
+    PoolEmpty,
 }
 
 impl From<RangeError> for Refusal {
@@ -92,7 +98,10 @@ impl From<FillStop> for Refusal {
             FillStop::Unsupported => Self::Unsupported,
             FillStop::Exists => Self::Exists,
             FillStop::BadSource => Self::BadSource,
+            FillStop::BeyondEnd => Self::BeyondEnd,
+            FillStop::NoPage => Self::NoPage,
             FillStop::OutOfMemory => Self::OutOfMemory,
+            FillStop::PoolEmpty => Self::PoolEmpty,
         }
     }
 }
