@@ -57,7 +57,10 @@ impl PtFormat for Ept {
             Entry::Leaf(leaf) => {
                 level <= Level::UPPER
                     && leaf.frame.as_u64() & (level.frames() - 1) == 0
-                    && !leaf.attr.flags.contains(AttrFlags::GLOBAL)
+                    && !leaf
+                        .attr
+                        .flags
+                        .intersects(AttrFlags::GLOBAL.union(AttrFlags::FORKED))
                     && rights_are_possible(leaf.prot)
             }
         }

@@ -13,7 +13,7 @@
 //!
 //! So a stage-2 leaf has no [`Prot::USER`](kernel::mm::pt::Prot::USER) and no
 //! [`AttrFlags::GLOBAL`](kernel::mm::pt::AttrFlags::GLOBAL) in either format, and the code above the formats need not know
-//! the vendor.
+//! the vendor. Nor has it [`AttrFlags::FORKED`](kernel::mm::pt::AttrFlags::FORKED): guests do not fork what they run in.
 
 mod caps;
 mod ept;

@@ -7,13 +7,14 @@
 //! | bits | present | absent, or leaf without rights |
 //! | --- | --- | --- |
 //! | 0 | 1 | 0 |
-//! | 1, 2 | writable, user (always 1) | absent: bits 1-2 are the marker |
-//! | 3, 4, 7/12 | leaf: PWT, PCD, PAT, against the host's PAT (15.25.8) | leaf: kept |
+//! | 1 | writable | software: a leaf without rights |
+//! | 2 | user (always 1) | 0 |
+//! | 3, 4, 7/12 | leaf: PWT, PCD, PAT, against the host's PAT (15.25.8) | leaf: kept; absent: bits 3-4 are the marker |
 //! | 5, 6 | accessed; leaf: dirty | leaf: kept |
 //! | 7 | leaf above page level | leaf: kept |
 //! | 8 | 0 (global means nothing here) | 0 |
 //! | 9, 10 | software: borrowed, userfault write-protect | leaf: kept |
-//! | 11 | 0 | software: a leaf without rights |
+//! | 11 | 0 (no leaf of stage 2 is forked) | 0 |
 //! | 12-51 | frame | leaf: frame |
 //! | 63 | no execute | 0 |
 
@@ -33,8 +34,9 @@ impl PtFormat for Npt {
     }
 
     fn can_encode(entry: &Entry, level: Level) -> bool {
+        let nothing = AttrFlags::GLOBAL.union(AttrFlags::FORKED);
         let means_nothing =
-            |leaf: &Leaf| leaf.attr.flags.contains(AttrFlags::GLOBAL) || leaf.prot.contains(Prot::USER);
+            |leaf: &Leaf| leaf.attr.flags.intersects(nothing) || leaf.prot.contains(Prot::USER);
         match entry {
             Entry::Leaf(leaf) if means_nothing(leaf) => false,
             _ => Stage1::can_encode(entry, level),

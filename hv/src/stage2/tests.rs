@@ -218,10 +218,11 @@ fn npt_refuses_rights_without_reading() {
 }
 
 #[test]
-fn stage_2_has_neither_user_right_nor_global_leaves() {
+fn stage_2_has_no_user_right_and_no_global_or_forked_leaves() {
     for (prot, flags) in [
         (Prot::READ | Prot::USER, AttrFlags::empty()),
         (Prot::READ, AttrFlags::GLOBAL),
+        (Prot::READ, AttrFlags::FORKED),
     ] {
         assert!(!Ept::can_encode(&leaf(prot, flags), Level::PAGE));
         assert!(!Npt::can_encode(&leaf(prot, flags), Level::PAGE));

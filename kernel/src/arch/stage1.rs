@@ -4,16 +4,17 @@
 //! | bits | present entry | absent entry |
 //! | --- | --- | --- |
 //! | 0 | 1 | 0 |
-//! | 1, 2 | writable, user | with bit 11 clear: bits 1-2 are the marker |
-//! | 3, 4, 7/12 | PWT, PCD, PAT: memory type | |
-//! | 5, 6 | accessed, dirty | kept when bit 11 is set |
+//! | 1 | writable | software: a leaf without rights |
+//! | 2 | user | 0 |
+//! | 3, 4, 7/12 | PWT, PCD, PAT: memory type | with bit 1 clear: bits 3-4 are the marker |
+//! | 5, 6 | accessed, dirty | kept when bit 1 is set, like everything below |
 //! | 7 | leaf, above page level | |
 //! | 8 | global | |
 //! | 9 | software: the frame is borrowed | the same |
 //! | 10 | software: userfault write-protect | the same |
-//! | 11 | 0 | software: a leaf without rights |
-//! | 12-51 | frame | frame, when bit 11 is set |
-//! | 63 | no execute | |
+//! | 11 | software: forked | the same |
+//! | 12-51 | frame | the same |
+//! | 63 | no execute | 0 |
 
 use crate::mm::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::mm::pt::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot, PtFormat};
@@ -30,11 +31,13 @@ const PAT_SMALL: u64 = 1 << 7;
 const GLOBAL: u64 = 1 << 8;
 const BORROWED: u64 = 1 << 9;
 const UFFD_WP: u64 = 1 << 10;
-const NO_RIGHTS: u64 = 1 << 11;
+const FORKED: u64 = 1 << 11;
+/// Where the CPU would have writable in a present entry.
+const NO_RIGHTS: u64 = 1 << 1;
 const PAT_LARGE: u64 = 1 << 12;
 const NO_EXEC: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
-const MARKER_SHIFT: u32 = 1;
+const MARKER_SHIFT: u32 = 3;
 
 /// The format.
 #[derive(Debug)]
@@ -98,6 +101,7 @@ const _: () = assert!(
         && AttrFlags::GLOBAL.bits() as u64 == GLOBAL
         && AttrFlags::UFFD_WP.bits() as u64 == UFFD_WP
         && AttrFlags::BORROWED.bits() as u64 == BORROWED
+        && AttrFlags::FORKED.bits() as u64 == FORKED
 );
 const _: () = assert!(
     Prot::READ.bits() as u64 == PRESENT

@@ -142,9 +142,10 @@ impl FrameAllocator {
         &self.table()[pfn.as_u64() as usize]
     }
 
-    /// Number of owners of the block at `pfn` at this moment.
+    /// Number of owners of the block at `pfn` at this moment. What those who let go before did to the bytes is visible
+    /// afterwards.
     pub(in crate::mm) fn owners(&self, pfn: Pfn) -> u32 {
-        self.meta(pfn).refs.load(Relaxed)
+        self.meta(pfn).refs.load(Acquire)
     }
 
     /// Takes a block of 2^`order` frames for `kind`, with one reference. Contents are whatever they were.

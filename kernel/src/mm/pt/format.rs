@@ -94,6 +94,9 @@ bitflags! {
         const BORROWED = 1 << 9;
         /// Write-protected by a userfault context.
         const UFFD_WP = 1 << 10;
+        /// Shared by a fork and not written since: not this space's alone, even when nobody else is left. Never together
+        /// with the right to write; the store that grants it takes this away. Stage 2 has no such leaves.
+        const FORKED = 1 << 11;
     }
 }
 

@@ -151,8 +151,9 @@ impl Space {
         // Two owners: the entry, and the handle just made.
         if shared.as_ref().is_some_and(|folio| folio.owners() == 2) {
             let attr = Attr {
-                // Protection that nobody is told about any more goes with the first store.
-                flags: (leaf.attr.flags | AttrFlags::DIRTY) - AttrFlags::UFFD_WP,
+                // Protection that nobody is told about any more goes with the first store, and so does the memory of a
+                // fork whose other side is gone: the page is this space's alone again.
+                flags: (leaf.attr.flags | AttrFlags::DIRTY) - AttrFlags::UFFD_WP - AttrFlags::FORKED,
                 ..leaf.attr
             };
             cursor.rewrite(prot, attr, flush);

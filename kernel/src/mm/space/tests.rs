@@ -11,7 +11,7 @@ use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use crate::mm::frame::{Folio, Kind, allocator};
 use crate::mm::memtype::anon::ANON;
 use crate::mm::phys;
-use crate::mm::pt::{Entry, Level, Marker, Prot};
+use crate::mm::pt::{Attr, AttrFlags, Entry, Flush, Leaf, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::uaccess;
 use crate::task::Task;
@@ -58,6 +58,28 @@ impl World {
             .lock()
             .cursor(VirtRange::page(self.page(number)))
             .share()
+    }
+
+    /// Leaves the page as a fork whose other side has ended would.
+    fn fork_and_end(&self, number: u64) {
+        let leaf = self.leaf(number);
+        let attr = Attr::flags(leaf.attr.flags | AttrFlags::FORKED);
+        let mut flush = Flush::new();
+        let mut table = self.space.table.lock();
+        assert!(
+            table
+                .cursor_at(self.page(number))
+                .rewrite(leaf.prot - Prot::WRITE, attr, &mut flush)
+        );
+        drop(table);
+        flush.spend(&*self.space);
+    }
+
+    fn leaf(&self, number: u64) -> Leaf {
+        match self.space.entry(self.page(number)).0 {
+            Entry::Leaf(leaf) => leaf,
+            entry => panic!("page {number} is mapped: {entry:?}"),
+        }
     }
 
     fn task(&self) -> Arc<Task> {
@@ -214,6 +236,44 @@ fn copying_a_shared_page_without_a_free_frame_changes_nothing() {
         ));
         allocator().stop_injection();
         assert_eq!((uaccess::load(world.page(0)), other.owners()), (Ok(1), 2));
+    });
+}
+
+#[test]
+fn a_forked_page_that_nobody_shares_any_more_is_the_spaces_own_with_the_next_store() {
+    let world = world(1);
+    world.run(|| {
+        assert_eq!(uaccess::store(world.page(0), 1), Ok(()));
+        world.fork_and_end(0);
+        assert_eq!(uaccess::load(world.page(0)), Ok(1));
+        assert!(
+            world.leaf(0).attr.flags.contains(AttrFlags::FORKED),
+            "a load changes nothing"
+        );
+        assert_eq!(uaccess::store(world.page(0), 2), Ok(()));
+        assert!(!world.leaf(0).attr.flags.contains(AttrFlags::FORKED));
+        assert_eq!(allocator().stats().of(Kind::Anon), 1, "no copy");
+    });
+}
+
+#[test]
+fn ending_the_protection_of_a_forked_page_does_not_make_it_the_spaces_own() {
+    let world = world(1);
+    let uffd = Uffd::new(&world.space, Features::empty());
+    uffd.register(world.range, Modes::WP)
+        .expect("anonymous memory can");
+    world.run(|| {
+        assert_eq!(uaccess::store(world.page(0), 1), Ok(()));
+        world.fork_and_end(0);
+        assert_eq!(uffd.write_protect(world.range), Ok(()));
+        assert_eq!(
+            uffd.remove_write_protection(world.range, FillMode::empty()),
+            Ok(())
+        );
+        let leaf = world.leaf(0);
+        assert!(leaf.attr.flags.contains(AttrFlags::FORKED) && !leaf.prot.contains(Prot::WRITE));
+        assert_eq!(uaccess::store(world.page(0), 2), Ok(()));
+        assert!(!world.leaf(0).attr.flags.contains(AttrFlags::FORKED));
     });
 }
 

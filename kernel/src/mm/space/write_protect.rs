@@ -107,7 +107,7 @@ impl Space {
         let mut table = self.table.lock();
         table.cursor(part).transform(&mut flush, |seen| match seen.entry {
             Entry::Leaf(leaf) if leaf.attr.flags.contains(AttrFlags::UFFD_WP) => {
-                let prot = self.leaf_prot(unprotected(vma, seen.owners()));
+                let prot = self.leaf_prot(unprotected(vma, &leaf, seen.owners()));
                 let flags = leaf.attr.flags - AttrFlags::UFFD_WP;
                 Some(Entry::Leaf(Leaf {
                     prot,
@@ -138,9 +138,9 @@ fn mark_absent(cursor: &mut Cursor<'_, Stage1>) -> Result<(), OutOfFrames> {
 }
 
 /// Rights of a page whose protection ends: writing at once where the page has no other owner, so that the store that was
-/// stopped does not fault a second time.
-fn unprotected(vma: &Vma, owners: u32) -> Prot {
-    if owners == 1 {
+/// stopped does not fault a second time. A page that was forked waits for that fault, which makes it the space's own.
+fn unprotected(vma: &Vma, leaf: &Leaf, owners: u32) -> Prot {
+    if owners == 1 && !leaf.attr.flags.contains(AttrFlags::FORKED) {
         vma.prot
     } else {
         vma.prot - Prot::WRITE
