@@ -11,6 +11,8 @@
 use core::fmt;
 
 use super::addr::VirtAddr;
+use super::memtype::AllocError;
+use super::pressure;
 use crate::task::{self, TaskId};
 
 /// What the access wanted.
@@ -62,6 +64,12 @@ pub enum FaultError {
     Guard,
     /// No frame for the page or for its tables.
     OutOfMemory,
+    /// The page lies past the end of the memory object behind it (SIGBUS).
+    BeyondEnd,
+    /// Nobody has put anything there, and touching it does not (SIGBUS).
+    NothingThere,
+    /// The reserved pool of the memory type is empty (SIGBUS).
+    PoolEmpty,
     /// The page belongs to a monitor that ended without serving it, and the policy is to fail.
     MonitorGone,
     /// The monitor itself touched memory that it is to serve: nobody could ever resolve it.
@@ -69,6 +77,15 @@ pub enum FaultError {
         /// The monitor.
         monitor: TaskId,
     },
+}
+
+impl From<AllocError> for FaultError {
+    fn from(error: AllocError) -> Self {
+        match error {
+            AllocError::OutOfFrames => Self::OutOfMemory,
+            AllocError::PoolEmpty => Self::PoolEmpty,
+        }
+    }
 }
 
 impl fmt::Display for FaultError {
@@ -79,6 +96,9 @@ impl fmt::Display for FaultError {
             Self::Poisoned => f.write_str("the page is poisoned"),
             Self::Guard => f.write_str("it is a guard page"),
             Self::OutOfMemory => f.write_str("no physical memory is left"),
+            Self::BeyondEnd => f.write_str("it lies past the end of the mapped object"),
+            Self::NothingThere => f.write_str("nothing has been put there yet"),
+            Self::PoolEmpty => f.write_str("the pool of huge pages is empty"),
             Self::MonitorGone => f.write_str("its monitor is gone and the page was never filled"),
             Self::SelfFault { monitor } => {
                 write!(
@@ -89,6 +109,9 @@ impl fmt::Display for FaultError {
         }
     }
 }
+
+/// Frames that are asked back when a fault found none: a page, its tables, and some for the next faults.
+const RELIEF: u64 = 16;
 
 /// Handles a fault of the current task; may sleep. `Ok` means: execute the access again.
 ///
@@ -108,6 +131,8 @@ pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
             crate::uffd::delivery::queue::hand_over(task);
             Ok(())
         }
+        // Nobody else's fault: look again once somebody has given memory back.
+        Verdict::Failed(FaultError::OutOfMemory) if pressure::relieve(RELIEF) => Ok(()),
         Verdict::Failed(error) => {
             task.fault.fail(info.addr, error);
             Err(error)

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::addr::Pfn;
 use super::frame::{Frame, FrameAllocator, KernelData, OutOfFrames};
+use super::pressure::Pressure;
 use super::pt::PageTable;
 use crate::arch::{Machine, Memory, Stage1};
 use crate::sync::SpinLock;
@@ -22,6 +23,8 @@ pub struct KernelMm {
     root: AtomicU64,
     zero_owner: SpinLock<Option<Frame<KernelData>>>,
     zero: AtomicU64,
+    /// Who gives frames back when none is free.
+    pub pressure: Pressure,
 }
 
 /// This machine's.
@@ -45,6 +48,7 @@ impl KernelMm {
             root: AtomicU64::new(0),
             zero_owner: SpinLock::new(None),
             zero: AtomicU64::new(0),
+            pressure: Pressure::new(),
         }
     }
 

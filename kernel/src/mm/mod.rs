@@ -17,6 +17,7 @@
 //! | [`vma`], [`memtype`] | areas of an address space and what their memory is |
 //! | [`cache`] | memory objects and their pages |
 //! | [`space`] | address spaces: mapping, faulting, filling |
+//! | [`pressure`] | what to do when no frame is free |
 //! | [`fault`] | from a page-fault exception to a verdict |
 //! | [`kernel`], [`kmap`], [`stack`], `heap`, [`init`] | the kernel's own memory |
 
@@ -31,6 +32,7 @@ pub mod kernel;
 pub mod kmap;
 pub mod memtype;
 pub mod phys;
+pub mod pressure;
 pub mod pt;
 pub mod range;
 pub mod space;

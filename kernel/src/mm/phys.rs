@@ -82,12 +82,21 @@ pub fn fill_page<K: FrameKind>(frame: &mut Frame<K>, src: &[u8; PAGE_SIZE as usi
     unsafe { Machine::copy_page(frame_ptr(frame.pfn()), src.as_ptr()) }
 }
 
-/// Copies a whole base page from `src` to `dst`, for copy-on-write.
-pub fn copy_page<K: FrameKind>(dst: &mut Frame<K>, src: &Folio) {
-    let (from, to) = (frame_ptr(src.pfn()), frame_ptr(dst.pfn()));
-    // SAFETY: `dst` is the only handle to its frame, so the two differ; both hold at least a page. Tasks may write to
-    // `src` meanwhile only where a race is theirs.
-    unsafe { Machine::copy_page(to, from) }
+/// Copies all of `src` to `dst`, for copy-on-write.
+///
+/// # Panics
+/// They differ in size.
+pub fn copy<K: FrameKind>(dst: &mut Frame<K>, src: &Folio) {
+    assert_eq!(dst.bytes(), src.bytes(), "a copy of another size");
+    for page in 0..1 << src.order() {
+        let (from, to) = (
+            frame_ptr(src.pfn().offset(page)),
+            frame_ptr(dst.pfn().offset(page)),
+        );
+        // SAFETY: `dst` is the only handle to its frames, so the two differ; both hold this page. Tasks may write to
+        // `src` meanwhile only where a race is theirs.
+        unsafe { Machine::copy_page(to, from) }
+    }
 }
 
 /// Copies `out.len()` bytes at `offset` out of a folio that tasks may be writing to.

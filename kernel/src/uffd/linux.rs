@@ -54,7 +54,9 @@ pub const fn refusal(why: Refusal) -> Errno {
 /// The error number of a failed WRITEPROTECT.
 pub const fn write_protect(error: WriteProtectError) -> Errno {
     match error {
-        WriteProtectError::Range(_) | WriteProtectError::UnknownMode => Errno::EINVAL,
+        WriteProtectError::Range(_) | WriteProtectError::UnknownMode | WriteProtectError::Misaligned => {
+            Errno::EINVAL
+        }
         WriteProtectError::SpaceGone => Errno::ESRCH,
         WriteProtectError::NotRegistered => Errno::ENOENT,
         WriteProtectError::OutOfMemory => Errno::ENOMEM,

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::mm::frame::Folio;
-use crate::mm::memtype::MemType;
+use crate::mm::memtype::{MemType, Untouched};
 use crate::sync::SpinLock;
 
 /// Bytes `[start, end)` of an object.
@@ -94,6 +94,11 @@ impl Object {
     /// Its memory type.
     pub fn ty(&self) -> &'static MemType {
         self.ty
+    }
+
+    /// What an untrapped touch of a hole finds.
+    pub fn untouched(&self) -> Untouched {
+        self.ty.untouched
     }
 
     /// Its size in bytes.

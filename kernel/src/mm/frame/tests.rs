@@ -325,7 +325,7 @@ mod small {
         let text: Vec<u8> = (0..PAGE_SIZE).map(|i| i as u8).collect();
         crate::mm::phys::fill(&mut source, &text);
         let source = Folio::from(source);
-        crate::mm::phys::copy_page(&mut copy, &source);
+        crate::mm::phys::copy(&mut copy, &source);
         assert_eq!(crate::mm::phys::bytes(&copy), text);
         let mut some = [0; 3];
         crate::mm::phys::peek(&source, 300, &mut some);

@@ -341,14 +341,14 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     }
 
     /// Replaces what is mapped at the cursor by `folio`, for copy-on-write: the old translation goes into the flush. The
-    /// caller has seen a leaf of `Level::PAGE` there.
+    /// caller has seen a leaf there.
     ///
     /// # Panics
-    /// There is no such leaf.
+    /// There is none, or one of another size than the folio.
     pub fn replace(&mut self, folio: Folio, prot: Prot, attr: Attr, flush: &mut Flush<F::Addr>) {
         let (place, entry) = self.place();
         assert!(
-            entry.is_leaf() && place.level == Level::PAGE,
+            entry.is_leaf() && place.level.order() == folio.order(),
             "nothing to replace"
         );
         let leaf = Leaf {
@@ -357,7 +357,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
             attr,
         };
         let old = Taken::out_of(place.node, place.index, place.level, &Entry::Leaf(leaf));
-        flush.touch(self.at, PAGE_SIZE);
+        flush.touch(self.at & !(place.level.size() - 1), place.level.size());
         if let Some(folio) = reclaim_leaf(old) {
             flush.keep(folio);
         }

@@ -6,15 +6,17 @@ use core::sync::atomic::Ordering;
 use super::Space;
 use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::cache::{CacheError, Lookup};
 use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use crate::mm::frame::{Anon, Folio, Frame};
 use crate::mm::kernel;
-use crate::mm::memtype::Modes;
+use crate::mm::memtype::{AllocError, Modes, Privately, Untouched};
 use crate::mm::phys;
 use crate::mm::pt::{
     Attr, AttrFlags, Cursor, Entry, Flush, InstallError, Leaf, Level, Marker, PageTable, Prot,
 };
-use crate::mm::vma::Vma;
+use crate::mm::range::VirtRange;
+use crate::mm::vma::{Backing, Sharing, Vma};
 use crate::sync::SpinGuard;
 use crate::task::Task;
 use crate::uffd::{CacheState, EntryState, classify};
@@ -35,16 +37,16 @@ impl Space {
         }
         let mut table = self.table.lock();
         let mut cursor = table.cursor_at(page);
-        if !cursor.is_vacant() {
-            return self.step_at_entry(vma, info, task, table, page);
+        if vma.backing.is_some() || !cursor.is_vacant() {
+            return self.step_at_entry(vma, info, task, table);
         }
-        match trapped(vma, EntryState::Empty, info, task) {
+        match trapped(vma, EntryState::Empty, CacheState::Absent, info, task) {
             Some(verdict) => verdict,
             None => self.demand_zero(vma, info.access, AttrFlags::empty(), &mut cursor),
         }
     }
 
-    /// The rest of [`Self::step`] when something may be in the entry.
+    /// The rest of [`Self::step`] when something may be in the entry, or in the cache.
     #[inline(never)]
     fn step_at_entry(
         &self,
@@ -52,37 +54,152 @@ impl Space {
         info: &FaultInfo,
         task: &Arc<Task>,
         mut table: SpinGuard<'_, PageTable<Stage1>>,
-        page: VirtAddr,
     ) -> Verdict {
-        let mut cursor = table.cursor_at(page);
+        let granule = vma.ty.granule().size();
+        let start = info.addr.align_down(granule);
+        let mut cursor = table.cursor(VirtRange::new(start, start + granule));
         let (entry, level) = cursor.entry();
-        let state = match entry {
+        let leaf = match entry {
             Entry::Absent(Marker::Poison) => return Verdict::Failed(FaultError::Poisoned),
             Entry::Absent(Marker::Guard) => return Verdict::Failed(FaultError::Guard),
-            Entry::Absent(Marker::UffdWp) => EntryState::WpMarker,
-            Entry::Absent(Marker::None) | Entry::Table(_) => EntryState::Empty,
-            Entry::Leaf(leaf) => EntryState::Present {
-                uffd_wp: leaf.attr.flags.contains(AttrFlags::UFFD_WP),
-            },
+            Entry::Absent(marker) => {
+                let state = match marker {
+                    Marker::UffdWp => EntryState::WpMarker,
+                    _ => EntryState::Empty,
+                };
+                return self.step_at_absent(vma, state, info, task, &mut cursor);
+            }
+            Entry::Table(_) => unreachable!("a node where the area's type has its leaves"),
+            Entry::Leaf(leaf) => leaf,
         };
-        if let Some(verdict) = trapped(vma, state, info, task) {
+        let state = EntryState::Present {
+            uffd_wp: leaf.attr.flags.contains(AttrFlags::UFFD_WP),
+        };
+        if let Some(verdict) = trapped(vma, state, CacheState::Absent, info, task) {
             return verdict;
         }
-        let Entry::Leaf(leaf) = entry else {
-            // A load of a protected page that is not there: the page of zeros, still protected.
-            let protected = state == EntryState::WpMarker && traps_writes(vma);
-            let keep = if protected {
-                AttrFlags::UFFD_WP
-            } else {
-                AttrFlags::empty()
-            };
-            return self.demand_zero(vma, info.access, keep, &mut cursor);
-        };
         let mut flush = Flush::new();
         let verdict = self.upgrade(vma, info.access, &mut cursor, leaf, level, &mut flush);
         drop(table);
         flush.spend(self);
         verdict
+    }
+
+    /// Nothing is mapped at the cursor: look into the cache, then delegate or populate.
+    fn step_at_absent(
+        &self,
+        vma: &Vma,
+        state: EntryState,
+        info: &FaultInfo,
+        task: &Arc<Task>,
+        cursor: &mut Cursor<'_, Stage1>,
+    ) -> Verdict {
+        let cached = match &vma.backing {
+            None => None,
+            Some(backing) => match (vma.ty.cache().lookup)(&backing.object, vma.offset_of(cursor.addr())) {
+                Lookup::BeyondEnd => return Verdict::Failed(FaultError::BeyondEnd),
+                Lookup::Absent => None,
+                Lookup::Present(folio) => Some(folio),
+            },
+        };
+        let cache = match cached {
+            None => CacheState::Absent,
+            Some(_) => CacheState::Present,
+        };
+        if let Some(verdict) = trapped(vma, state, cache, info, task) {
+            return verdict;
+        }
+        // A load of a protected page that is not there: a page, still protected.
+        let keep = if state == EntryState::WpMarker && traps_writes(vma) {
+            AttrFlags::UFFD_WP
+        } else {
+            AttrFlags::empty()
+        };
+        match &vma.backing {
+            None => self.demand_zero(vma, info.access, keep, cursor),
+            Some(backing) => match self.demand_object(vma, backing, cached, info.access, keep, cursor) {
+                Ok(()) => Verdict::Resolved,
+                Err(error) => Verdict::Failed(error),
+            },
+        }
+    }
+
+    /// An empty entry of an object's mapping: the page of the cache, or a copy of it where a private mapping is written. A
+    /// hole is filled with zeros first, where the type has that.
+    fn demand_object(
+        &self,
+        vma: &Vma,
+        backing: &Backing,
+        cached: Option<Folio>,
+        access: Access,
+        keep: AttrFlags,
+        cursor: &mut Cursor<'_, Stage1>,
+    ) -> Result<(), FaultError> {
+        let private = backing.sharing == Sharing::Private;
+        let folio = match cached {
+            Some(folio) => folio,
+            None if backing.object.untouched() == Untouched::BusError => {
+                return Err(FaultError::NothingThere);
+            }
+            None => {
+                let mut frame = vma.ty.alloc()?;
+                phys::zero(&mut frame);
+                if private && vma.ty.privately == Privately::Itself {
+                    return self.map_folio(vma, cursor, frame.into(), access, keep, vma.prot);
+                }
+                self.fill_hole(vma, backing, cursor.addr(), frame.into())?
+            }
+        };
+        if private && access == Access::Write {
+            let mut copy = vma.ty.alloc()?;
+            phys::copy(&mut copy, &folio);
+            return self.map_folio(vma, cursor, copy.into(), access, keep, vma.prot);
+        }
+        // A private mapping asks again before it writes.
+        let prot = if private { vma.prot - Prot::WRITE } else { vma.prot };
+        self.map_folio(vma, cursor, folio, access, keep, prot)
+    }
+
+    /// Puts a page into a hole of the object; gives the one that is there afterwards.
+    fn fill_hole(
+        &self,
+        vma: &Vma,
+        backing: &Backing,
+        addr: VirtAddr,
+        folio: Folio,
+    ) -> Result<Folio, FaultError> {
+        match (vma.ty.cache().insert)(&backing.object, vma.offset_of(addr), folio.clone()) {
+            Ok(()) => Ok(folio),
+            // Another space was faster.
+            Err(CacheError::Exists(_)) => match (vma.ty.cache().lookup)(&backing.object, vma.offset_of(addr))
+            {
+                Lookup::Present(folio) => Ok(folio),
+                Lookup::Absent | Lookup::BeyondEnd => Err(FaultError::BeyondEnd),
+            },
+            Err(CacheError::BeyondEnd(_)) => Err(FaultError::BeyondEnd),
+            Err(CacheError::OutOfMemory(_)) => Err(FaultError::OutOfMemory),
+        }
+    }
+
+    fn map_folio(
+        &self,
+        vma: &Vma,
+        cursor: &mut Cursor<'_, Stage1>,
+        folio: Folio,
+        access: Access,
+        keep: AttrFlags,
+        prot: Prot,
+    ) -> Result<(), FaultError> {
+        let prot = if keep.is_empty() { prot } else { prot - Prot::WRITE };
+        let flags = match access {
+            Access::Write => written().flags | keep,
+            _ => keep,
+        };
+        let level = vma.ty.granule().level();
+        match cursor.install(level, folio, self.leaf_prot(prot), Attr::flags(flags)) {
+            Ok(_) | Err(InstallError::Occupied(_)) => Ok(()),
+            Err(InstallError::OutOfFrames(_)) => Err(FaultError::OutOfMemory),
+        }
     }
 
     /// An empty entry of anonymous memory: a load gets the shared zero page, a store a page of its own.
@@ -134,7 +251,15 @@ impl Space {
             cursor.rewrite(self.leaf_prot(prot), leaf.attr, flush);
             return Verdict::Resolved;
         }
-        debug_assert_eq!(level, Level::PAGE, "anonymous memory is mapped in base pages");
+        debug_assert_eq!(
+            level,
+            vma.ty.granule().level(),
+            "a leaf of another size than its type's"
+        );
+        if vma.is_shared() {
+            cursor.rewrite(self.leaf_prot(vma.prot), stored_to(&leaf), flush);
+            return Verdict::Resolved;
+        }
         self.copy_on_write(vma, cursor, leaf, flush)
     }
 
@@ -148,22 +273,21 @@ impl Space {
     ) -> Verdict {
         let prot = self.leaf_prot(vma.prot);
         let shared = cursor.share();
-        // Two owners: the entry, and the handle just made.
-        if shared.as_ref().is_some_and(|folio| folio.owners() == 2) {
-            let attr = Attr {
-                // Protection that nobody is told about any more goes with the first store, and so does the memory of a
-                // fork whose other side is gone: the page is this space's alone again.
-                flags: (leaf.attr.flags | AttrFlags::DIRTY) - AttrFlags::UFFD_WP - AttrFlags::FORKED,
-                ..leaf.attr
-            };
-            cursor.rewrite(prot, attr, flush);
+        // Two owners: the entry, and the handle just made. A page of a cache is never this mapping's own.
+        if shared
+            .as_ref()
+            .is_some_and(|folio| folio.owners() == 2 && !folio.is_cached())
+        {
+            cursor.rewrite(prot, stored_to(&leaf), flush);
             return Verdict::Resolved;
         }
-        let Some(copy) = private_copy(shared.as_ref()) else {
-            return Verdict::Failed(FaultError::OutOfMemory);
-        };
-        cursor.replace(copy, prot, written(), flush);
-        Verdict::Resolved
+        match private_copy(vma, shared.as_ref()) {
+            Ok(copy) => {
+                cursor.replace(copy, prot, written(), flush);
+                Verdict::Resolved
+            }
+            Err(error) => Verdict::Failed(error.into()),
+        }
     }
 }
 
@@ -176,10 +300,15 @@ fn traps_writes(vma: &Vma) -> bool {
 
 /// Queues the fault if the area's registration traps it.
 #[inline(always)]
-fn trapped(vma: &Vma, state: EntryState, info: &FaultInfo, task: &Arc<Task>) -> Option<Verdict> {
+fn trapped(
+    vma: &Vma,
+    entry: EntryState,
+    cache: CacheState,
+    info: &FaultInfo,
+    task: &Arc<Task>,
+) -> Option<Verdict> {
     let registration = vma.uffd.as_ref()?;
-    // Anonymous memory has no cache beside the page tables.
-    let trap = classify(state, CacheState::Absent, registration.modes, info.access)?;
+    let trap = classify(entry, cache, registration.modes, info.access)?;
     Some(match registration.ctx.enqueue(task, trap, info.addr) {
         Ok(()) => Verdict::Delegated,
         Err(error) => Verdict::Failed(error),
@@ -187,19 +316,25 @@ fn trapped(vma: &Vma, state: EntryState, info: &FaultInfo, task: &Arc<Task>) -> 
 }
 
 /// A page with the contents of `source`, or of zeros when the entry had borrowed the zero page.
-fn private_copy(source: Option<&Folio>) -> Option<Folio> {
-    let frame = match source {
-        None => Frame::<Anon>::alloc_zeroed().ok()?,
-        Some(source) => {
-            let mut frame = Frame::<Anon>::alloc().ok()?;
-            phys::copy_page(&mut frame, source);
-            frame
-        }
-    };
-    Some(frame.into())
+fn private_copy(vma: &Vma, source: Option<&Folio>) -> Result<Folio, AllocError> {
+    let mut frame = vma.ty.alloc()?;
+    match source {
+        None => phys::zero(&mut frame),
+        Some(source) => phys::copy(&mut frame, source),
+    }
+    Ok(frame.into())
 }
 
 /// Attributes of a page that is about to be written: setting the bits now saves the CPU the trouble.
 const fn written() -> Attr {
     Attr::flags(AttrFlags::ACCESSED.union(AttrFlags::DIRTY))
+}
+
+/// Attributes of a leaf that is about to be written. Protection that nobody is told about any more goes with the store, and
+/// so does the memory of a fork whose other side is gone: the page is this space's alone again.
+fn stored_to(leaf: &Leaf) -> Attr {
+    Attr {
+        flags: (leaf.attr.flags | AttrFlags::DIRTY) - AttrFlags::UFFD_WP - AttrFlags::FORKED,
+        ..leaf.attr
+    }
 }

@@ -1,4 +1,4 @@
-//! The loop that fills absent entries, behind COPY, ZEROPAGE and POISON.
+//! The loop that fills absent entries, behind COPY, ZEROPAGE, CONTINUE and POISON.
 //!
 //! What is special about an operation is its [`Filler`]; what is special about a memory type is its table of operations.
 //! Everything else stands here once: the checks of the area, the order of steps, and what happens when something is in the
@@ -9,26 +9,49 @@ use arrayvec::ArrayVec;
 use super::Space;
 use crate::arch::Stage1;
 use crate::mm::addr::PAGE_SIZE;
+use crate::mm::cache::{CacheError, Lookup};
 use crate::mm::frame::{Folio, OutOfFrames};
 use crate::mm::kernel;
 use crate::mm::memtype::{AllocError, Granule, Modes, OpSet, UffdOps};
+use crate::mm::phys;
+use crate::mm::pressure;
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
-use crate::mm::vma::Vma;
+use crate::mm::vma::{Backing, Sharing, Vma};
 use crate::uffd::FillMode;
 
 /// Pages that are prepared before the table is locked.
 const CHUNK: usize = 16;
 
+/// Times that a fill looks again because memory was given back, before it gives up.
+const MAX_RELIEFS: u32 = 16;
+
 /// What goes into an entry.
 #[derive(Debug)]
 pub enum Filling {
-    /// A page of its own.
+    /// A new page: into the cache where the area shares an object, of the space's own otherwise.
     Folio(Folio),
-    /// The shared zero page.
+    /// Zeros: a new page in the cache, or the shared zero page.
     Zero,
+    /// The page that the cache has.
+    Cached,
     /// Nothing but the memory that every access fails.
     Poison,
+}
+
+/// Why a filling is not ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unready {
+    /// It cannot be had.
+    Stop(FillStop),
+    /// It takes waiting: not while the areas are locked.
+    MustWait,
+}
+
+impl<E: Into<FillStop>> From<E> for Unready {
+    fn from(error: E) -> Self {
+        Self::Stop(error.into())
+    }
 }
 
 /// What an operation brings to the loop.
@@ -37,8 +60,9 @@ pub trait Filler {
     const OP: OpSet;
     /// Modes that it has.
     const MODES: FillMode;
+
     /// Whether it goes over entries that remember something (a write-protect or poison marker).
-    const OVER_MARKERS: bool;
+    fn goes_over_markers(vma: &Vma) -> bool;
 
     /// Whether what it fills is write-protected in the same step.
     #[inline]
@@ -46,11 +70,24 @@ pub trait Filler {
         false
     }
 
-    /// What to put into the entry `offset` bytes into the range: `size` bytes, the granule of the type.
+    /// What to put into the entry `offset` bytes into the range: `size` bytes, the granule of the type. The areas are
+    /// locked: nothing here may sleep.
+    ///
+    /// # Errors
+    /// It cannot be had, or not like this.
+    fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, Unready>;
+
+    /// The same when [`Self::prepare`] must wait: no lock is held.
     ///
     /// # Errors
     /// It cannot be had.
-    fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, FillStop>;
+    fn prepare_waiting(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, FillStop> {
+        match self.prepare(ops, size, offset) {
+            Ok(filling) => Ok(filling),
+            Err(Unready::Stop(stop)) => Err(stop),
+            Err(Unready::MustWait) => unreachable!("a filler that waits and does not say how"),
+        }
+    }
 }
 
 /// Why the loop stopped.
@@ -92,46 +129,86 @@ impl From<AllocError> for FillStop {
 }
 
 impl Space {
-    /// Fills `range`, a page after the other. Returns the bytes done, and why it stopped if that was before the end.
+    /// Fills `range`, a granule after the other. Returns the bytes done, and why it stopped if that was before the end.
+    ///
+    /// No lock may be held: when memory is short, or the filler has to wait, everything is let go of, and what is found
+    /// afterwards is looked at again from the start.
     #[inline]
     pub fn fill<F: Filler>(&self, range: VirtRange, filler: &mut F) -> (u64, Result<(), FillStop>) {
         if range.len() == PAGE_SIZE {
-            return match self.fill_page(range, filler) {
-                Ok(()) => (PAGE_SIZE, Ok(())),
-                Err(stop) => (0, Err(stop)),
-            };
+            match self.fill_page(range, filler) {
+                Ok(()) => return (PAGE_SIZE, Ok(())),
+                Err(Unready::MustWait | Unready::Stop(FillStop::OutOfMemory)) => {}
+                Err(Unready::Stop(stop)) => return (0, Err(stop)),
+            }
         }
-        let mut done = 0;
+        self.fill_range(range, filler)
+    }
+
+    fn fill_range<F: Filler>(&self, range: VirtRange, filler: &mut F) -> (u64, Result<(), FillStop>) {
+        let (mut done, mut reliefs) = (0, 0);
         while done < range.len() {
             // Areas may change between two chunks: the rest is looked up again each time.
             let rest = VirtRange::new(range.start + done, range.end);
             let vmas = self.vmas.read();
-            let (filled, stop) = match registered(vmas.find(rest.start), rest, filler) {
-                Ok((vma, ops)) => self.fill_chunk(vma, ops, rest, done, filler),
-                Err(stop) => (0, Err(stop)),
+            let (vma, ops) = match registered(vmas.find(rest.start), rest, filler) {
+                Ok(found) => found,
+                Err(stop) => return (done, Err(stop)),
             };
+            let (filled, outcome) = self.fill_chunk(vma, ops, rest, done, filler);
+            drop(vmas);
             done += filled;
-            if stop.is_err() {
-                return (done, stop);
+            let stop = match outcome {
+                Ok(()) => continue,
+                Err(Unready::Stop(stop)) => stop,
+                Err(Unready::MustWait) => match self.fill_waiting(ops, range, done, filler) {
+                    Ok(filled) => {
+                        done += filled;
+                        continue;
+                    }
+                    Err(stop) => stop,
+                },
+            };
+            if stop != FillStop::OutOfMemory || reliefs == MAX_RELIEFS || !relieve(ops) {
+                return (done, Err(stop));
             }
+            reliefs += 1;
         }
         (done, Ok(()))
     }
 
     /// The answer to a single fault: no loop, no batch, every size a constant.
     #[inline]
-    fn fill_page<F: Filler>(&self, page: VirtRange, filler: &mut F) -> Result<(), FillStop> {
+    fn fill_page<F: Filler>(&self, page: VirtRange, filler: &mut F) -> Result<(), Unready> {
         let vmas = self.vmas.read();
         let (vma, ops) = registered(vmas.find(page.start), page, filler)?;
         let filling = filler.prepare(ops, PAGE_SIZE, 0)?;
         let mut table = self.table.lock();
-        self.put_at::<F>(
-            vma,
-            Level::PAGE,
-            filler.protects(),
-            &mut table.cursor_at(page.start),
-            filling,
-        )
+        let mut cursor = table.cursor_at(page.start);
+        Ok(self.put_at::<F>(vma, Level::PAGE, filler.protects(), &mut cursor, filling)?)
+    }
+
+    /// Fills one granule at `done` bytes into `range` with what took waiting: a filling in hand, the area is looked up
+    /// again. Returns its bytes; nothing when its type has changed meanwhile and the filling does not fit any more.
+    fn fill_waiting<F: Filler>(
+        &self,
+        ops: &'static UffdOps,
+        range: VirtRange,
+        done: u64,
+        filler: &mut F,
+    ) -> Result<u64, FillStop> {
+        let step = ops.granule.size();
+        let filling = filler.prepare_waiting(ops, step, done)?;
+        let rest = VirtRange::new(range.start + done, range.end);
+        let vmas = self.vmas.read();
+        let (vma, now) = registered(vmas.find(rest.start), rest, filler)?;
+        if !core::ptr::eq(now, ops) {
+            return Ok(0);
+        }
+        let mut table = self.table.lock();
+        let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + step));
+        self.put(vma, ops.granule, filler, &mut cursor, filling)?;
+        Ok(step)
     }
 
     /// Fills the first pages of `rest`, which begins `offset` bytes into the whole range.
@@ -143,15 +220,15 @@ impl Space {
         rest: VirtRange,
         offset: u64,
         filler: &mut F,
-    ) -> (u64, Result<(), FillStop>) {
+    ) -> (u64, Result<(), Unready>) {
         let step = ops.granule.size();
-        let mut stop = Ok(());
+        let mut outcome = Ok(());
         let mut ready = ArrayVec::<Filling, CHUNK>::new();
         while !ready.is_full() && (ready.len() as u64) * step < rest.len() {
             match filler.prepare(ops, step, offset + ready.len() as u64 * step) {
                 Ok(filling) => ready.push(filling),
                 Err(why) => {
-                    stop = Err(why);
+                    outcome = Err(why);
                     break;
                 }
             }
@@ -161,13 +238,13 @@ impl Space {
         let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + ready.len() as u64 * step));
         for filling in ready.drain(..) {
             if let Err(why) = self.put(vma, ops.granule, filler, &mut cursor, filling) {
-                stop = Err(why);
+                outcome = Err(why.into());
                 break;
             }
             cursor.advance(ops.granule.level());
             done += step;
         }
-        (done, stop)
+        (done, outcome)
     }
 
     #[inline]
@@ -196,39 +273,124 @@ impl Space {
         cursor: &mut Cursor<'_, Stage1>,
         filling: Filling,
     ) -> Result<(), FillStop> {
-        let remembers = |entry| matches!(entry, Entry::Absent(marker) if marker != Marker::None);
-        if !F::OVER_MARKERS && !cursor.is_vacant() && remembers(cursor.entry().0) {
-            return Err(FillStop::Exists);
+        if !cursor.is_vacant() {
+            match cursor.entry().0 {
+                Entry::Absent(Marker::None) => {}
+                Entry::Absent(_) if F::goes_over_markers(vma) => {}
+                // What CONTINUE would map is looked for first.
+                Entry::Leaf(_) if matches!(filling, Filling::Cached) => {}
+                _ => return Err(FillStop::Exists),
+            }
+        }
+        let mut prot = vma.prot;
+        // Filled pages count as written, whatever the area's rights are now.
+        let mut flags = AttrFlags::ACCESSED | AttrFlags::DIRTY;
+        if protect {
+            prot -= Prot::WRITE;
+            flags |= AttrFlags::UFFD_WP;
+        }
+        if let Some(backing) = &vma.backing {
+            return self.put_object(vma, backing, level, prot, flags, cursor, filling);
         }
         match filling {
-            Filling::Folio(folio) => {
-                // Filled pages count as written, whatever the area's rights are now.
-                let (prot, flags) = match protect {
-                    false => (vma.prot, AttrFlags::ACCESSED | AttrFlags::DIRTY),
-                    true => (
-                        vma.prot - Prot::WRITE,
-                        AttrFlags::ACCESSED | AttrFlags::DIRTY | AttrFlags::UFFD_WP,
-                    ),
-                };
-                match cursor.install(level, folio, self.leaf_prot(prot), Attr::flags(flags)) {
-                    Ok(_) => Ok(()),
-                    Err(InstallError::Occupied(_)) => Err(FillStop::Exists),
-                    Err(InstallError::OutOfFrames(_)) => Err(FillStop::OutOfMemory),
-                }
-            }
-            Filling::Zero => {
-                let prot = self.leaf_prot(vma.prot - Prot::WRITE);
-                match cursor.install_borrowed(level, kernel::get().zero_frame(), prot, Attr::default())? {
-                    Some(_) => Ok(()),
-                    None => Err(FillStop::Exists),
-                }
-            }
-            Filling::Poison => match cursor.mark(level, Marker::Poison)? {
-                Some(_) => Ok(()),
-                None => Err(FillStop::Exists),
-            },
+            Filling::Folio(folio) => self.put_folio(level, folio, prot, flags, cursor),
+            Filling::Zero => self.put_zeros(level, prot, cursor),
+            Filling::Cached => Err(FillStop::NoPage),
+            Filling::Poison => put_poison(level, cursor),
         }
     }
+
+    /// Fills an entry of an object's mapping, and the object's cache where the mapping is shared.
+    #[expect(clippy::too_many_arguments, reason = "what has been found out so far, once")]
+    #[inline(never)]
+    fn put_object(
+        &self,
+        vma: &Vma,
+        backing: &Backing,
+        level: Level,
+        prot: Prot,
+        flags: AttrFlags,
+        cursor: &mut Cursor<'_, Stage1>,
+        filling: Filling,
+    ) -> Result<(), FillStop> {
+        let (object, offset) = (&backing.object, vma.offset_of(cursor.addr()));
+        let shared = backing.sharing == Sharing::Shared;
+        if let Filling::Cached = filling {
+            let folio = match (vma.ty.cache().lookup)(object, offset) {
+                Lookup::Present(folio) => folio,
+                Lookup::Absent => return Err(FillStop::NoPage),
+                Lookup::BeyondEnd => return Err(FillStop::BeyondEnd),
+            };
+            let prot = if shared { prot } else { prot - Prot::WRITE };
+            return self.put_folio(level, folio, prot, flags, cursor);
+        }
+        if offset >= object.size() {
+            return Err(FillStop::BeyondEnd);
+        }
+        let folio = match filling {
+            Filling::Folio(folio) if shared => folio,
+            Filling::Zero if shared => {
+                let mut frame = vma.ty.alloc()?;
+                phys::zero(&mut frame);
+                frame.into()
+            }
+            Filling::Folio(folio) => return self.put_folio(level, folio, prot, flags, cursor),
+            Filling::Zero => return self.put_zeros(level, prot, cursor),
+            Filling::Poison => return put_poison(level, cursor),
+            Filling::Cached => unreachable!("was looked up above"),
+        };
+        match (vma.ty.cache().insert)(object, offset, folio.clone()) {
+            Ok(()) => {}
+            Err(CacheError::Exists(_)) => return Err(FillStop::Exists),
+            Err(CacheError::BeyondEnd(_)) => return Err(FillStop::BeyondEnd),
+            Err(CacheError::OutOfMemory(_)) => return Err(FillStop::OutOfMemory),
+        }
+        let put = self.put_folio(level, folio, prot, flags, cursor);
+        if put.is_err() {
+            (vma.ty.cache().remove)(object, offset);
+        }
+        put
+    }
+
+    #[inline(always)]
+    fn put_folio(
+        &self,
+        level: Level,
+        folio: Folio,
+        prot: Prot,
+        flags: AttrFlags,
+        cursor: &mut Cursor<'_, Stage1>,
+    ) -> Result<(), FillStop> {
+        match cursor.install(level, folio, self.leaf_prot(prot), Attr::flags(flags)) {
+            Ok(_) => Ok(()),
+            Err(InstallError::Occupied(_)) => Err(FillStop::Exists),
+            Err(InstallError::OutOfFrames(_)) => Err(FillStop::OutOfMemory),
+        }
+    }
+
+    /// The shared zero page.
+    #[inline(always)]
+    fn put_zeros(&self, level: Level, prot: Prot, cursor: &mut Cursor<'_, Stage1>) -> Result<(), FillStop> {
+        let prot = self.leaf_prot(prot - Prot::WRITE);
+        match cursor.install_borrowed(level, kernel::get().zero_frame(), prot, Attr::default())? {
+            Some(_) => Ok(()),
+            None => Err(FillStop::Exists),
+        }
+    }
+}
+
+#[inline(always)]
+fn put_poison(level: Level, cursor: &mut Cursor<'_, Stage1>) -> Result<(), FillStop> {
+    match cursor.mark(level, Marker::Poison)? {
+        Some(_) => Ok(()),
+        None => Err(FillStop::Exists),
+    }
+}
+
+/// Asks for as much memory as a batch takes.
+#[cold]
+fn relieve(ops: &UffdOps) -> bool {
+    pressure::relieve(ops.granule.level().frames() * CHUNK as u64)
 }
 
 /// The area that all of `range` lies in, and what its type can do.
@@ -237,7 +399,7 @@ fn registered<'a, F: Filler>(
     vma: Option<&'a Vma>,
     range: VirtRange,
     filler: &F,
-) -> Result<(&'a Vma, &'a UffdOps), FillStop> {
+) -> Result<(&'a Vma, &'static UffdOps), FillStop> {
     let vma = vma
         .filter(|vma| vma.range.covers(&range))
         .ok_or(FillStop::NotRegistered)?;

@@ -36,7 +36,7 @@ mod view;
 mod write_protect;
 mod zap;
 
-pub use fill::{FillStop, Filler, Filling};
+pub use fill::{FillStop, Filler, Filling, Unready};
 pub use map::{MapError, MapRequest, Memory};
 pub use protect::ProtectError;
 pub use unmap::UnmapError;

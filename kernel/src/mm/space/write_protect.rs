@@ -1,8 +1,8 @@
 //! Write protection on behalf of a userfault context.
 //!
 //! A protected page has [`AttrFlags::UFFD_WP`] in its leaf and no right to write; a protected page that is not there has
-//! [`Marker::UffdWp`] in its entry. Both are dropped when the page is discarded or the registration ends, and survive a
-//! change of the area's rights.
+//! [`Marker::UffdWp`] in its entry. Both are dropped when the registration ends, and survive a change of the area's
+//! rights. When the page is discarded they are dropped with anonymous memory; a mapping of an object remembers.
 
 use super::Space;
 use crate::arch::Stage1;
@@ -17,6 +17,8 @@ use crate::mm::vma::{Registration, Vma};
 pub enum ProtectStop {
     /// Nothing is mapped in the range, or an area in it is not registered for write protection.
     NotRegistered,
+    /// The range cuts through a huge page.
+    Misaligned,
     /// No frame for a node of the tables.
     OutOfMemory,
 }
@@ -34,8 +36,10 @@ impl Space {
     /// # Errors
     /// See [`ProtectStop`]; areas before the one that failed are protected.
     pub fn write_protect(&self, range: VirtRange) -> Result<(), ProtectStop> {
-        self.each_registered(range, |registration, _, part| {
-            self.protect_part(part, registration.ctx.protects_unpopulated())
+        self.each_registered(range, |registration, vma, part| {
+            // Pages of an object may be in its cache: there, absence says nothing.
+            let unpopulated = vma.backing.is_some() || registration.ctx.protects_unpopulated();
+            self.protect_part(part, vma.ty.granule().level(), unpopulated)
         })
     }
 
@@ -67,6 +71,9 @@ impl Space {
             let (Some(registration), Some(part)) = (registration, vma.range.intersect(&range)) else {
                 return Err(ProtectStop::NotRegistered);
             };
+            if !part.is_aligned(vma.ty.granule().size()) {
+                return Err(ProtectStop::Misaligned);
+            }
             change(registration, vma, part)?;
             any = true;
         }
@@ -77,7 +84,7 @@ impl Space {
         }
     }
 
-    fn protect_part(&self, part: VirtRange, unpopulated: bool) -> Result<(), ProtectStop> {
+    fn protect_part(&self, part: VirtRange, level: Level, unpopulated: bool) -> Result<(), ProtectStop> {
         let mut flush = Flush::new();
         let mut table = self.table.lock();
         table.cursor(part).transform(&mut flush, |seen| match seen.entry {
@@ -92,7 +99,7 @@ impl Space {
             _ => None,
         });
         let marked = if unpopulated {
-            mark_absent(&mut table.cursor(part))
+            mark_absent(&mut table.cursor(part), level)
         } else {
             Ok(())
         };
@@ -123,24 +130,26 @@ impl Space {
     }
 }
 
-/// Marks every absent page from the cursor to its end as protected.
-fn mark_absent(cursor: &mut Cursor<'_, Stage1>) -> Result<(), OutOfFrames> {
+/// Marks every absent page from the cursor to its end as protected; `level` is that of the area's leaves.
+fn mark_absent(cursor: &mut Cursor<'_, Stage1>, level: Level) -> Result<(), OutOfFrames> {
     while !cursor.is_done() {
         match cursor.entry() {
             (Entry::Absent(Marker::None), _) => {
-                cursor.mark(Level::PAGE, Marker::UffdWp)?;
-                cursor.advance(Level::PAGE);
+                cursor.mark(level, Marker::UffdWp)?;
+                cursor.advance(level);
             }
-            (_, level) => cursor.advance(level),
+            (_, found) => cursor.advance(found),
         }
     }
     Ok(())
 }
 
-/// Rights of a page whose protection ends: writing at once where the page has no other owner, so that the store that was
-/// stopped does not fault a second time. A page that was forked waits for that fault, which makes it the space's own.
+/// Rights of a page whose protection ends: writing at once where the page is everybody's or has no other owner, so that the
+/// store that was stopped does not fault a second time. A page that was forked waits for that fault, which makes it the
+/// space's own.
 fn unprotected(vma: &Vma, leaf: &Leaf, owners: u32) -> Prot {
-    if owners == 1 && !leaf.attr.flags.contains(AttrFlags::FORKED) {
+    let own = owners == 1 && !leaf.attr.flags.contains(AttrFlags::FORKED);
+    if own || vma.is_shared() {
         vma.prot
     } else {
         vma.prot - Prot::WRITE

@@ -1,11 +1,13 @@
 //! COPY: fill absent pages with given bytes.
 
 use super::{FillMode, Outcome, RangeError};
-use crate::mm::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::phys;
 use crate::mm::range::VirtRange;
-use crate::mm::space::{FillStop, Filler, Filling};
+use crate::mm::space::{FillStop, Filler, Filling, Unready};
+use crate::mm::uaccess;
+use crate::mm::vma::Vma;
 use crate::uffd::Uffd;
 
 /// Takes pages out of kernel memory.
@@ -17,7 +19,10 @@ struct FromKernel<'a> {
 impl Filler for FromKernel<'_> {
     const OP: OpSet = OpSet::COPY;
     const MODES: FillMode = FillMode::DONTWAKE.union(FillMode::WP);
-    const OVER_MARKERS: bool = true;
+
+    fn goes_over_markers(_vma: &Vma) -> bool {
+        true
+    }
 
     #[inline]
     fn protects(&self) -> bool {
@@ -25,7 +30,7 @@ impl Filler for FromKernel<'_> {
     }
 
     #[inline]
-    fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, FillStop> {
+    fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, Unready> {
         let mut frame = (ops.alloc)()?;
         let from = offset as usize;
         let src = self
@@ -40,7 +45,53 @@ impl Filler for FromKernel<'_> {
     }
 }
 
+/// Takes pages out of the memory of the calling task.
+struct FromTask {
+    src: VirtAddr,
+    protect: bool,
+}
+
+impl Filler for FromTask {
+    const OP: OpSet = OpSet::COPY;
+    const MODES: FillMode = FromKernel::MODES;
+
+    fn goes_over_markers(vma: &Vma) -> bool {
+        FromKernel::goes_over_markers(vma)
+    }
+
+    fn protects(&self) -> bool {
+        self.protect
+    }
+
+    /// The source may be missing itself.
+    fn prepare(&mut self, _ops: &UffdOps, _size: u64, _offset: u64) -> Result<Filling, Unready> {
+        Err(Unready::MustWait)
+    }
+
+    fn prepare_waiting(&mut self, ops: &UffdOps, _size: u64, offset: u64) -> Result<Filling, FillStop> {
+        let mut frame = (ops.alloc)()?;
+        match uaccess::read(self.src + offset, phys::bytes_mut(&mut frame)) {
+            Ok(()) => Ok(Filling::Folio(frame.into())),
+            Err(_) => Err(FillStop::BadSource),
+        }
+    }
+}
+
 impl Uffd {
+    /// [`Self::copy`] out of the memory of the calling task, from any byte on. A source that is missing itself is waited
+    /// for, like any touch of the task's.
+    pub fn copy_from_task(&self, dst: VirtAddr, src: VirtAddr, len: u64, mode: FillMode) -> Outcome {
+        let source = VirtRange::from_len(src, len);
+        let (Some(range), true) = (
+            VirtRange::from_len(dst, len),
+            source.is_some_and(|source| source.end <= USER_TOP),
+        ) else {
+            return Outcome::Refused(RangeError::BeyondTop.into());
+        };
+        let protect = mode.contains(FillMode::WP);
+        self.fill(range, mode, &mut FromTask { src, protect })
+    }
+
     /// Fills `len` bytes from `dst` on with the bytes of `src`, and wakes whoever waits for them.
     ///
     /// A source shorter than that is [`Refusal::BadSource`](super::Refusal::BadSource) at the first page it does not fill.

@@ -1,5 +1,6 @@
 //! What a monitor does to registered memory.
 
+mod cont;
 mod copy;
 mod poison;
 mod wake;
@@ -21,7 +22,7 @@ bitflags! {
     pub struct FillMode: u64 {
         /// Leave the waiters asleep; somebody will wake the range later.
         const DONTWAKE = 1;
-        /// Write-protect what is filled, in the same step (COPY only).
+        /// Write-protect what is filled, in the same step (COPY and CONTINUE).
         const WP = 2;
     }
 }
@@ -136,7 +137,7 @@ impl Outcome {
 }
 
 impl Uffd {
-    /// What COPY, ZEROPAGE and POISON have in common: check, fill, wake what was filled.
+    /// What COPY, ZEROPAGE, CONTINUE and POISON have in common: check, fill, wake what was filled.
     #[inline]
     fn fill<F: Filler>(&self, range: VirtRange, mode: FillMode, filler: &mut F) -> Outcome {
         if let Err(error) = check_range(range) {

@@ -3,7 +3,8 @@
 use super::{FillMode, Outcome};
 use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::range::VirtRange;
-use crate::mm::space::{FillStop, Filler, Filling};
+use crate::mm::space::{Filler, Filling, Unready};
+use crate::mm::vma::Vma;
 use crate::uffd::Uffd;
 
 /// Poison, for every entry that remembers nothing.
@@ -12,10 +13,13 @@ struct Poison;
 impl Filler for Poison {
     const OP: OpSet = OpSet::POISON;
     const MODES: FillMode = FillMode::DONTWAKE;
-    const OVER_MARKERS: bool = false;
+
+    fn goes_over_markers(_vma: &Vma) -> bool {
+        false
+    }
 
     #[inline]
-    fn prepare(&mut self, _ops: &UffdOps, _size: u64, _offset: u64) -> Result<Filling, FillStop> {
+    fn prepare(&mut self, _ops: &UffdOps, _size: u64, _offset: u64) -> Result<Filling, Unready> {
         Ok(Filling::Poison)
     }
 }

@@ -17,6 +17,8 @@ pub enum WriteProtectError {
     SpaceGone,
     /// Nothing is mapped in the range, or an area in it is not registered for write protection (ENOENT).
     NotRegistered,
+    /// The range cuts through a huge page (EINVAL).
+    Misaligned,
     /// No frame for the tables that remember the protection of pages that are not there (ENOMEM).
     OutOfMemory,
 }
@@ -31,6 +33,7 @@ impl From<ProtectStop> for WriteProtectError {
     fn from(stop: ProtectStop) -> Self {
         match stop {
             ProtectStop::NotRegistered => Self::NotRegistered,
+            ProtectStop::Misaligned => Self::Misaligned,
             ProtectStop::OutOfMemory => Self::OutOfMemory,
         }
     }
@@ -38,7 +41,7 @@ impl From<ProtectStop> for WriteProtectError {
 
 impl Uffd {
     /// Write-protects the pages of `range`: the next store to each raises a write-protect fault. Pages that are not there
-    /// are covered only where the area's own context has
+    /// are covered in mappings of objects, and of anonymous memory where the area's own context has
     /// [`Features::WP_UNPOPULATED`](crate::uffd::Features::WP_UNPOPULATED). Holes between areas are skipped; which context
     /// the areas are registered with does not matter otherwise (as on Linux).
     ///

@@ -3,7 +3,8 @@
 use super::{FillMode, Outcome};
 use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::range::VirtRange;
-use crate::mm::space::{FillStop, Filler, Filling};
+use crate::mm::space::{Filler, Filling, Unready};
+use crate::mm::vma::Vma;
 use crate::uffd::Uffd;
 
 /// The shared zero page, for every entry that remembers nothing.
@@ -12,19 +13,24 @@ struct Zeros;
 impl Filler for Zeros {
     const OP: OpSet = OpSet::ZEROPAGE;
     const MODES: FillMode = FillMode::DONTWAKE;
-    const OVER_MARKERS: bool = false;
+
+    /// A page of a shared object is filled in the object, whatever this mapping remembers of it.
+    fn goes_over_markers(vma: &Vma) -> bool {
+        vma.is_shared()
+    }
 
     #[inline]
-    fn prepare(&mut self, _ops: &UffdOps, _size: u64, _offset: u64) -> Result<Filling, FillStop> {
+    fn prepare(&mut self, _ops: &UffdOps, _size: u64, _offset: u64) -> Result<Filling, Unready> {
         Ok(Filling::Zero)
     }
 }
 
 impl Uffd {
-    /// Maps the shared zero page all over `range`, and wakes whoever waits there. A later store gets a page of its own
-    /// without a message.
+    /// Fills `range` with zeros, and wakes whoever waits there: with new pages where the area shares an object, with the
+    /// shared zero page elsewhere; a later store then gets a page of its own without a message.
     ///
-    /// The entries must be truly empty: a marker counts as [`Refusal::Exists`](super::Refusal::Exists).
+    /// Where the zero page is mapped, the entries must be truly empty: a marker counts as
+    /// [`Refusal::Exists`](super::Refusal::Exists).
     pub fn zeropage(&self, range: VirtRange, mode: FillMode) -> Outcome {
         self.fill(range, mode, &mut Zeros)
     }
