@@ -30,6 +30,8 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     report.figure("usable memory", system.info.usable(), "bytes");
     report.figure("frames managed", stats.managed, "frames");
     report.figure("frames free", stats.free, "frames");
+    let huge = frame::allocator().huge_pages();
+    report.figure("huge pages set aside", huge.total, "pages");
     report.figure("clock", Machine::frequency(), "ticks/s");
     report.figure("PCI functions", system.functions.len() as u64, "functions");
     report.figure("disks", system.disks.len() as u64, "disks");

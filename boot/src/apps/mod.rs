@@ -22,6 +22,7 @@ use kernel::drivers::loader_memory;
 use kernel::drivers::pci::{self, Function};
 use kernel::drivers::ramdisk::Ramdisk;
 use kernel::drivers::virtio::blk::{self, VirtioBlk};
+use kernel::mm::frame::{OutOfFrames, allocator};
 use kernel::println;
 use kernel::sync::Once;
 use kernel::trace;
@@ -151,7 +152,7 @@ pub fn main(info: &'static BootInfo) -> ! {
             let mut failures = done.report.failures[..named].join("; ");
             let unnamed = done.report.failures.len() - named;
             if unnamed > 0 {
-                failures.push_str(&alloc::format!("; and {unnamed} more in the report"));
+                failures.push_str(&format!("; and {unnamed} more in the report"));
             }
             report::publish(done.report);
             if failures.is_empty() {
@@ -170,7 +171,10 @@ fn start(system: &'static System) -> AppResult {
         .app()
         .map(|name| APPS.iter().find(|app| app.name == name).ok_or(name));
     match app {
-        Some(Ok(app)) => (app.run)(&cmdline, system),
+        Some(Ok(app)) => {
+            set_huge_pages_aside(&cmdline)?;
+            (app.run)(&cmdline, system)
+        }
         Some(Err(name)) => {
             usage();
             Err(AppError::Usage(format!("there is no application `{name}`")))
@@ -180,6 +184,16 @@ fn start(system: &'static System) -> AppResult {
             Err(AppError::Usage("the command line names no application".into()))
         }
     }
+}
+
+/// `hugepages=N`: before the application runs, while memory is in one piece.
+fn set_huge_pages_aside(cmdline: &Cmdline<'static>) -> Result<(), AppError> {
+    let count = cmdline.number("hugepages", 0, u32::MAX.into())?.unwrap_or(0);
+    allocator().reserve_huge(count).map_err(|OutOfFrames| {
+        AppError::Failed(format!(
+            "this machine does not have the memory for {count} huge pages of 2 MiB (hugepages=)"
+        ))
+    })
 }
 
 fn usage() {

@@ -65,8 +65,10 @@ impl KernelMm {
         Ok(())
     }
 
-    /// Gives everything back that [`Self::start`] took; nothing uses the tables any more.
+    /// Gives everything back that [`Self::start`] took, and the huge pages that were set aside; nothing uses the tables any
+    /// more.
     pub fn stop(&self) {
+        self.frames.release_huge(u64::MAX);
         *self.table.lock() = None;
         *self.zero_owner.lock() = None;
     }

@@ -1,7 +1,7 @@
 //! The frame allocator: metadata, buddy and per-CPU caches under one roof.
 //!
 //! State of a block: `Reserved → Free ⇄ Cached → in use (a kind of its own) → Cached or Free`.
-//! Only this file moves a block from one state to another.
+//! Only this file and, for huge pages, [`super::pool`] move a block from one state to another.
 #![expect(unsafe_code, reason = "holds the raw metadata table")]
 
 use core::ptr;
@@ -9,8 +9,9 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 
 use super::buddy::Buddy;
-use super::meta::{FrameMeta, Kind};
+use super::meta::{FrameMeta, Kind, POOLED};
 use super::percpu::{BATCH, BATCH_ORDER, CAPACITY, Caches};
+use super::pool::HugePool;
 use super::{MAX_ORDER, OutOfFrames};
 use crate::arch::{Machine, Memory};
 use crate::mm::addr::Pfn;
@@ -25,6 +26,7 @@ pub struct FrameAllocator {
     meta: AtomicPtr<FrameMeta>,
     frames: AtomicUsize,
     buddy: SpinLock<Buddy>,
+    pub(super) huge: SpinLock<HugePool>,
     caches: Caches,
     /// `CAPACITY`, or 0 while failures are injected, so that every allocation takes the path that checks.
     cache_limit: AtomicUsize,
@@ -70,6 +72,7 @@ impl FrameAllocator {
             meta: AtomicPtr::new(ptr::null_mut()),
             frames: AtomicUsize::new(0),
             buddy: SpinLock::new(Buddy::new()),
+            huge: SpinLock::new(HugePool::new()),
             caches: Caches::new(),
             cache_limit: AtomicUsize::new(CAPACITY),
             fail_after: AtomicU64::new(NO_INJECTION),
@@ -119,7 +122,7 @@ impl FrameAllocator {
         }
     }
 
-    fn table(&self) -> &[FrameMeta] {
+    pub(super) fn table(&self) -> &[FrameMeta] {
         let base = self.meta.load(Acquire);
         if base.is_null() {
             return &[];
@@ -188,6 +191,9 @@ impl FrameAllocator {
         );
         Machine::note_freed(pfn, order);
         meta.refs.store(0, Relaxed);
+        if order > 0 && meta.flags.load(Relaxed) & POOLED != 0 {
+            return self.free_huge(meta, block);
+        }
         self.in_use[kind as usize].fetch_sub(1 << order, Relaxed);
         if order > 0 {
             self.buddy.lock().free(self.table(), block, order);
@@ -205,6 +211,12 @@ impl FrameAllocator {
                 cache.push(block);
             }
         });
+    }
+
+    /// A block in use is used for something else now.
+    pub(super) fn note_kind(&self, old: Kind, new: Kind, order: u8) {
+        self.in_use[new as usize].fetch_add(1 << order, Relaxed);
+        self.in_use[old as usize].fetch_sub(1 << order, Relaxed);
     }
 
     fn alloc_block(&self, order: u8) -> Option<u32> {
@@ -254,7 +266,7 @@ impl FrameAllocator {
         }
     }
 
-    fn injected_failure(&self) -> bool {
+    pub(super) fn injected_failure(&self) -> bool {
         // Off: one load and a compare, on a slow path.
         self.fail_after.load(Relaxed) != NO_INJECTION
             && self

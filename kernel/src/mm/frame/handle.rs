@@ -72,11 +72,16 @@ impl<K: FrameKind> Frame<K> {
     /// No such block is free.
     #[inline]
     pub fn alloc_order(order: u8) -> Result<Self, OutOfFrames> {
-        let pfn = allocator().alloc(order, K::KIND)?;
-        Ok(Self {
+        allocator().alloc(order, K::KIND).map(Self::new)
+    }
+
+    /// The handle to a block that was just allocated.
+    #[inline]
+    pub(super) fn new(pfn: Pfn) -> Self {
+        Self {
             pfn,
             kind: PhantomData,
-        })
+        }
     }
 
     /// A single frame of zero bytes.

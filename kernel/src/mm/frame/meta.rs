@@ -4,6 +4,8 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// Flag: the block is a page of a memory object's cache. Stays until the block is freed.
 pub(super) const IN_CACHE: u8 = 1;
+/// Flag: the block is one of the pool of huge pages and goes back there.
+pub(super) const POOLED: u8 = 1 << 1;
 
 /// "No frame" in a link.
 pub(super) const NIL: u32 = u32::MAX;
@@ -43,6 +45,8 @@ kinds! {
     Cached = "cached",
     /// A page-table node.
     Table = "table",
+    /// In the pool of huge pages, used by nobody.
+    Pooled = "huge pool",
     /// Memory of tasks.
     Anon = "anon",
     /// A kernel stack.
@@ -60,7 +64,7 @@ kinds! {
 /// | field | free block | in use |
 /// | --- | --- | --- |
 /// | `refs` | 0 | handles and entries that own the block |
-/// | `next`, `prev` | links of the free list | unused |
+/// | `next`, `prev` | links of the free list | unused; of a huge page in the pool, the next one |
 /// | `owner`, `index` | unused | what the folio belongs to, and where in it |
 #[derive(Debug)]
 #[repr(C, align(32))]

@@ -4,6 +4,7 @@
 //!   Frame<K>  one owner        Folio  counted owners          handles; dropping the last one frees
 //!        └──────────┬──────────────┘
 //!            FrameAllocator ── per-CPU caches (order 0) ── buddy (orders 0..=10)
+//!                   ├── the pool of huge pages (order 9, set aside)
 //!                   └── FrameMeta, 32 bytes per frame: kind, order, references, links
 //! ```
 //!
@@ -19,6 +20,7 @@ mod handle;
 mod list;
 mod meta;
 mod percpu;
+mod pool;
 mod resize;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ pub use alloc::{FrameAllocator, Stats};
 pub use handle::{Anon, Dma, Folio, Frame, FrameKind, Heap, KernelData, Stack, Table};
 pub use list::FolioBatch;
 pub use meta::{FrameMeta, Kind};
+pub use pool::{HugePages, PoolEmpty};
 pub(in crate::mm) use resize::{can_merge_block, merge_block, split_block};
 
 use crate::arch::{Machine, Memory};

@@ -6,13 +6,16 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::allocator;
+use super::meta::POOLED;
 use crate::mm::addr::Pfn;
 
-/// Turns the block at `first`, if it has one owner, into blocks of `order`, each with one owner. False when it is shared.
+/// Turns the block at `first`, if it has one owner, into blocks of `order`, each with one owner. False when it is shared,
+/// or a huge page of the pool, which stays whole.
 pub(in crate::mm) fn split_block(first: Pfn, order: u8) -> bool {
     let frames = allocator();
     let head = frames.meta(first);
-    if head.refs.load(Relaxed) != 1 {
+    let flags = head.flags.load(Relaxed);
+    if head.refs.load(Relaxed) != 1 || flags & POOLED != 0 {
         return false;
     }
     let whole = head.order.load(Relaxed);
@@ -21,6 +24,7 @@ pub(in crate::mm) fn split_block(first: Pfn, order: u8) -> bool {
         let meta = frames.meta(first.offset(i << order));
         meta.order.store(order, Relaxed);
         meta.kind.store(kind as u8, Relaxed);
+        meta.flags.store(flags, Relaxed);
         meta.refs.store(1, Relaxed);
     }
     true

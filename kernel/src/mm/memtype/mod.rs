@@ -5,30 +5,126 @@
 //! comes from. The copying, the retries, the page tables and the wake-ups are the same for all types and live elsewhere.
 //!
 //! `modes` and `ops` are data, so they can be read at a glance and cannot disagree: [`UffdOps::checked`] is evaluated at
-//! compile time, and a table that could not resolve what it traps does not compile:
+//! compile time, and a table that could not resolve what it traps does not compile. This one does:
 //!
-//! ```compile_fail
-//! use kernel::mm::memtype::{Granule, Modes, OpSet, UffdOps, anon};
-//! // Traps missing pages, but nothing could fill them.
-//! const BROKEN: UffdOps = UffdOps {
-//!     modes: Modes::MISSING,
-//!     ops: OpSet::empty(),
+//! ```
+//! use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! const TABLE: UffdOps = UffdOps {
+//!     modes: Modes::all(),
+//!     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
 //!     granule: Granule::Base,
 //!     filled_by_write: false,
+//!     alloc: anon::fresh,
+//!     cache: Some(CacheOps::PAGE_CACHE),
+//! };
+//! const CHECKED: UffdOps = TABLE.checked();
+//! assert!(CHECKED.modes.contains(Modes::MISSING));
+//! ```
+//!
+//! And these, which differ from it in one respect each, do not:
+//!
+//! ```compile_fail,E0080
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # const TABLE: UffdOps = UffdOps {
+//! #     modes: Modes::all(),
+//! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
+//! #     granule: Granule::Base,
+//! #     filled_by_write: false,
+//! #     alloc: anon::fresh,
+//! #     cache: Some(CacheOps::PAGE_CACHE),
+//! # };
+//! // Traps missing pages, but nothing could fill them.
+//! const CHECKED: UffdOps = UffdOps { ops: OpSet::CONTINUE.union(OpSet::WRITEPROTECT), ..TABLE }.checked();
+//! # assert!(CHECKED.modes.contains(Modes::MISSING));
+//! ```
+//!
+//! ```compile_fail,E0080
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # const TABLE: UffdOps = UffdOps {
+//! #     modes: Modes::all(),
+//! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
+//! #     granule: Granule::Base,
+//! #     filled_by_write: false,
+//! #     alloc: anon::fresh,
+//! #     cache: Some(CacheOps::PAGE_CACHE),
+//! # };
+//! // Traps pages that are in the cache but not mapped, but nothing could map them.
+//! const CHECKED: UffdOps = UffdOps { ops: OpSet::COPY.union(OpSet::WRITEPROTECT), ..TABLE }.checked();
+//! # assert!(CHECKED.modes.contains(Modes::MISSING));
+//! ```
+//!
+//! ```compile_fail,E0080
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # const TABLE: UffdOps = UffdOps {
+//! #     modes: Modes::all(),
+//! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
+//! #     granule: Granule::Base,
+//! #     filled_by_write: false,
+//! #     alloc: anon::fresh,
+//! #     cache: Some(CacheOps::PAGE_CACHE),
+//! # };
+//! // Traps stores to protected pages, but nothing could protect them or stop it.
+//! const CHECKED: UffdOps = UffdOps { ops: OpSet::COPY.union(OpSet::CONTINUE), ..TABLE }.checked();
+//! # assert!(CHECKED.modes.contains(Modes::MISSING));
+//! ```
+//!
+//! ```compile_fail,E0080
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # const TABLE: UffdOps = UffdOps {
+//! #     modes: Modes::all(),
+//! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
+//! #     granule: Granule::Base,
+//! #     filled_by_write: false,
+//! #     alloc: anon::fresh,
+//! #     cache: Some(CacheOps::PAGE_CACHE),
+//! # };
+//! // Maps what the cache has, and has no cache.
+//! const CHECKED: UffdOps = UffdOps { cache: None, ..TABLE }.checked();
+//! # assert!(CHECKED.modes.contains(Modes::MISSING));
+//! ```
+//!
+//! ```compile_fail,E0080
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # const TABLE: UffdOps = UffdOps {
+//! #     modes: Modes::all(),
+//! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
+//! #     granule: Granule::Base,
+//! #     filled_by_write: false,
+//! #     alloc: anon::fresh,
+//! #     cache: Some(CacheOps::PAGE_CACHE),
+//! # };
+//! // Maps the shared page of zeros, which is a base page, where only huge pages fit.
+//! const CHECKED: UffdOps = UffdOps { granule: Granule::Huge, ops: OpSet::all(), ..TABLE }.checked();
+//! # assert!(CHECKED.modes.contains(Modes::MISSING));
+//! ```
+//!
+//! ```compile_fail,E0080
+//! # use kernel::mm::memtype::{Granule, Modes, OpSet, UffdOps, anon};
+//! // Says that `write()` fills its objects, which have no cache to fill.
+//! const CHECKED: UffdOps = UffdOps {
+//!     modes: Modes::MISSING,
+//!     ops: OpSet::POISON,
+//!     granule: Granule::Base,
+//!     filled_by_write: true,
 //!     alloc: anon::fresh,
 //!     cache: None,
 //! }
 //! .checked();
-//! assert!(BROKEN.modes.contains(Modes::MISSING));
+//! # assert!(CHECKED.modes.contains(Modes::MISSING));
 //! ```
 
 use bitflags::bitflags;
 
 use super::cache::{CacheError, Lookup, Object};
-use super::frame::{Anon, Folio, Frame, OutOfFrames};
+use super::frame::{Anon, Folio, Frame, OutOfFrames, PoolEmpty};
 use super::pt::Level;
 
 pub mod anon;
+pub mod guest_memfd;
+pub mod hugetlb;
+pub mod shmem;
+#[cfg(test)]
+mod tests;
 
 bitflags! {
     /// Kinds of faults that a registration traps. The values are Linux's `UFFDIO_REGISTER_MODE_*`.
@@ -139,6 +235,12 @@ impl From<OutOfFrames> for AllocError {
     }
 }
 
+impl From<PoolEmpty> for AllocError {
+    fn from(_: PoolEmpty) -> Self {
+        Self::PoolEmpty
+    }
+}
+
 impl UffdOps {
     /// The same table, if it can resolve whatever it traps; otherwise a compile-time error.
     ///
@@ -242,25 +344,17 @@ impl MemType {
 }
 
 /// All types.
-pub static ALL: &[&MemType] = &[&anon::ANON];
+pub static ALL: &[&MemType] = &[
+    &anon::ANON,
+    &shmem::SHMEM,
+    &hugetlb::HUGETLB,
+    &guest_memfd::GUEST_MEMFD,
+    &guest_memfd::GUEST_MEMFD_WRITTEN,
+    &guest_memfd::GUEST_MEMFD_PRIVATE,
+];
 
 impl PartialEq for MemType {
     fn eq(&self, other: &Self) -> bool {
         core::ptr::eq(self, other)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[should_panic(expected = "the shared page of zeros")]
-    fn a_huge_type_cannot_be_filled_with_the_page_of_zeros() {
-        let huge = UffdOps {
-            granule: Granule::Huge,
-            ..anon::ANON.uffd.expect("anonymous memory has operations")
-        };
-        let _never = huge.checked();
     }
 }

@@ -1,0 +1,37 @@
+//! Memory in huge pages of 2 MiB from a pool that is set aside beforehand
+//! ([`FrameAllocator::reserve_huge`](crate::mm::frame::FrameAllocator::reserve_huge)).
+//!
+//! There is no shared huge page of zeros, so ZEROPAGE is not among the operations, and its objects cannot be written to
+//! other than through a mapping (as on Linux).
+
+use super::{AllocError, CacheOps, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched};
+use crate::mm::frame::{Anon, Frame};
+
+/// The type.
+pub static HUGETLB: MemType = MemType {
+    name: "huge",
+    untouched: Untouched::Zeros,
+    privately: Privately::Itself,
+    uffd: Some(
+        UffdOps {
+            modes: Modes::MISSING.union(Modes::MINOR).union(Modes::WP),
+            ops: OpSet::COPY
+                .union(OpSet::CONTINUE)
+                .union(OpSet::WRITEPROTECT)
+                .union(OpSet::POISON),
+            granule: Granule::Huge,
+            filled_by_write: false,
+            alloc: from_pool,
+            cache: Some(CacheOps::PAGE_CACHE),
+        }
+        .checked(),
+    ),
+};
+
+/// A huge page from the pool, with arbitrary contents.
+///
+/// # Errors
+/// The pool is empty.
+pub fn from_pool() -> Result<Frame<Anon>, AllocError> {
+    Ok(Frame::alloc_huge()?)
+}

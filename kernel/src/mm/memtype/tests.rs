@@ -1,0 +1,48 @@
+//! What each type says about itself.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{ALL, MemType};
+
+/// A type's table as a line of text.
+fn line(ty: &MemType) -> String {
+    let what = format!("{}: {:?}, {:?}", ty.name, ty.untouched, ty.privately);
+    let Some(ops) = &ty.uffd else {
+        return what + "; none";
+    };
+    format!(
+        "{what}; {:?} {:?} {:?}{}{}",
+        ops.granule,
+        ops.modes.iter_names().map(|(name, _)| name).collect::<Vec<_>>(),
+        ops.ops.iter_names().map(|(name, _)| name).collect::<Vec<_>>(),
+        if ops.cache.is_some() { " cache" } else { "" },
+        if ops.filled_by_write { " write()" } else { "" },
+    )
+    .replace('"', "")
+}
+
+#[test]
+fn the_tables_of_all_types() {
+    let tables: Vec<String> = ALL.iter().map(|ty| line(ty)).collect();
+    assert_eq!(
+        tables,
+        [
+            "anonymous: Zeros, Itself; Base [MISSING, WP] [COPY, ZEROPAGE, WRITEPROTECT, POISON]",
+            "shared: Zeros, Caches; Base [MISSING, WP, MINOR] \
+             [COPY, ZEROPAGE, CONTINUE, WRITEPROTECT, POISON] cache write()",
+            "huge: Zeros, Itself; Huge [MISSING, WP, MINOR] [COPY, CONTINUE, WRITEPROTECT, POISON] cache",
+            "guest: Zeros, Never; Base [MISSING, MINOR] [COPY, CONTINUE, POISON] cache write()",
+            "guest, written: Zeros, Never; Base [MISSING, MINOR] [CONTINUE, POISON] cache write()",
+            "guest, private: BusError, Never; none",
+        ]
+    );
+}
+
+#[test]
+fn every_table_is_checked() {
+    for ty in ALL {
+        assert_eq!(ty.uffd.map(|ops| ops.checked().ops), ty.uffd.map(|ops| ops.ops));
+    }
+}
