@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use kernel::arch::host::{Config, Running, SoftMachine};
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::fault::{Access, FaultError, FaultInfo, Verdict};
+use kernel::mm::frame::allocator;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
@@ -124,6 +125,13 @@ impl World {
     pub fn spawn_store(&self, addr: VirtAddr, value: u64) -> JoinHandle<Result<(), AccessError>> {
         self.spawn("storer", move || uaccess::store(addr, value))
     }
+}
+
+/// A world with room for objects: 32 MiB of RAM, four huge pages of them in the pool.
+pub fn object_world() -> World {
+    let world = World::with(Config { memory: 32 << 20 }, Privilege::Kernel);
+    allocator().reserve_huge(4).expect("RAM is plenty");
+    world
 }
 
 /// A world with so many pages that are registered.
