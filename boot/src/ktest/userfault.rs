@@ -372,7 +372,10 @@ kernel_test!(
         let writer = fixture.task(move || uaccess::store(addr, 7))?;
         let mut kinds = Vec::new();
         for _ in 0..2 {
-            let Event::Pagefault { kind, .. } = fixture.uffd.read_event().map_err(text)?;
+            let event = fixture.uffd.read_event().map_err(text)?;
+            let Event::Pagefault { kind, .. } = event else {
+                return Err(text(event));
+            };
             kinds.push(kind);
             if kind == TrapKind::Missing {
                 let outcome = fixture.uffd.copy(addr, &content(0), PAGE_SIZE, FillMode::WP);

@@ -13,7 +13,7 @@ use super::sleep::Timer;
 use super::wait::Waiting;
 use super::{engine, table};
 use crate::mm::space::Space;
-use crate::uffd::FaultSlot;
+use crate::uffd::{EventSlot, FaultSlot};
 
 /// Longest name of a task, in bytes; longer ones are cut.
 pub const NAME_LEN: usize = 32;
@@ -75,10 +75,12 @@ pub struct Task {
     pub(super) ended: Ended,
     id: TaskId,
     name: TaskName,
-    /// Links the task into the queue of the userfault context that its fault is delivered to.
+    /// Links the task into the queue of the userfault context that its fault or its event is delivered to.
     pub fault_link: LinkedListAtomicLink,
     /// The fault that the task waits for.
     pub fault: FaultSlot,
+    /// The event that it waits to be read.
+    pub event: EventSlot,
 }
 
 impl Task {
@@ -98,6 +100,7 @@ impl Task {
             name: cut(name),
             fault_link: LinkedListAtomicLink::new(),
             fault: FaultSlot::default(),
+            event: EventSlot::default(),
         });
         table::enter(&task);
         task

@@ -2,6 +2,7 @@
 
 use alloc::sync::{Arc, Weak};
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use bitflags::bitflags;
 
@@ -22,6 +23,14 @@ bitflags! {
     /// What a context does differently when asked. The values are Linux's `UFFD_FEATURE_*`.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Features: u64 {
+        /// A fork is told, and gives the child a context of its own.
+        const EVENT_FORK = 1 << 1;
+        /// A registration moves with its memory, and the monitor is told.
+        const EVENT_REMAP = 1 << 2;
+        /// Dropping the contents of memory that stays mapped is told.
+        const EVENT_REMOVE = 1 << 3;
+        /// Unmapping is told.
+        const EVENT_UNMAP = 1 << 6;
         /// Messages name the task.
         const THREAD_ID = 1 << 8;
         /// Messages carry the exact address instead of the page's.
@@ -36,6 +45,10 @@ pub struct Ctx {
     space: Weak<Space>,
     pub(super) features: Features,
     pub(super) queue: SpinLock<Queue>,
+    /// Handles that are not dropped yet.
+    handles: AtomicUsize,
+    /// Layout changes that have begun and are not over. Raised with the space's areas locked.
+    changing: AtomicUsize,
 }
 
 impl fmt::Debug for Ctx {
@@ -49,6 +62,9 @@ impl fmt::Debug for Ctx {
 /// A monitor's handle to a context, like the descriptor on Linux. Shared through `Arc`; dropping the last one closes the
 /// context: registrations end, and whoever waits is woken and finds plain memory. While a monitor is attached, dropping the
 /// last one orphans the context instead: losing the monitor never shows as zeros.
+///
+/// A task that forks the space has a handle too until its event is read, like the child on Linux, which has inherited the
+/// descriptor by then: dropping the last one elsewhere does not let that task go.
 #[derive(Debug)]
 pub struct Uffd {
     pub(super) ctx: Arc<Ctx>,
@@ -57,12 +73,9 @@ pub struct Uffd {
 impl Uffd {
     /// A context for the faults of `space`.
     pub fn new(space: &Arc<Space>, features: Features) -> Self {
-        let ctx = Ctx {
-            space: Arc::downgrade(space),
-            features,
-            queue: SpinLock::new(Queue::new()),
-        };
-        Self { ctx: Arc::new(ctx) }
+        Self {
+            ctx: Arc::new(Ctx::new(Arc::downgrade(space), features)),
+        }
     }
 
     /// The context behind the handle.
@@ -76,15 +89,25 @@ impl Uffd {
     /// [`ReadError::Closed`], [`ReadError::Orphaned`].
     #[inline(always)]
     pub fn read_event(&self) -> Result<Event, ReadError> {
+        self.read_event_if(|_| true)
+    }
+
+    /// [`Self::read_event`] by a caller that may be unable to take an event, a fork's for example. `admit` is not asked
+    /// about faults; it must not wait.
+    ///
+    /// # Errors
+    /// [`ReadError::NotAdmitted`] also: the event stays queued, and its task waits on.
+    #[inline(always)]
+    pub fn read_event_if(&self, mut admit: impl FnMut(&Event) -> bool) -> Result<Event, ReadError> {
         let me = task::current();
         loop {
-            match self.ctx.next_event(Some(&me)) {
+            match self.ctx.next_event(Some(&me), &mut admit) {
                 Err(ReadError::WouldBlock) => task::park_on(&READING, self.ctx.address()),
                 result => return result,
             }
             // Delivered while this task slept: it is off the list of readers, and no lock is needed.
-            if let Some(event) = me.fault.inbox.take() {
-                return Ok(event);
+            if let Some(fault) = me.fault.inbox.take() {
+                return Ok(fault.into());
             }
         }
     }
@@ -94,7 +117,25 @@ impl Uffd {
     /// # Errors
     /// [`ReadError::WouldBlock`], [`ReadError::Closed`], [`ReadError::Orphaned`].
     pub fn try_read_event(&self) -> Result<Event, ReadError> {
-        self.ctx.next_event(None)
+        self.try_read_event_if(|_| true)
+    }
+
+    /// [`Self::try_read_event`] by a caller that may be unable to take an event; see [`Self::read_event_if`].
+    ///
+    /// # Errors
+    /// [`ReadError::NotAdmitted`] also.
+    pub fn try_read_event_if(&self, admit: impl FnOnce(&Event) -> bool) -> Result<Event, ReadError> {
+        self.ctx.next_event(None, admit)
+    }
+
+    /// Whether a read would find something (Linux: POLLIN): a fault or an event that is not read yet.
+    pub fn is_readable(&self) -> bool {
+        self.ctx.has_message()
+    }
+
+    /// Whether the layout of the space changes, and fills are refused; see [`super::layout`].
+    pub fn is_changing(&self) -> bool {
+        self.ctx.is_changing()
     }
 
     /// Declares `monitor` the task that serves this context. From now on a fault of its own on the registered memory is
@@ -117,7 +158,7 @@ impl Uffd {
     }
 
     /// Closes the context although there are other handles: registrations end, whoever waits is woken and finds plain
-    /// memory, and reads say [`ReadError::Closed`].
+    /// memory, announced events are dropped, and reads say [`ReadError::Closed`].
     pub fn close(&self) {
         self.ctx.close();
     }
@@ -130,11 +171,34 @@ impl Uffd {
 
 impl Drop for Uffd {
     fn drop(&mut self) {
-        self.ctx.abandon();
+        // Release and acquire: the last one sees what the others did with theirs.
+        if self.ctx.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.ctx.abandon();
+        }
     }
 }
 
+impl PartialEq for Uffd {
+    /// Whether both are handles to the same context.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ctx, &other.ctx)
+    }
+}
+
+impl Eq for Uffd {}
+
 impl Ctx {
+    /// A context that is about to get its first handle.
+    fn new(space: Weak<Space>, features: Features) -> Self {
+        Self {
+            space,
+            features,
+            queue: SpinLock::new(Queue::new()),
+            handles: AtomicUsize::new(1),
+            changing: AtomicUsize::new(0),
+        }
+    }
+
     /// The space whose faults are delivered, unless it is gone.
     #[inline]
     pub(super) fn space(&self) -> Option<Arc<Space>> {
@@ -144,12 +208,22 @@ impl Ctx {
     /// A context of no space.
     #[cfg(all(test, loom))]
     pub(super) fn of_nothing() -> Arc<Self> {
-        let queue = SpinLock::new(Queue::new());
-        Arc::new(Self {
-            space: Weak::new(),
-            features: Features::empty(),
-            queue,
-        })
+        Arc::new(Self::new(Weak::new(), Features::all()))
+    }
+
+    /// Whether a layout change of registered memory has begun and is not over. Stays as it is for whoever holds the
+    /// space's areas, if the change began with exclusive ones.
+    #[inline]
+    pub(crate) fn is_changing(&self) -> bool {
+        self.changing.load(Ordering::Acquire) != 0
+    }
+
+    pub(super) fn raise_changing(&self) {
+        self.changing.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn lower_changing(&self) {
+        self.changing.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Whether protecting a range covers its absent pages: a choice of the context that traps there, whoever protects.
@@ -158,7 +232,7 @@ impl Ctx {
     }
 
     /// Which context this is, for messages: its address.
-    fn address(self: &Arc<Self>) -> usize {
+    pub(super) fn address(self: &Arc<Self>) -> usize {
         Arc::as_ptr(self) as usize
     }
 
@@ -199,12 +273,17 @@ impl Ctx {
             return;
         };
         queue.state = State::Orphaned;
-        queue.wake_all();
-        queue.readers.wake_all();
+        queue.dismiss_all();
         drop(queue);
         log::warn!(
             "userfault: monitor (task {monitor}) ended while attached; its missing pages fail from now on"
         );
+    }
+
+    /// The context of a fork's child, whose parent lost its monitor before it could be told: nobody will serve the child
+    /// either, and that must not show as zeros.
+    pub(super) fn share_orphanhood(&self) {
+        self.queue.lock().state = State::Orphaned;
     }
 
     /// Takes an area's registration away, with the write protection that came with it; who waits is the caller's business.
@@ -236,7 +315,6 @@ impl Ctx {
         }
         let mut queue = self.queue.lock();
         queue.state = State::Closed;
-        queue.wake_all();
-        queue.readers.wake_all();
+        queue.dismiss_all();
     }
 }

@@ -1,11 +1,13 @@
 //! What a monitor reads.
 
 use super::classify::{Trap, TrapKind};
+use super::ctx::{Features, Uffd};
 use crate::mm::addr::VirtAddr;
+use crate::mm::range::VirtRange;
 use crate::task::TaskId;
 
 /// A message of the channel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub enum Event {
     /// A task waits for a page.
     Pagefault {
@@ -18,15 +20,64 @@ pub enum Event {
         /// Who, with [`Features::THREAD_ID`](super::Features::THREAD_ID).
         thread: Option<TaskId>,
     },
+    /// The space was forked. The child is complete and does not run yet.
+    Fork {
+        /// The child's context: the same features, on the same ranges.
+        uffd: Uffd,
+    },
+    /// Memory has moved, and its registration with it.
+    Remap {
+        /// Where it was.
+        from: VirtAddr,
+        /// Where it is.
+        to: VirtAddr,
+        /// Bytes that were at `from`; there may be more at `to`.
+        len: u64,
+    },
+    /// Contents are about to be dropped; the range stays mapped and registered.
+    Remove {
+        /// What is dropped.
+        range: VirtRange,
+    },
+    /// Mappings are gone.
+    Unmap {
+        /// What the caller unmapped; parts of it may never have been registered.
+        range: VirtRange,
+    },
 }
 
 impl Event {
-    pub(super) fn pagefault(trap: Trap, addr: VirtAddr, thread: Option<TaskId>) -> Self {
+    /// What a context must have asked for to be told; nothing for a fault.
+    pub fn feature(&self) -> Features {
+        match self {
+            Self::Pagefault { .. } => Features::empty(),
+            Self::Fork { .. } => Features::EVENT_FORK,
+            Self::Remap { .. } => Features::EVENT_REMAP,
+            Self::Remove { .. } => Features::EVENT_REMOVE,
+            Self::Unmap { .. } => Features::EVENT_UNMAP,
+        }
+    }
+}
+
+/// [`Event::Pagefault`] on its way: what fits into a reader's hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Pagefault {
+    /// Why, and how the page was accessed.
+    pub trap: Trap,
+    /// Where.
+    pub addr: VirtAddr,
+    /// Who.
+    pub thread: Option<TaskId>,
+}
+
+impl From<Pagefault> for Event {
+    #[inline]
+    fn from(fault: Pagefault) -> Self {
         Self::Pagefault {
-            kind: trap.kind,
-            write: trap.write,
-            addr,
-            thread,
+            kind: fault.trap.kind,
+            write: fault.trap.write,
+            addr: fault.addr,
+            thread: fault.thread,
         }
     }
 }
@@ -36,6 +87,8 @@ impl Event {
 pub enum ReadError {
     /// Nothing is pending, and the call was not to wait.
     WouldBlock,
+    /// The caller could not take the event, which stays queued (Linux: EMFILE for a fork's descriptor).
+    NotAdmitted,
     /// The context was closed.
     Closed,
     /// The attached monitor ended: nothing is delivered here any more, and this reader is not the one to serve it.

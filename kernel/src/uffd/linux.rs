@@ -40,6 +40,7 @@ pub fn fill(outcome: Outcome, len: u64) -> Answer {
 /// The error number of a refusal.
 pub const fn refusal(why: Refusal) -> Errno {
     match why {
+        Refusal::Changing => Errno::EAGAIN,
         Refusal::Range(_) | Refusal::UnknownMode | Refusal::Unsupported | Refusal::NoWriteProtect => {
             Errno::EINVAL
         }
@@ -54,6 +55,7 @@ pub const fn refusal(why: Refusal) -> Errno {
 /// The error number of a failed WRITEPROTECT.
 pub const fn write_protect(error: WriteProtectError) -> Errno {
     match error {
+        WriteProtectError::Changing => Errno::EAGAIN,
         WriteProtectError::Range(_) | WriteProtectError::UnknownMode | WriteProtectError::Misaligned => {
             Errno::EINVAL
         }

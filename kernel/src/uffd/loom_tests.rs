@@ -1,4 +1,4 @@
-//! Every interleaving of fault, read, fill, wake and the monitor's end.
+//! Every interleaving of fault, event, read, fill, wake and the monitor's end.
 //!
 //! The queue, the fault slots, parking and waking are the kernel's own; the page table is one lock around "is the page
 //! there", which is all that matters here: a fault looks at the entry and is queued under that lock, a fill changes it
@@ -10,17 +10,24 @@ use alloc::sync::Arc;
 use loom::thread;
 
 use super::classify::{Trap, TrapKind};
-use super::ctx::{Ctx, Uffd};
+use super::ctx::{Ctx, Features, Uffd};
 use super::delivery::queue::hand_over;
-use super::event::ReadError;
+use super::event::{Event, ReadError};
+use super::layout::Change;
 use crate::arch::host::{Config, SoftMachine};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
+use crate::mm::range::VirtRange;
 use crate::sync::model::SpinLock;
 use crate::task::{Task, current};
 
 const PAGE: VirtAddr = VirtAddr::new(0x10_0000);
 const END: VirtAddr = VirtAddr::new(0x10_1000);
+const RANGE: VirtRange = VirtRange {
+    start: PAGE,
+    end: END,
+};
+const UNMAPPED: Result<Event, ReadError> = Ok(Event::Unmap { range: RANGE });
 const TRAP: Trap = Trap {
     kind: TrapKind::Missing,
     write: true,
@@ -61,6 +68,28 @@ impl World {
         self.wake();
     }
 
+    /// Unmaps something, which a context that hears of it has to read.
+    fn unmap(&self) {
+        let change =
+            Change::begin(&self.ctx, Features::EVENT_UNMAP).expect("the context asked for all events");
+        change.announce(Event::Unmap { range: RANGE });
+    }
+
+    /// Reads, as a handle does that stays.
+    fn read(&self) -> Result<Event, ReadError> {
+        let uffd = core::mem::ManuallyDrop::new(Uffd {
+            ctx: self.ctx.clone(),
+        });
+        uffd.read_event()
+    }
+
+    /// Drops the only handle.
+    fn close(&self) {
+        drop(Uffd {
+            ctx: self.ctx.clone(),
+        });
+    }
+
     fn wake(&self) -> usize {
         self.ctx.queue.lock().wake(PAGE, END)
     }
@@ -89,10 +118,7 @@ fn loom_fault_that_a_monitor_reads_and_fills_goes_on() {
         let world = World::new();
         let faulter = world.start("faulter", |world| assert_eq!(world.touch(), Ok(())));
         let monitor = world.start("monitor", |world| {
-            let uffd = core::mem::ManuallyDrop::new(Uffd {
-                ctx: world.ctx.clone(),
-            });
-            uffd.read_event().expect("there is a fault");
+            world.read().expect("there is a fault");
             world.fill();
         });
         join(faulter);
@@ -109,7 +135,7 @@ fn loom_fill_that_comes_before_the_read_is_not_missed() {
         world.fill();
         join(faulter);
         assert_eq!(
-            world.ctx.next_event(None),
+            world.ctx.next_event(None, |_| true),
             Err(ReadError::WouldBlock),
             "its message is gone"
         );
@@ -145,10 +171,82 @@ fn loom_closing_wakes_whoever_waits_or_is_about_to() {
         let faulter = world.start("faulter", |world| {
             assert_eq!(world.touch(), Err(FaultError::MonitorGone));
         });
-        drop(Uffd {
-            ctx: world.ctx.clone(),
-        });
+        world.close();
         join(faulter);
+    });
+}
+
+#[test]
+fn loom_event_that_is_read_lets_its_task_go_on() {
+    explore(None, || {
+        let world = World::new();
+        let unmapper = world.start("unmapper", |world| world.unmap());
+        assert_eq!(world.read(), UNMAPPED);
+        join(unmapper);
+        assert!(!world.ctx.is_changing() && !world.ctx.has_message());
+    });
+}
+
+#[test]
+fn loom_closing_releases_whoever_announces_or_is_about_to() {
+    explore(None, || {
+        let world = World::new();
+        let unmapper = world.start("unmapper", |world| world.unmap());
+        world.close();
+        join(unmapper);
+        assert!(!world.ctx.is_changing() && !world.ctx.has_message());
+    });
+}
+
+#[test]
+fn loom_event_is_read_or_released_when_reading_and_closing_race() {
+    explore(Some(3), || {
+        let world = World::new();
+        let unmapper = world.start("unmapper", |world| world.unmap());
+        let monitor = world.start("monitor", |world| {
+            let read = world.read();
+            assert!(read == UNMAPPED || read == Err(ReadError::Closed), "{read:?}");
+        });
+        world.close();
+        join(unmapper);
+        join(monitor);
+        assert!(!world.ctx.is_changing() && !world.ctx.has_message());
+    });
+}
+
+#[test]
+fn loom_task_that_is_killed_takes_its_event_with_it_unless_it_is_read() {
+    explore(None, || {
+        let world = World::new();
+        let task = Task::detached("unmapper");
+        let (its, victim) = (world.clone(), Arc::clone(&task));
+        let unmapper = thread::spawn(move || task.run_as(|| its.unmap()));
+        victim.kill();
+        let read = world.ctx.next_event(None, |_| true);
+        assert!(read == UNMAPPED || read == Err(ReadError::WouldBlock), "{read:?}");
+        join(unmapper);
+        // Before it was announced there was nothing to read; afterwards there is nothing left.
+        assert!(!world.ctx.is_changing() && !world.ctx.has_message());
+    });
+}
+
+#[test]
+fn loom_two_readers_share_a_fault_and_an_event() {
+    explore(Some(2), || {
+        let world = World::new();
+        let readers = [0, 1].map(|_| {
+            world.start("monitor", |world| {
+                if matches!(world.read(), Ok(Event::Pagefault { .. })) {
+                    world.fill();
+                }
+            })
+        });
+        let faulter = world.start("faulter", |world| assert_eq!(world.touch(), Ok(())));
+        world.unmap();
+        join(faulter);
+        readers.into_iter().for_each(join);
+        assert_eq!(world.wake(), 0);
+        assert!(!world.ctx.is_changing() && !world.ctx.has_message());
     });
 }
 
@@ -157,14 +255,9 @@ fn loom_closing_ends_a_read() {
     explore(None, || {
         let world = World::new();
         let reader = world.start("monitor", |world| {
-            let uffd = core::mem::ManuallyDrop::new(Uffd {
-                ctx: world.ctx.clone(),
-            });
-            assert_eq!(uffd.read_event(), Err(ReadError::Closed));
+            assert_eq!(world.read(), Err(ReadError::Closed));
         });
-        drop(Uffd {
-            ctx: world.ctx.clone(),
-        });
+        world.close();
         join(reader);
     });
 }

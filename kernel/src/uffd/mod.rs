@@ -16,6 +16,7 @@
 //! | [`classify`](mod@classify) | which fault is a trap: a pure function |
 //! | [`slot`], [`queue`], `readers` | the fault a task waits for; who waits, and who reads |
 //! | [`event`] | what a monitor reads |
+//! | [`layout`] | changes of the space that it is told about: fork, mremap, madvise, munmap |
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
 //! | [`linux`] | what Linux answers for each outcome |
@@ -23,7 +24,7 @@
 //! Semantics are those of Linux's userfaultfd (checked against 6.18) unless a doc comment says otherwise. Outcomes are
 //! enums: "n bytes done", "refused, and why" never share an integer.
 //!
-//! **Event order.** Faults are read oldest first. A fault is read by one reader, once. A fault that is resolved or woken
+//! **Order.** Faults are read oldest first, then events, oldest first. A fault is read by one reader, once. A fault that is resolved or woken
 //! before it is read disappears. Whoever is woken executes its access again and, if the page is still missing, queues a new
 //! message.
 //!
@@ -39,6 +40,7 @@ pub mod classify;
 pub mod ctx;
 pub mod delivery;
 pub mod event;
+pub mod layout;
 pub mod linux;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -51,6 +53,8 @@ pub mod slot;
 pub use classify::{CacheState, EntryState, Trap, TrapKind, classify};
 pub use ctx::{Ctx, Features, Uffd};
 pub use event::{Event, ReadError};
+pub(crate) use layout::Changes;
+pub use layout::EventSlot;
 pub use ops::{FillMode, Outcome, RangeError, Refusal, WriteProtectError};
 pub use register::{RegisterError, UnregisterError};
 pub use slot::FaultSlot;

@@ -1,7 +1,8 @@
-//! Who waits for a page, and who waits for messages.
+//! Who waits for a page, whose event is not read yet, and who waits for messages.
 //!
 //! One lock protects both, and every step looks at what it depends on under that lock, so that no wake-up is lost: a fault
-//! is queued and a sleeping reader given it in one step; a reader finds a fault or is among the sleeping in one step.
+//! is queued and a sleeping reader given it in one step; a reader finds a message or is among the sleeping in one step.
+//! Faults are read before events, whichever came first.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -10,7 +11,7 @@ use intrusive_collections::LinkedList;
 
 use super::classify::Trap;
 use super::ctx::{Ctx, Features};
-use super::event::{Event, ReadError};
+use super::event::{Event, Pagefault, ReadError};
 use super::readers::Readers;
 use super::slot::{FaultState, Outstanding};
 use crate::arch::{Clock, Machine};
@@ -26,6 +27,8 @@ pub(super) struct Queue {
     pending: LinkedList<FaultAdapter>,
     /// Tasks whose fault is read and not resolved.
     read: LinkedList<FaultAdapter>,
+    /// Tasks whose event is not read yet, oldest first.
+    events: LinkedList<FaultAdapter>,
     /// Tasks that sleep until there is something to read.
     pub(super) readers: Readers,
     pub(super) state: State,
@@ -61,6 +64,7 @@ impl Queue {
         Self {
             pending: LinkedList::new(FaultAdapter::new()),
             read: LinkedList::new(FaultAdapter::new()),
+            events: LinkedList::new(FaultAdapter::new()),
             readers: Readers::new(),
             state: State::Open,
             monitor: None,
@@ -96,6 +100,42 @@ impl Queue {
     pub(super) fn wake_all(&mut self) -> usize {
         self.wake(VirtAddr::new(0), VirtAddr::new(u64::MAX))
     }
+
+    /// Nothing more is delivered: whoever waits for a page, for its event to be read, or for a message, looks again.
+    pub(super) fn dismiss_all(&mut self) {
+        self.wake_all();
+        while let Some(task) = self.events.pop_front() {
+            // The event stays with its task: dropping it may take locks that come before this one.
+            task.event.disarm();
+            task.unpark();
+        }
+        self.readers.disband();
+    }
+
+    /// The oldest event, if `admit` takes it; whoever announced it goes on.
+    fn next_of_events(&mut self, admit: impl FnOnce(&Event) -> bool) -> Option<Result<Event, ReadError>> {
+        let task = self.events.front().clone_pointer()?;
+        if !task.event.look(admit)? {
+            return Some(Err(ReadError::NotAdmitted));
+        }
+        let event = task.event.take()?;
+        self.forget_event(&task);
+        task.unpark();
+        Some(Ok(event))
+    }
+
+    /// Takes `task` off the list of those whose event is not read, if it is there.
+    fn forget_event(&mut self, task: &Arc<Task>) {
+        let mut cursor = self.events.front_mut();
+        while let Some(waiting) = cursor.get() {
+            if core::ptr::eq(waiting, Arc::as_ptr(task)) {
+                cursor.remove();
+                task.event.disarm();
+                return;
+            }
+            cursor.move_next();
+        }
+    }
 }
 
 impl Ctx {
@@ -127,18 +167,55 @@ impl Ctx {
         Ok(())
     }
 
-    /// The oldest message; or else `me`, if given, is among the readers from now on and has to sleep.
-    #[inline]
-    pub(super) fn next_event(&self, me: Option<&Arc<Task>>) -> Result<Event, ReadError> {
+    /// Queues the event that `task` announces; it then has to sleep until [`EventSlot::is_queued`] says no. Whoever sleeps
+    /// in read looks.
+    ///
+    /// # Errors
+    /// Nobody would ever read it; it comes back.
+    ///
+    /// [`EventSlot::is_queued`]: super::layout::EventSlot::is_queued
+    pub(super) fn enqueue_event(&self, task: &Arc<Task>, event: Event) -> Result<(), Event> {
         let mut queue = self.queue.lock();
-        if let Some(event) = me.and_then(|me| me.fault.inbox.take()) {
-            return Ok(event);
+        if queue.state != State::Open {
+            return Err(event);
+        }
+        task.event.arm(event);
+        queue.events.push_back(task.clone());
+        // All of them, as on Linux: the one that is woken may find a fault first, or end.
+        queue.readers.wake_all();
+        Ok(())
+    }
+
+    /// Takes back the event that `task` announced, unless it is read by now.
+    pub(super) fn withdraw_event(&self, task: &Arc<Task>) {
+        self.queue.lock().forget_event(task);
+    }
+
+    /// Whether a read would find a message (Linux: POLLIN).
+    pub(super) fn has_message(&self) -> bool {
+        let queue = self.queue.lock();
+        !queue.pending.is_empty() || !queue.events.is_empty()
+    }
+
+    /// The oldest fault, or else the oldest event if `admit` takes it; or else `me`, if given, is among the readers from
+    /// now on and has to sleep.
+    #[inline]
+    pub(super) fn next_event(
+        &self,
+        me: Option<&Arc<Task>>,
+        admit: impl FnOnce(&Event) -> bool,
+    ) -> Result<Event, ReadError> {
+        let mut queue = self.queue.lock();
+        if let Some(fault) = me.and_then(|me| me.fault.inbox.take()) {
+            return Ok(fault.into());
         }
         let found = if let Some(task) = queue.pending.pop_front() {
-            let event = self.describe(task.fault.trap(), task.fault.addr(), &task);
+            let fault = self.describe(task.fault.trap(), task.fault.addr(), &task);
             task.fault.set(FaultState::Read);
             queue.read.push_back(task);
-            Ok(event)
+            Ok(fault.into())
+        } else if let Some(found) = queue.next_of_events(admit) {
+            found
         } else if queue.state != State::Open {
             // Nothing will ever be queued again, so nobody sleeps here.
             Err(queue.state.read_error())
@@ -156,14 +233,14 @@ impl Ctx {
 
     /// The message about a fault.
     #[inline]
-    fn describe(&self, trap: Trap, exact: VirtAddr, task: &Task) -> Event {
+    fn describe(&self, trap: Trap, exact: VirtAddr, task: &Task) -> Pagefault {
         let addr = if self.features.contains(Features::EXACT_ADDRESS) {
             exact
         } else {
             exact.align_down(PAGE_SIZE)
         };
         let thread = self.features.contains(Features::THREAD_ID).then(|| task.id());
-        Event::pagefault(trap, addr, thread)
+        Pagefault { trap, addr, thread }
     }
 
     /// Every fault that waits at this context, unread ones first, oldest first.

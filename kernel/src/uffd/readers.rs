@@ -94,6 +94,11 @@ impl Readers {
     /// Lets all of them look again.
     pub(super) fn wake_all(&mut self) {
         while self.wake_one(|_| ()) {}
+    }
+
+    /// Lets all of them look again, for the last time here.
+    pub(super) fn disband(&mut self) {
+        self.wake_all();
         self.last = None;
     }
 }

@@ -316,7 +316,8 @@ fn monitor(
                     faults += 1;
                 }
                 Err(ReadError::Closed | ReadError::Orphaned) => return Ok(faults),
-                Err(ReadError::WouldBlock) => {}
+                // The context asked for no other events.
+                Ok(_) | Err(ReadError::WouldBlock | ReadError::NotAdmitted) => {}
             }
         }
     })

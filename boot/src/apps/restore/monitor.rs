@@ -99,12 +99,15 @@ impl Monitor {
             let event = match self.job.uffd.read_event() {
                 Ok(event) => event,
                 Err(ReadError::Closed | ReadError::Orphaned) => return Ok(()),
-                Err(ReadError::WouldBlock) => continue,
+                Err(ReadError::WouldBlock | ReadError::NotAdmitted) => continue,
             };
             if self.touches_own_region {
                 self.touch_own_region()?;
             }
-            let Event::Pagefault { addr, .. } = event;
+            // The context asked for no other events.
+            let Event::Pagefault { addr, .. } = event else {
+                continue;
+            };
             self.serve(self.job.page(addr)).map_err(MonitorError::Fill)?;
             self.served.faults += 1;
         }

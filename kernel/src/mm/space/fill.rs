@@ -18,7 +18,7 @@ use crate::mm::pressure;
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Backing, Sharing, Vma};
-use crate::uffd::FillMode;
+use crate::uffd::{Ctx, FillMode};
 
 /// Pages that are prepared before the table is locked.
 const CHUNK: usize = 16;
@@ -93,6 +93,8 @@ pub trait Filler {
 /// Why the loop stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FillStop {
+    /// The layout of the filler's space changes.
+    Changing,
     /// The range is not wholly inside one registered area.
     NotRegistered,
     /// Write protection is wanted, and the area is not registered for it.
@@ -129,29 +131,40 @@ impl From<AllocError> for FillStop {
 }
 
 impl Space {
-    /// Fills `range`, a granule after the other. Returns the bytes done, and why it stopped if that was before the end.
+    /// Fills `range` for `ctx`, a granule after the other. Returns the bytes done, and why it stopped if that was before the
+    /// end.
     ///
     /// No lock may be held: when memory is short, or the filler has to wait, everything is let go of, and what is found
     /// afterwards is looked at again from the start.
     #[inline]
-    pub fn fill<F: Filler>(&self, range: VirtRange, filler: &mut F) -> (u64, Result<(), FillStop>) {
+    pub fn fill<F: Filler>(
+        &self,
+        range: VirtRange,
+        ctx: &Ctx,
+        filler: &mut F,
+    ) -> (u64, Result<(), FillStop>) {
         if range.len() == PAGE_SIZE {
-            match self.fill_page(range, filler) {
+            match self.fill_page(range, ctx, filler) {
                 Ok(()) => return (PAGE_SIZE, Ok(())),
                 Err(Unready::MustWait | Unready::Stop(FillStop::OutOfMemory)) => {}
                 Err(Unready::Stop(stop)) => return (0, Err(stop)),
             }
         }
-        self.fill_range(range, filler)
+        self.fill_range(range, ctx, filler)
     }
 
-    fn fill_range<F: Filler>(&self, range: VirtRange, filler: &mut F) -> (u64, Result<(), FillStop>) {
+    fn fill_range<F: Filler>(
+        &self,
+        range: VirtRange,
+        ctx: &Ctx,
+        filler: &mut F,
+    ) -> (u64, Result<(), FillStop>) {
         let (mut done, mut reliefs) = (0, 0);
         while done < range.len() {
             // Areas may change between two chunks: the rest is looked up again each time.
             let rest = VirtRange::new(range.start + done, range.end);
             let vmas = self.vmas.read();
-            let (vma, ops) = match registered(vmas.find(rest.start), rest, filler) {
+            let (vma, ops) = match registered(vmas.find(rest.start), rest, ctx, filler) {
                 Ok(found) => found,
                 Err(stop) => return (done, Err(stop)),
             };
@@ -161,7 +174,7 @@ impl Space {
             let stop = match outcome {
                 Ok(()) => continue,
                 Err(Unready::Stop(stop)) => stop,
-                Err(Unready::MustWait) => match self.fill_waiting(ops, range, done, filler) {
+                Err(Unready::MustWait) => match self.fill_waiting(ops, range, done, ctx, filler) {
                     Ok(filled) => {
                         done += filled;
                         continue;
@@ -179,9 +192,9 @@ impl Space {
 
     /// The answer to a single fault: no loop, no batch, every size a constant.
     #[inline]
-    fn fill_page<F: Filler>(&self, page: VirtRange, filler: &mut F) -> Result<(), Unready> {
+    fn fill_page<F: Filler>(&self, page: VirtRange, ctx: &Ctx, filler: &mut F) -> Result<(), Unready> {
         let vmas = self.vmas.read();
-        let (vma, ops) = registered(vmas.find(page.start), page, filler)?;
+        let (vma, ops) = registered(vmas.find(page.start), page, ctx, filler)?;
         let filling = filler.prepare(ops, PAGE_SIZE, 0)?;
         let mut table = self.table.lock();
         let mut cursor = table.cursor_at(page.start);
@@ -195,13 +208,14 @@ impl Space {
         ops: &'static UffdOps,
         range: VirtRange,
         done: u64,
+        ctx: &Ctx,
         filler: &mut F,
     ) -> Result<u64, FillStop> {
         let step = ops.granule.size();
         let filling = filler.prepare_waiting(ops, step, done)?;
         let rest = VirtRange::new(range.start + done, range.end);
         let vmas = self.vmas.read();
-        let (vma, now) = registered(vmas.find(rest.start), rest, filler)?;
+        let (vma, now) = registered(vmas.find(rest.start), rest, ctx, filler)?;
         if !core::ptr::eq(now, ops) {
             return Ok(0);
         }
@@ -393,13 +407,18 @@ fn relieve(ops: &UffdOps) -> bool {
     pressure::relieve(ops.granule.level().frames() * CHUNK as u64)
 }
 
-/// The area that all of `range` lies in, and what its type can do.
+/// The area that all of `range` lies in, and what its type can do. With the areas locked: no layout change that `ctx` is
+/// told about begins meanwhile.
 #[inline]
 fn registered<'a, F: Filler>(
     vma: Option<&'a Vma>,
     range: VirtRange,
+    ctx: &Ctx,
     filler: &F,
 ) -> Result<(&'a Vma, &'static UffdOps), FillStop> {
+    if ctx.is_changing() {
+        return Err(FillStop::Changing);
+    }
     let vma = vma
         .filter(|vma| vma.range.covers(&range))
         .ok_or(FillStop::NotRegistered)?;

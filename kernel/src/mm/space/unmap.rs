@@ -1,10 +1,13 @@
 //! Taking mappings, or only their contents, away.
 
+use alloc::collections::TryReserveError;
+
 use super::Space;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::pt::{Flush, Progress, SplitError};
 use crate::mm::range::VirtRange;
-use crate::mm::vma::TooManyVmas;
+use crate::mm::vma::{TooManyVmas, VmaSet};
+use crate::uffd::{Changes, Event, Features};
 
 /// Why nothing, or not everything, was taken away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +20,8 @@ pub enum UnmapError {
     TooManyAreas,
     /// A large page could not be split.
     Split(SplitError),
+    /// No kernel memory to note who is to be told; nothing changed.
+    OutOfMemory,
 }
 
 impl From<TooManyVmas> for UnmapError {
@@ -25,20 +30,37 @@ impl From<TooManyVmas> for UnmapError {
     }
 }
 
+impl From<TryReserveError> for UnmapError {
+    fn from(_: TryReserveError) -> Self {
+        Self::OutOfMemory
+    }
+}
+
 impl Space {
     /// Removes whatever is mapped in `range`; holes are fine. A task that waits for a page there stays asleep until it is
     /// woken, and then finds nothing mapped.
     ///
+    /// Returns when every context with [`Features::EVENT_UNMAP`] that had memory registered in `range` has been told, once
+    /// and about all of `range` (as on Linux): the mappings are gone by then.
+    ///
     /// # Errors
     /// See [`UnmapError`].
+    ///
+    /// # Panics
+    /// There is somebody to tell, and a lock is held.
     pub fn unmap(&self, range: VirtRange) -> Result<(), UnmapError> {
         self.check(range)?;
         let mut vmas = self.vmas.write();
+        let changes = begin_unmap(&vmas, range)?;
         vmas.remove(range, drop)?;
         // Still under exclusive `vmas`: nobody fills or faults here while nodes go away.
-        self.clear(range, true)?;
-        self.prune_ends(range);
-        Ok(())
+        let cleared = self.clear(range, true);
+        if cleared.is_ok() {
+            self.prune_ends(range);
+        }
+        drop(vmas);
+        changes.announce(|| Event::Unmap { range });
+        cleared
     }
 
     /// Drops the contents of `range`: the next touch finds it as if newly mapped. Registrations stay.
@@ -100,4 +122,16 @@ impl Space {
             }
         }
     }
+}
+
+/// What unmapping `range` changes for the contexts that are to be told. The areas are locked exclusively.
+///
+/// # Errors
+/// No kernel memory.
+pub(super) fn begin_unmap(vmas: &VmaSet, range: VirtRange) -> Result<Changes, TryReserveError> {
+    let mut changes = Changes::default();
+    for registration in vmas.overlapping(range).filter_map(|vma| vma.uffd.as_ref()) {
+        changes.begin(&registration.ctx, Features::EVENT_UNMAP)?;
+    }
+    Ok(changes)
 }

@@ -11,10 +11,13 @@ use crate::mm::memtype::Modes;
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Leaf, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Registration, Vma};
+use crate::uffd::Ctx;
 
 /// Why a change of write protection stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProtectStop {
+    /// The layout of the space changes.
+    Changing,
     /// Nothing is mapped in the range, or an area in it is not registered for write protection.
     NotRegistered,
     /// The range cuts through a huge page.
@@ -30,25 +33,25 @@ impl From<OutOfFrames> for ProtectStop {
 }
 
 impl Space {
-    /// Protects the pages of `range` area by area; the absent ones too where the context that the area is registered with
-    /// wants that.
+    /// Protects the pages of `range` for `ctx`, area by area; the absent ones too where the context that the area is
+    /// registered with wants that.
     ///
     /// # Errors
     /// See [`ProtectStop`]; areas before the one that failed are protected.
-    pub fn write_protect(&self, range: VirtRange) -> Result<(), ProtectStop> {
-        self.each_registered(range, |registration, vma, part| {
+    pub fn write_protect(&self, range: VirtRange, ctx: &Ctx) -> Result<(), ProtectStop> {
+        self.each_registered(range, ctx, |registration, vma, part| {
             // Pages of an object may be in its cache: there, absence says nothing.
             let unpopulated = vma.backing.is_some() || registration.ctx.protects_unpopulated();
             self.protect_part(part, vma.ty.granule().level(), unpopulated)
         })
     }
 
-    /// Ends the protection of the pages of `range`, area by area.
+    /// Ends the protection of the pages of `range` for `ctx`, area by area.
     ///
     /// # Errors
     /// See [`ProtectStop`]; the areas before the one that failed are changed.
-    pub fn remove_write_protection(&self, range: VirtRange) -> Result<(), ProtectStop> {
-        self.each_registered(range, |_, vma, part| {
+    pub fn remove_write_protection(&self, range: VirtRange, ctx: &Ctx) -> Result<(), ProtectStop> {
+        self.each_registered(range, ctx, |_, vma, part| {
             self.unprotect_part(vma, part);
             Ok(())
         })
@@ -62,9 +65,13 @@ impl Space {
     fn each_registered(
         &self,
         range: VirtRange,
+        ctx: &Ctx,
         mut change: impl FnMut(&Registration, &Vma, VirtRange) -> Result<(), ProtectStop>,
     ) -> Result<(), ProtectStop> {
         let vmas = self.vmas.read();
+        if ctx.is_changing() {
+            return Err(ProtectStop::Changing);
+        }
         let mut any = false;
         for vma in vmas.overlapping(range) {
             let registration = vma.uffd.as_ref().filter(|old| old.modes.contains(Modes::WP));

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::mm::addr::VirtAddr;
 use crate::uffd::classify::Trap;
-use crate::uffd::event::Event;
+use crate::uffd::event::Pagefault;
 
 use crate::task::{self, Task, TaskId, WaitReason};
 
@@ -41,23 +41,19 @@ const THREAD_SHIFT: u32 = 8;
 impl Inbox {
     /// Puts a message in.
     #[inline]
-    pub(in crate::uffd) fn put(&self, event: Event) {
-        let Event::Pagefault {
-            kind,
-            write,
-            addr,
-            thread,
-        } = event;
+    pub(in crate::uffd) fn put(&self, fault: Pagefault) {
+        let Pagefault { trap, addr, thread } = fault;
         let thread = thread.map_or(0, |id| id.as_u64() + 1);
-        let trap = Trap { kind, write }.to_bits();
         self.addr.store(addr.as_u64(), Ordering::Relaxed);
-        self.rest
-            .store(FULL | thread << THREAD_SHIFT | u64::from(trap), Ordering::Release);
+        self.rest.store(
+            FULL | thread << THREAD_SHIFT | u64::from(trap.to_bits()),
+            Ordering::Release,
+        );
     }
 
     /// Takes the message out, if one is there.
     #[inline]
-    pub(in crate::uffd) fn take(&self) -> Option<Event> {
+    pub(in crate::uffd) fn take(&self) -> Option<Pagefault> {
         let rest = self.rest.load(Ordering::Acquire);
         if rest == 0 {
             return None;
@@ -66,7 +62,11 @@ impl Inbox {
         self.rest.store(0, Ordering::Release);
         let thread = (rest & !FULL) >> THREAD_SHIFT;
         let thread = (thread > 0).then(|| TaskId::from_u64(thread - 1));
-        Some(Event::pagefault(Trap::from_bits(rest as u8), addr, thread))
+        Some(Pagefault {
+            trap: Trap::from_bits(rest as u8),
+            addr,
+            thread,
+        })
     }
 }
 
@@ -81,14 +81,13 @@ mod tests {
         assert_eq!(inbox.take(), None);
         for thread in [None, Some(TaskId::from_u64(0)), Some(TaskId::from_u64(7_000_000))] {
             for kind in [TrapKind::Missing, TrapKind::Minor, TrapKind::WriteProtect] {
-                let event = Event::Pagefault {
-                    kind,
-                    write: true,
+                let fault = Pagefault {
+                    trap: Trap { kind, write: true },
                     addr: VirtAddr::new(0x7fff_1234_5678),
                     thread,
                 };
-                inbox.put(event);
-                assert_eq!(inbox.take(), Some(event));
+                inbox.put(fault);
+                assert_eq!(inbox.take(), Some(fault));
                 assert_eq!(inbox.take(), None);
             }
         }

@@ -86,7 +86,7 @@ impl Uffd {
             VirtRange::from_len(dst, len),
             source.is_some_and(|source| source.end <= USER_TOP),
         ) else {
-            return Outcome::Refused(RangeError::BeyondTop.into());
+            return self.refuse(RangeError::BeyondTop);
         };
         let protect = mode.contains(FillMode::WP);
         self.fill(range, mode, &mut FromTask { src, protect })
@@ -102,7 +102,7 @@ impl Uffd {
     /// write-protect fault.
     pub fn copy(&self, dst: VirtAddr, src: &[u8], len: u64, mode: FillMode) -> Outcome {
         let Some(range) = VirtRange::from_len(dst, len) else {
-            return Outcome::Refused(RangeError::BeyondTop.into());
+            return self.refuse(RangeError::BeyondTop);
         };
         self.fill(
             range,

@@ -58,6 +58,9 @@ pub fn check_range(range: VirtRange) -> Result<(), RangeError> {
 /// Why an operation did nothing, or no more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
+    /// The space's layout changes, and the monitor has not read of it (Linux: EAGAIN). Found before anything else is
+    /// looked at. Read the event and try again.
+    Changing,
     /// The range is not one (Linux: EINVAL, output field untouched).
     Range(RangeError),
     /// The mode has a bit that means nothing (EINVAL, output field untouched).
@@ -94,6 +97,7 @@ impl From<RangeError> for Refusal {
 impl From<FillStop> for Refusal {
     fn from(stop: FillStop) -> Self {
         match stop {
+            FillStop::Changing => Self::Changing,
             FillStop::NotRegistered => Self::NotRegistered,
             FillStop::NoWriteProtect => Self::NoWriteProtect,
             FillStop::Unsupported => Self::Unsupported,
@@ -137,9 +141,22 @@ impl Outcome {
 }
 
 impl Uffd {
+    /// The answer to arguments that are wrong in themselves: that the layout changes is found even before that.
+    #[cold]
+    fn refuse(&self, why: impl Into<Refusal>) -> Outcome {
+        Outcome::Refused(if self.is_changing() {
+            Refusal::Changing
+        } else {
+            why.into()
+        })
+    }
+
     /// What COPY, ZEROPAGE, CONTINUE and POISON have in common: check, fill, wake what was filled.
     #[inline]
     fn fill<F: Filler>(&self, range: VirtRange, mode: FillMode, filler: &mut F) -> Outcome {
+        if self.ctx.is_changing() {
+            return Outcome::Refused(Refusal::Changing);
+        }
         if let Err(error) = check_range(range) {
             return Outcome::Refused(error.into());
         }
@@ -149,7 +166,7 @@ impl Uffd {
         let Some(space) = self.ctx.space() else {
             return Outcome::Refused(Refusal::SpaceGone);
         };
-        let (bytes, result) = space.fill(range, filler);
+        let (bytes, result) = space.fill(range, &self.ctx, filler);
         if bytes > 0 && !mode.contains(FillMode::DONTWAKE) {
             self.ctx.queue.lock().wake(range.start, range.start + bytes);
         }

@@ -9,6 +9,9 @@ use crate::uffd::Uffd;
 /// Linux.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WriteProtectError {
+    /// The space's layout changes, and the monitor has not read of it (Linux: EAGAIN). Found before anything else is
+    /// looked at.
+    Changing,
     /// The range is not one (Linux: EINVAL).
     Range(RangeError),
     /// The mode has a bit that means nothing here (EINVAL).
@@ -32,6 +35,7 @@ impl From<RangeError> for WriteProtectError {
 impl From<ProtectStop> for WriteProtectError {
     fn from(stop: ProtectStop) -> Self {
         match stop {
+            ProtectStop::Changing => Self::Changing,
             ProtectStop::NotRegistered => Self::NotRegistered,
             ProtectStop::Misaligned => Self::Misaligned,
             ProtectStop::OutOfMemory => Self::OutOfMemory,
@@ -48,9 +52,12 @@ impl Uffd {
     /// # Errors
     /// See [`WriteProtectError`].
     pub fn write_protect(&self, range: VirtRange) -> Result<(), WriteProtectError> {
+        if self.is_changing() {
+            return Err(WriteProtectError::Changing);
+        }
         check_range(range)?;
         let space = self.ctx.space().ok_or(WriteProtectError::SpaceGone)?;
-        Ok(space.write_protect(range)?)
+        Ok(space.write_protect(range, &self.ctx)?)
     }
 
     /// Ends the write protection of `range` and wakes whoever waits there, unless `mode` says
@@ -59,12 +66,15 @@ impl Uffd {
     /// # Errors
     /// See [`WriteProtectError`].
     pub fn remove_write_protection(&self, range: VirtRange, mode: FillMode) -> Result<(), WriteProtectError> {
+        if self.is_changing() {
+            return Err(WriteProtectError::Changing);
+        }
         check_range(range)?;
         if !FillMode::DONTWAKE.contains(mode) {
             return Err(WriteProtectError::UnknownMode);
         }
         let space = self.ctx.space().ok_or(WriteProtectError::SpaceGone)?;
-        space.remove_write_protection(range)?;
+        space.remove_write_protection(range, &self.ctx)?;
         if !mode.contains(FillMode::DONTWAKE) {
             self.ctx.queue.lock().wake(range.start, range.end);
         }
