@@ -102,7 +102,7 @@ fn munmap_tells_every_context_in_the_range_once_one_after_the_other() {
     let task = unmapping(&world, range);
     // Nothing of the second is to be read yet, and it fills nothing either.
     assert!(uffds[0].is_readable() && !uffds[1].is_readable());
-    assert!(uffds.iter().all(Uffd::is_changing));
+    assert!(uffds.iter().all(|uffd| uffd.is_changing()));
     assert_eq!(uffds[0].try_read_event(), unmapped(range));
     eventually("the second is told", || uffds[1].is_readable());
     eventually("the first is through", || !uffds[0].is_changing());

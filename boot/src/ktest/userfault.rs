@@ -16,7 +16,9 @@ use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task;
 use kernel::task::spawn::{JoinHandle, spawn_returning};
-use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError, Refusal, TrapKind, Uffd};
+use kernel::uffd::{
+    Delivery, Event, Features, FillMode, Handled, Modes, Outcome, ReadError, Refusal, TrapKind, Uffd, Upcall,
+};
 
 use crate::{ensure, kernel_test};
 
@@ -409,6 +411,80 @@ kernel_test!(
             (first, later) == (poisoned, poisoned),
             "{first:?}, then {later:?}"
         );
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn handler_resolves_on_the_faulting_task_and_another_contexts_monitor_serves_it() -> Result<(), String> {
+        let served = Fixture::new(1)?;
+        let monitor = served.monitor()?;
+        let from = served.page(0);
+        let handler = move |fault: &Upcall<'_>| {
+            // Itself a fault, which sleeps until the other context's monitor has filled the page.
+            let word = match uaccess::load(from) {
+                Ok(word) => word,
+                Err(_) => return Handled::Failed,
+            };
+            let source = word.to_le_bytes().repeat(PAGE_SIZE as usize / 8);
+            match fault.copy(
+                fault.addr().align_down(PAGE_SIZE),
+                &source,
+                PAGE_SIZE,
+                FillMode::empty(),
+            ) {
+                Outcome::Done => Handled::Resolved,
+                _ => Handled::Failed,
+            }
+        };
+        let uffd = Uffd::with_delivery(&served.space, Features::empty(), Delivery::upcall(handler));
+        let request = MapRequest {
+            at: None,
+            len: 16 * PAGE_SIZE,
+            prot: Prot::READ | Prot::WRITE,
+            memory: Memory::Own(&ANON),
+        };
+        let region = served.space.map(request).map_err(text)?;
+        uffd.register(region, Modes::MISSING).map_err(text)?;
+        let words = joined(served.task(move || {
+            (0..16)
+                .map(|page| uaccess::load(region.start + page * PAGE_SIZE))
+                .collect::<Vec<_>>()
+        })?)?;
+        served.uffd.close();
+        let asked = joined(monitor)?;
+        ensure!(words == [Ok(0x0101_0101_0101_0101); 16], "{words:?}");
+        ensure!(asked == [0], "the monitor was asked for {asked:?}");
+        let unread = uffd.try_read_event();
+        ensure!(unread == Err(ReadError::WouldBlock), "{unread:?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn handler_that_touches_what_it_serves_is_refused_by_name() -> Result<(), String> {
+        let space = Space::new(Privilege::Kernel).map_err(text)?;
+        let handler = |fault: &Upcall<'_>| match uaccess::load(fault.addr() + PAGE_SIZE) {
+            Err(AccessError {
+                why: FaultError::SelfFault { monitor },
+                ..
+            }) if monitor == fault.task().id() => Handled::Failed,
+            _ => Handled::Resolved,
+        };
+        let uffd = Uffd::with_delivery(&space, Features::empty(), Delivery::upcall(handler));
+        let request = MapRequest {
+            at: None,
+            len: 2 * PAGE_SIZE,
+            prot: Prot::READ | Prot::WRITE,
+            memory: Memory::Own(&ANON),
+        };
+        let region = space.map(request).map_err(text)?;
+        uffd.register(region, Modes::MISSING).map_err(text)?;
+        let toucher = spawn_returning("toucher", Some(Arc::clone(&space)), move || {
+            uaccess::load(region.start)
+        });
+        let why = fault_of(joined(toucher.map_err(text)?)?);
+        ensure!(why == Some(FaultError::HandlerFailed), "{why:?}");
         Ok(())
     }
 );

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   exception → FaultInfo → handle ─┬─ Space::step → Verdict   one look under the locks, guards dropped
-//!                                   └─ Delegated: hand over to the monitor, sleep; when woken, execute the access again
+//!                                   └─ Delegated: hand over to the monitor and sleep, or call the handler; then execute
+//!                                      the access again
 //! ```
 //!
 //! Every step ends in one closed [`Verdict`]; nothing else decides. Nothing resumes in the middle: after sleeping, the
@@ -14,6 +15,7 @@ use super::addr::VirtAddr;
 use super::memtype::AllocError;
 use super::pressure;
 use crate::task::{self, TaskId};
+use crate::uffd;
 
 /// What the access wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +47,7 @@ pub enum Verdict {
     Resolved,
     /// The entry allowed the access already (a stale translation, or somebody was faster): execute it again.
     Retry,
-    /// The fault is queued at a userfault context: sleep until it is resolved.
+    /// The fault is noted down for a userfault context: hand it over.
     Delegated,
     /// The access cannot go on.
     Failed(FaultError),
@@ -74,9 +76,13 @@ pub enum FaultError {
     MonitorGone,
     /// The monitor itself touched memory that it is to serve: nobody could ever resolve it.
     SelfFault {
-        /// The monitor.
+        /// The monitor; the faulting task where a handler resolves on that.
         monitor: TaskId,
     },
+    /// The handler of the page's context did not resolve the fault.
+    HandlerFailed,
+    /// Handlers have touched each other's memory too many levels deep.
+    HandlersNested,
 }
 
 impl From<AllocError> for FaultError {
@@ -106,6 +112,8 @@ impl fmt::Display for FaultError {
                     "the monitor (task {monitor}) touched memory that it has to serve itself"
                 )
             }
+            Self::HandlerFailed => f.write_str("its fault handler could not resolve it"),
+            Self::HandlersNested => f.write_str("too many fault handlers are waiting for one another"),
         }
     }
 }
@@ -125,19 +133,14 @@ pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
         Some(space) => space.step(info, task),
         None => Verdict::Failed(FaultError::Unmapped),
     };
-    match verdict {
-        Verdict::Resolved | Verdict::Retry => Ok(()),
-        Verdict::Delegated => {
-            crate::uffd::delivery::queue::hand_over(task);
-            Ok(())
-        }
+    let result = match verdict {
+        Verdict::Resolved | Verdict::Retry => return Ok(()),
+        Verdict::Delegated => uffd::delivery::hand_over(task),
         // Nobody else's fault: look again once somebody has given memory back.
-        Verdict::Failed(FaultError::OutOfMemory) if pressure::relieve(RELIEF) => Ok(()),
-        Verdict::Failed(error) => {
-            task.fault.fail(info.addr, error);
-            Err(error)
-        }
-    }
+        Verdict::Failed(FaultError::OutOfMemory) if pressure::relieve(RELIEF) => return Ok(()),
+        Verdict::Failed(error) => Err(error),
+    };
+    result.inspect_err(|error| task.fault.fail(info.addr, *error))
 }
 
 /// Where and why the current task's last failed access failed.

@@ -2,10 +2,12 @@
 
 use alloc::sync::{Arc, Weak};
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bitflags::bitflags;
 
+use super::delivery::Delivery;
 use super::event::{Event, ReadError};
 use super::queue::{Queue, State};
 use crate::mm::addr::{USER_TOP, VirtAddr};
@@ -17,7 +19,7 @@ use crate::sync::model::SpinLock;
 use crate::task::{self, Task, TaskId, WaitReason};
 
 /// What a monitor in [`Uffd::read_event`] waits for.
-static READING: WaitReason = WaitReason("a userfault message");
+static READING: WaitReason = WaitReason("a message of userfault context");
 
 bitflags! {
     /// What a context does differently when asked. The values are Linux's `UFFD_FEATURE_*`.
@@ -40,10 +42,34 @@ bitflags! {
     }
 }
 
+/// Number of a context; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CtxId(u64);
+
+impl CtxId {
+    /// The number.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for CtxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A context: delivers the faults of the registered ranges of one address space. Areas that are registered keep it alive.
 pub struct Ctx {
+    id: CtxId,
     space: Weak<Space>,
     pub(super) features: Features,
+    pub(super) delivery: Delivery,
     pub(super) queue: SpinLock<Queue>,
     /// Handles that are not dropped yet.
     handles: AtomicUsize,
@@ -54,8 +80,29 @@ pub struct Ctx {
 impl fmt::Debug for Ctx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ctx")
+            .field("id", &self.id)
             .field("features", &self.features)
+            .field("delivery", &self.delivery)
             .finish_non_exhaustive()
+    }
+}
+
+/// What resolves faults of a context: the operations of [`super::ops`]. A monitor has them through its [`Uffd`], an upcall
+/// through the fault that it is given.
+#[derive(Debug)]
+pub struct Resolver {
+    pub(super) ctx: Arc<Ctx>,
+}
+
+impl Resolver {
+    /// The context.
+    pub fn ctx(&self) -> &Arc<Ctx> {
+        &self.ctx
+    }
+
+    /// Whether the layout of the space changes, and fills are refused; see [`super::layout`].
+    pub fn is_changing(&self) -> bool {
+        self.ctx.is_changing()
     }
 }
 
@@ -67,20 +114,34 @@ impl fmt::Debug for Ctx {
 /// descriptor by then: dropping the last one elsewhere does not let that task go.
 #[derive(Debug)]
 pub struct Uffd {
-    pub(super) ctx: Arc<Ctx>,
+    resolver: Resolver,
+}
+
+impl Deref for Uffd {
+    type Target = Resolver;
+
+    #[inline]
+    fn deref(&self) -> &Resolver {
+        &self.resolver
+    }
 }
 
 impl Uffd {
-    /// A context for the faults of `space`.
+    /// A context for the faults of `space`, which are read as messages.
     pub fn new(space: &Arc<Space>, features: Features) -> Self {
-        Self {
-            ctx: Arc::new(Ctx::new(Arc::downgrade(space), features)),
-        }
+        Self::with_delivery(space, features, Delivery::Queue)
     }
 
-    /// The context behind the handle.
-    pub fn ctx(&self) -> &Arc<Ctx> {
-        &self.ctx
+    /// A context for the faults of `space`, which are handed over in the given way.
+    pub fn with_delivery(space: &Arc<Space>, features: Features, delivery: Delivery) -> Self {
+        Self::of(Ctx::new(Arc::downgrade(space), features, delivery))
+    }
+
+    /// The handle to a context that has none yet.
+    pub(super) fn of(ctx: Arc<Ctx>) -> Self {
+        Self {
+            resolver: Resolver { ctx },
+        }
     }
 
     /// The next message; sleeps until there is one.
@@ -102,7 +163,7 @@ impl Uffd {
         let me = task::current();
         loop {
             match self.ctx.next_event(Some(&me), &mut admit) {
-                Err(ReadError::WouldBlock) => task::park_on(&READING, self.ctx.address()),
+                Err(ReadError::WouldBlock) => task::park_on(&READING, self.ctx.number()),
                 result => return result,
             }
             // Delivered while this task slept: it is off the list of readers, and no lock is needed.
@@ -131,11 +192,6 @@ impl Uffd {
     /// Whether a read would find something (Linux: POLLIN): a fault or an event that is not read yet.
     pub fn is_readable(&self) -> bool {
         self.ctx.has_message()
-    }
-
-    /// Whether the layout of the space changes, and fills are refused; see [`super::layout`].
-    pub fn is_changing(&self) -> bool {
-        self.ctx.is_changing()
     }
 
     /// Declares `monitor` the task that serves this context. From now on a fault of its own on the registered memory is
@@ -189,14 +245,26 @@ impl Eq for Uffd {}
 
 impl Ctx {
     /// A context that is about to get its first handle.
-    fn new(space: Weak<Space>, features: Features) -> Self {
-        Self {
+    fn new(space: Weak<Space>, features: Features, delivery: Delivery) -> Arc<Self> {
+        Arc::new(Self {
+            id: CtxId::next(),
             space,
             features,
+            delivery,
             queue: SpinLock::new(Queue::new()),
             handles: AtomicUsize::new(1),
             changing: AtomicUsize::new(0),
-        }
+        })
+    }
+
+    /// Which context this is.
+    pub fn id(&self) -> CtxId {
+        self.id
+    }
+
+    /// The same for messages about who waits for what.
+    pub(super) fn number(&self) -> usize {
+        self.id.0 as usize
     }
 
     /// The space whose faults are delivered, unless it is gone.
@@ -208,7 +276,7 @@ impl Ctx {
     /// A context of no space.
     #[cfg(all(test, loom))]
     pub(super) fn of_nothing() -> Arc<Self> {
-        Arc::new(Self::new(Weak::new(), Features::all()))
+        Self::new(Weak::new(), Features::all(), Delivery::Queue)
     }
 
     /// Whether a layout change of registered memory has begun and is not over. Stays as it is for whoever holds the
@@ -229,11 +297,6 @@ impl Ctx {
     /// Whether protecting a range covers its absent pages: a choice of the context that traps there, whoever protects.
     pub(crate) fn protects_unpopulated(&self) -> bool {
         self.features.contains(Features::WP_UNPOPULATED)
-    }
-
-    /// Which context this is, for messages: its address.
-    pub(super) fn address(self: &Arc<Self>) -> usize {
-        Arc::as_ptr(self) as usize
     }
 
     /// Whether the context was closed. Stays true; and stays false as long as the space's areas are locked.

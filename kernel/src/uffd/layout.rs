@@ -31,7 +31,7 @@ use crate::sync::model::atomic::{AtomicBool, Ordering};
 use crate::task::{self, WaitReason};
 
 /// What a task that announces an event waits for.
-static READ: WaitReason = WaitReason("its event to be read");
+static READ: WaitReason = WaitReason("its event to be read at userfault context");
 
 /// A layout change that one context is told about; its fills are refused as long as this lives.
 ///
@@ -70,7 +70,7 @@ impl Change {
                         self.ctx.withdraw_event(&me);
                         break;
                     }
-                    task::park_on(&READ, self.ctx.address());
+                    task::park_on(&READ, self.ctx.number());
                 }
                 me.event.take()
             }

@@ -77,17 +77,12 @@ impl World {
 
     /// Reads, as a handle does that stays.
     fn read(&self) -> Result<Event, ReadError> {
-        let uffd = core::mem::ManuallyDrop::new(Uffd {
-            ctx: self.ctx.clone(),
-        });
-        uffd.read_event()
+        core::mem::ManuallyDrop::new(Uffd::of(self.ctx.clone())).read_event()
     }
 
     /// Drops the only handle.
     fn close(&self) {
-        drop(Uffd {
-            ctx: self.ctx.clone(),
-        });
+        drop(Uffd::of(self.ctx.clone()));
     }
 
     fn wake(&self) -> usize {

@@ -11,7 +11,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`ctx`] | the context and [`Uffd`], the monitor's handle to it |
+//! | [`ctx`] | the context, [`Uffd`], the monitor's handle to it, and [`Resolver`], who has the operations |
 //! | [`register`] | registering and unregistering ranges |
 //! | [`classify`](mod@classify) | which fault is a trap: a pure function |
 //! | [`slot`], [`queue`], `readers` | the fault a task waits for; who waits, and who reads |
@@ -51,7 +51,8 @@ pub mod register;
 pub mod slot;
 
 pub use classify::{CacheState, EntryState, Trap, TrapKind, classify};
-pub use ctx::{Ctx, Features, Uffd};
+pub use ctx::{Ctx, CtxId, Features, Resolver, Uffd};
+pub use delivery::{Delivery, FaultHandler, Handled, Upcall};
 pub use event::{Event, ReadError};
 pub(crate) use layout::Changes;
 pub use layout::EventSlot;

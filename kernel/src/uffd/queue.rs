@@ -145,7 +145,7 @@ impl Ctx {
     /// # Errors
     /// Nobody would ever resolve the fault; it is not queued.
     #[inline]
-    pub(crate) fn enqueue(&self, task: &Arc<Task>, trap: Trap, addr: VirtAddr) -> Result<(), FaultError> {
+    pub(super) fn enqueue(&self, task: &Arc<Task>, trap: Trap, addr: VirtAddr) -> Result<(), FaultError> {
         let mut queue = self.queue.lock();
         if queue.state != State::Open {
             return Err(FaultError::MonitorGone);
@@ -233,7 +233,7 @@ impl Ctx {
 
     /// The message about a fault.
     #[inline]
-    fn describe(&self, trap: Trap, exact: VirtAddr, task: &Task) -> Pagefault {
+    pub(super) fn describe(&self, trap: Trap, exact: VirtAddr, task: &Task) -> Pagefault {
         let addr = if self.features.contains(Features::EXACT_ADDRESS) {
             exact
         } else {

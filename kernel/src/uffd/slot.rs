@@ -5,17 +5,19 @@
 //! ```text
 //!   Idle ──enqueue──► Pending ──read──► Read ──wake──► Idle
 //!     │                  └──────────wake──────────────►
-//!     └──enqueue, and a reader waits──► Read
+//!     ├──enqueue, and a reader waits──► Read
+//!     └──call up──► Called ──the task calls the handler──► Idle
 //! ```
 //!
-//! The state changes only under the queue lock of the context that the fault is queued at; the waiting task itself looks
-//! at it without the lock.
+//! The states of the queue change only under the queue lock of the context that the fault is queued at; the waiting task
+//! itself looks at them without the lock. `Called` is the task's own business.
 
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicU64;
 
 use super::classify::Trap;
 use super::delivery::queue::Inbox;
+use super::delivery::upcall::Calls;
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
 use crate::sync::SpinLock;
@@ -32,6 +34,8 @@ pub enum FaultState {
     Pending = 1,
     /// A monitor has read it and has not resolved it yet.
     Read = 2,
+    /// The task is about to call the context's handler.
+    Called = 3,
 }
 
 /// The record.
@@ -44,6 +48,8 @@ pub struct FaultSlot {
     since: AtomicU64,
     /// What was delivered to this task while it slept in read.
     pub(super) inbox: Inbox,
+    /// The handlers that this task is in.
+    pub(super) calls: Calls,
     failure: SpinLock<Option<(VirtAddr, FaultError)>>,
 }
 
@@ -55,6 +61,7 @@ impl Default for FaultSlot {
             trap: AtomicU8::new(0),
             since: AtomicU64::new(0),
             inbox: Inbox::default(),
+            calls: Calls::default(),
             failure: SpinLock::new(None),
         }
     }
@@ -62,10 +69,12 @@ impl Default for FaultSlot {
 
 impl FaultSlot {
     /// Where the fault is.
+    #[inline]
     pub fn state(&self) -> FaultState {
         match self.state.load(Ordering::Acquire) {
             1 => FaultState::Pending,
             2 => FaultState::Read,
+            3 => FaultState::Called,
             _ => FaultState::Idle,
         }
     }
@@ -109,7 +118,7 @@ impl FaultSlot {
         self.set(state);
     }
 
-    /// Under the queue lock.
+    /// Under the queue lock, unless it is the task's own business.
     #[inline]
     pub(super) fn set(&self, state: FaultState) {
         self.state.store(state as u8, Ordering::Release);

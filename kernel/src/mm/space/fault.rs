@@ -309,7 +309,7 @@ fn trapped(
 ) -> Option<Verdict> {
     let registration = vma.uffd.as_ref()?;
     let trap = classify(entry, cache, registration.modes, info.access)?;
-    Some(match registration.ctx.enqueue(task, trap, info.addr) {
+    Some(match registration.ctx.deliver(task, trap, info.addr) {
         Ok(()) => Verdict::Delegated,
         Err(error) => Verdict::Failed(error),
     })

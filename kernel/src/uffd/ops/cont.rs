@@ -5,7 +5,7 @@ use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::range::VirtRange;
 use crate::mm::space::{Filler, Filling, Unready};
 use crate::mm::vma::Vma;
-use crate::uffd::Uffd;
+use crate::uffd::Resolver;
 
 /// The pages of the cache.
 struct FromCache {
@@ -31,7 +31,7 @@ impl Filler for FromCache {
     }
 }
 
-impl Uffd {
+impl Resolver {
     /// Maps the pages that the object behind `range` has in its cache, and wakes whoever waits for them. Private mappings
     /// get them for reading; a later store copies, without a message.
     ///

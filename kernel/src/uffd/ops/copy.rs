@@ -8,7 +8,7 @@ use crate::mm::range::VirtRange;
 use crate::mm::space::{FillStop, Filler, Filling, Unready};
 use crate::mm::uaccess;
 use crate::mm::vma::Vma;
-use crate::uffd::Uffd;
+use crate::uffd::Resolver;
 
 /// Takes pages out of kernel memory.
 struct FromKernel<'a> {
@@ -77,7 +77,7 @@ impl Filler for FromTask {
     }
 }
 
-impl Uffd {
+impl Resolver {
     /// [`Self::copy`] out of the memory of the calling task, from any byte on. A source that is missing itself is waited
     /// for, like any touch of the task's.
     pub fn copy_from_task(&self, dst: VirtAddr, src: VirtAddr, len: u64, mode: FillMode) -> Outcome {

@@ -11,7 +11,7 @@ pub use writeprotect::WriteProtectError;
 
 use bitflags::bitflags;
 
-use super::ctx::Uffd;
+use super::ctx::Resolver;
 use crate::mm::addr::{PAGE_SIZE, USER_TOP};
 use crate::mm::range::VirtRange;
 use crate::mm::space::{FillStop, Filler};
@@ -140,7 +140,7 @@ impl Outcome {
     }
 }
 
-impl Uffd {
+impl Resolver {
     /// The answer to arguments that are wrong in themselves: that the layout changes is found even before that.
     #[cold]
     fn refuse(&self, why: impl Into<Refusal>) -> Outcome {

@@ -5,7 +5,7 @@ use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::range::VirtRange;
 use crate::mm::space::{Filler, Filling, Unready};
 use crate::mm::vma::Vma;
-use crate::uffd::Uffd;
+use crate::uffd::Resolver;
 
 /// Poison, for every entry that remembers nothing.
 struct Poison;
@@ -24,7 +24,7 @@ impl Filler for Poison {
     }
 }
 
-impl Uffd {
+impl Resolver {
     /// Has every access to the absent pages of `range` fail with
     /// [`FaultError::Poisoned`](crate::mm::fault::FaultError::Poisoned), and wakes whoever waits there: for pages that can
     /// never be provided. It outlives the registration; discarding the pages or filling them by COPY ends it.

@@ -2,9 +2,9 @@
 
 use super::{RangeError, check_range};
 use crate::mm::range::VirtRange;
-use crate::uffd::Uffd;
+use crate::uffd::Resolver;
 
-impl Uffd {
+impl Resolver {
     /// Wakes every task that waits for a page in `range`, whether its message was read or not. They execute their access
     /// again and, if the page is still absent, queue a new message. Not remembered: a task that faults later is not
     /// affected. Neither mapping nor registration matter, nor whether the space still exists.

@@ -3,7 +3,7 @@
 use super::{FillMode, RangeError, check_range};
 use crate::mm::range::VirtRange;
 use crate::mm::space::ProtectStop;
-use crate::uffd::Uffd;
+use crate::uffd::Resolver;
 
 /// Why write protection did not change, or not everywhere: areas before the one that failed have changed already, as on
 /// Linux.
@@ -43,7 +43,7 @@ impl From<ProtectStop> for WriteProtectError {
     }
 }
 
-impl Uffd {
+impl Resolver {
     /// Write-protects the pages of `range`: the next store to each raises a write-protect fault. Pages that are not there
     /// are covered in mappings of objects, and of anonymous memory where the area's own context has
     /// [`Features::WP_UNPOPULATED`](crate::uffd::Features::WP_UNPOPULATED). Holes between areas are skipped; which context

@@ -5,7 +5,7 @@ use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::range::VirtRange;
 use crate::mm::space::{Filler, Filling, Unready};
 use crate::mm::vma::Vma;
-use crate::uffd::Uffd;
+use crate::uffd::Resolver;
 
 /// The shared zero page, for every entry that remembers nothing.
 struct Zeros;
@@ -25,7 +25,7 @@ impl Filler for Zeros {
     }
 }
 
-impl Uffd {
+impl Resolver {
     /// Fills `range` with zeros, and wakes whoever waits there: with new pages where the area shares an object, with the
     /// shared zero page elsewhere; a later store then gets a page of its own without a message.
     ///
