@@ -4,6 +4,7 @@
 mod endings;
 mod faults;
 mod images;
+mod live_snapshots;
 mod network;
 mod restores;
 mod setup;

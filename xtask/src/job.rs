@@ -83,12 +83,19 @@ impl FromStr for Location {
 /// Checks that can be done before anything is built: a wrong snapshot shall not cost a compilation.
 ///
 /// # Errors
-/// What is wrong with the snapshot, the order file, or the combination of options.
+/// What is wrong with the snapshot, the order file, a size, or the combination of options.
 pub fn check(app: &App, machine: &dyn Machine, disk: Option<&Location>) -> anyhow::Result<()> {
     if let Some(Location::File(path)) = disk {
         Snapshot::open(path).context("--disk")?;
     }
-    let App::Restore(args) = app else { return Ok(()) };
+    match app {
+        App::Restore(args) => check_restore(args, machine, disk),
+        App::Snapshot(args) => args.check(machine),
+        _ => Ok(()),
+    }
+}
+
+fn check_restore(args: &RestoreArgs, machine: &dyn Machine, disk: Option<&Location>) -> anyhow::Result<()> {
     let source = source(args, machine)?;
     if source == Source::Ramdisk && (args.inject_error.is_some() || disk.is_some()) {
         return Err(usage("--disk and --inject-error need --source virtio"));
@@ -171,6 +178,7 @@ impl Job {
         };
         let (tokens, mut job) = match app {
             App::Restore(args) => job.restore(args, machine, ui)?,
+            App::Snapshot(args) => (args.tokens(), job.with_order(args.order_entry()?)),
             App::Cost(args) => (args.tokens(), job),
             App::Test(args) => (args.tokens(), job),
             App::Raw { tokens } => (Tokens::new(&tokens.join(" ")), job),
@@ -184,6 +192,13 @@ impl Job {
             .opt("exit", exit)
             .finish();
         Ok(job)
+    }
+
+    fn with_order(mut self, entry: Option<String>) -> Self {
+        if let Some(entry) = entry {
+            self.ramdisk.add("order", entry);
+        }
+        self
     }
 
     fn restore(

@@ -78,7 +78,7 @@ pub fn read(path: &Path, pages: u64) -> anyhow::Result<String> {
                 .map_err(|_| usage(format!("{place}: {word:?} is no page number")))?;
             if page >= pages {
                 return Err(usage(format!(
-                    "{place}: page {page} is outside the snapshot's {pages} pages (0 to {})",
+                    "{place}: page {page} is outside the region's {pages} pages (0 to {})",
                     pages - 1
                 )));
             }

@@ -8,6 +8,15 @@ pub const PAGE: u64 = 4096;
 /// Bytes in a mebibyte.
 pub const MIB: u64 = 1 << 20;
 
+/// Memory that a machine needs besides what it is to hold: firmware, kernel image, heap, stacks, tables.
+const RESERVE: u64 = 32 * MIB;
+
+/// Memory of a machine that can hold `content` bytes.
+pub const fn needed_for(content: u64) -> u64 {
+    // Page tables and per-frame records take about one part in 64.
+    content + content / 64 + RESERVE
+}
+
 /// A size in bytes, parsed from a number with an optional binary suffix; without one the number counts MiB.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct MemSize(pub u64);

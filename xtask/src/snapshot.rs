@@ -13,10 +13,7 @@ use std::time::SystemTime;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::size::{MIB, PAGE, human};
-
-/// Memory that a machine needs besides the restored pages: firmware, kernel image, heap, stacks, tables.
-const RESERVE: u64 = 32 * MIB;
+use crate::size::{MIB, PAGE, human, needed_for};
 
 /// Why a file is no snapshot.
 #[derive(Debug)]
@@ -163,9 +160,7 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError::TooLarge`], which names both figures and the memory that would do.
     pub fn check_fits(&self, memory: u64, in_ramdisk: u64) -> Result<(), SnapshotError> {
-        let content = self.pages() * PAGE + in_ramdisk;
-        // Page tables and per-frame records take about one part in 64.
-        let needed = content + content / 64 + RESERVE;
+        let needed = needed_for(self.pages() * PAGE + in_ramdisk);
         if needed <= memory {
             return Ok(());
         }

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`restore`] | lazy restore of a snapshot: the main job |
 //! | [`cost`] | what the bare path of a delegated fault costs |
+//! | [`snapshot`] | a live, consistent snapshot of a region while a writer goes on |
 //! | [`test`] | the tests of the image (`test`, `test-list`) |
 //! | [`info`] | what the machine is |
 //! | [`selftest`] | ways to end badly, to see them told apart; not listed |
@@ -32,10 +33,12 @@ use linkme::distributed_slice;
 
 use crate::report;
 
+mod common;
 pub mod cost;
 pub mod info;
 pub mod restore;
 pub mod selftest;
+pub mod snapshot;
 pub mod test;
 
 /// An application.

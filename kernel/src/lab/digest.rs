@@ -1,8 +1,10 @@
 //! Digests of pages: XXH3 with 128 bits.
 //!
 //! The host computes one for each page of a snapshot and sends them along, 16 bytes little-endian a page, the last page
-//! padded with zeros. A workload checks what it reads against them.
+//! padded with zeros; or they are computed here, at an instant that is checked later. A workload checks what it reads
+//! against them.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -104,11 +106,35 @@ impl<'a> Digests<'a> {
     }
 }
 
+/// Digests that are computed here, page after page.
+#[derive(Clone, Debug, Default)]
+pub struct DigestList {
+    list: Vec<[u8; DIGEST]>,
+}
+
+impl DigestList {
+    /// Room for `pages` digests; more are taken, at the price of an allocation.
+    pub fn with_capacity(pages: usize) -> Self {
+        Self {
+            list: Vec::with_capacity(pages),
+        }
+    }
+
+    /// Adds the digest of the next page.
+    pub fn push(&mut self, page: &[u8]) {
+        self.list.push(of(page).to_le_bytes());
+    }
+
+    /// To check pages against.
+    pub fn digests(&self) -> Digests<'_> {
+        Digests { list: &self.list }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::string::ToString;
     use alloc::vec;
-    use alloc::vec::Vec;
 
     use super::*;
 
@@ -123,6 +149,13 @@ mod tests {
         let pages = [vec![1u8; 4096], vec![2; 4096]];
         let bytes: Vec<u8> = pages.iter().flat_map(|page| of(page).to_le_bytes()).collect();
         let digests = Digests::new(&bytes, 2).unwrap();
+        let mut list = DigestList::with_capacity(2);
+        pages.iter().for_each(|page| list.push(page));
+        assert_eq!(
+            list.digests().list,
+            digests.list,
+            "computed here or there, the same"
+        );
         assert_eq!(digests.check(1, &pages[1]), Ok(()));
         let mut changed = pages[1].clone();
         changed[4095] ^= 1;

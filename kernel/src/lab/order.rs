@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::rng::SplitMix64;
+
 /// An order by rule or by list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order<'a> {
@@ -47,7 +49,7 @@ impl fmt::Display for OrderError {
             Self::BeyondEnd { line, page, pages } => {
                 write!(
                     f,
-                    "order file, line {line}: page {page} is past the snapshot's {pages} pages"
+                    "order file, line {line}: page {page} is past the region's {pages} pages"
                 )
             }
             Self::Empty => f.write_str("order file: it names no page"),
@@ -80,22 +82,12 @@ impl Order<'_> {
 /// All numbers below `count`, each once (Fisher and Yates).
 fn shuffled(count: u32, seed: u64) -> Vec<u32> {
     let mut order: Vec<u32> = (0..count).collect();
-    let mut state = seed;
+    let mut rng = SplitMix64::new(seed);
     for last in (1..order.len()).rev() {
-        // The product's upper half is below `last + 1` and as even as 64 random bits make it.
-        let pick = (u128::from(next(&mut state)) * (last as u128 + 1)) >> 64;
+        let pick = rng.below(last as u64 + 1);
         order.swap(last, pick as usize);
     }
     order
-}
-
-/// The next 64 random bits (SplitMix64).
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut bits = *state;
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 fn parse(text: &[u8], pages: u32) -> Result<Vec<u32>, OrderError> {
@@ -202,7 +194,7 @@ mod tests {
         );
         assert_eq!(
             parse(b"0\n\n4294967296").to_string(),
-            "order file, line 3: page 4294967296 is past the snapshot's 4 pages"
+            "order file, line 3: page 4294967296 is past the region's 4 pages"
         );
         assert_eq!(parse(b"# nothing\n"), OrderError::Empty);
     }

@@ -3,8 +3,8 @@
 use kernel::lab::pages::Page;
 
 use super::buffer;
-use super::job::{FillError, Job, PAGE};
-use super::workload::progress;
+use super::job::{FillError, Job};
+use crate::apps::common::{PAGE, progress};
 
 /// Pages that are read and filled at once.
 const RANGE: usize = 64;

@@ -25,13 +25,13 @@ use alloc::vec::Vec;
 
 use kernel::arch::{Clock, Machine};
 use kernel::mm::frame;
-use kernel::task::spawn::{SpawnError, spawn_returning};
 use kernel::trace::cmdline::Cmdline;
 
 use self::job::Job;
 use self::monitor::Monitor;
 use self::options::Options;
 use self::summary::Run;
+use super::common::{Draft, join, run_in, start};
 use super::{App, AppError, AppResult, System, app};
 
 mod complete;
@@ -51,30 +51,29 @@ app!(
 
 fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     let options = Options::parse(cmdline, system)?;
+    let draft = Draft::new(cmdline)?;
     let free = frame::allocator().stats().free;
     let job = Arc::new(Job::new(&options).map_err(AppError::failed)?);
+    let space = &job.region.space;
     let order = options
         .order
         .pages(job.pages.len() as u32, options.touch)
         .map_err(AppError::usage)?;
 
     let monitor = Monitor::new(&job, &options);
-    let in_space = options.monitor_touches_own_region.then(|| Arc::clone(&job.space));
-    let monitor = spawn_returning("monitor", in_space, move || monitor.run()).map_err(no_task)?;
+    let in_space = options.monitor_touches_own_region.then_some(space);
+    let monitor = start("monitor", in_space, move || monitor.run())?;
     job.uffd.attach_monitor(monitor.task());
     if let Some(frames) = options.fail_frames_after {
         frame::allocator().inject_failure(frames);
     }
 
-    let start = Machine::ticks();
-    let since_start = || Machine::ticks() - start;
+    let begin = Machine::ticks();
+    let since_begin = || Machine::ticks() - begin;
     let (work, touched) = {
         let job = Arc::clone(&job);
-        let space = Arc::clone(&job.space);
-        let task = spawn_returning("workload", Some(space), move || {
-            workload::touch(&job, &order, start)
-        });
-        (task.map_err(no_task)?.join().map_err(no_result)?, since_start())
+        let work = run_in(space, "workload", move || workload::touch(&job, &order, begin))?;
+        (work, since_begin())
     };
     let counts = job.pages.counts();
     let rest = if work.error.is_none() {
@@ -82,24 +81,21 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     } else {
         Ok(())
     };
-    let whole = since_start();
+    let whole = since_begin();
     frame::allocator().stop_injection();
 
     // With the context closed the monitor's read ends, and so does the monitor.
     job.uffd.close();
-    let served = monitor.join().map_err(no_result)?;
+    let served = join(monitor)?;
     let verified = match (&work.error, &rest) {
         (None, Ok(())) => {
             let job = Arc::clone(&job);
-            let space = Arc::clone(&job.space);
-            let task = spawn_returning("verify", Some(space), move || workload::verify(&job));
-            task.map_err(no_task)?.join().map_err(no_result)?
+            run_in(space, "verify", move || workload::verify(&job))?
         }
         _ => workload::Verified::default(),
     };
-    Ok(Run {
+    let run = Run {
         options: &options,
-        cmdline,
         free,
         work,
         served,
@@ -108,18 +104,8 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
         counts,
         touched,
         whole,
-    }
-    .done())
-}
-
-fn no_task(error: SpawnError) -> AppError {
-    AppError::failed(error)
-}
-
-fn no_result(outcome: kernel::task::Outcome) -> AppError {
-    AppError::Failed(alloc::format!(
-        "a task of the restore ended without a result: {outcome:?}"
-    ))
+    };
+    Ok(run.done(draft))
 }
 
 /// A buffer of `bytes` zero bytes; an allocation that fails is an error and no panic.

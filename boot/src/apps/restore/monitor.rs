@@ -10,10 +10,10 @@ use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::{self, TaskId};
-use kernel::uffd::{Event, ReadError};
 
-use super::job::{FillError, Job, PAGE};
+use super::job::{FillError, Job};
 use super::options::Options;
+use crate::apps::common::{PAGE, next_fault};
 
 /// What a monitor has done when it ends.
 #[derive(Debug, Default)]
@@ -96,19 +96,14 @@ impl Monitor {
 
     fn serve_all(&mut self) -> Result<(), MonitorError> {
         while self.kill_after != Some(self.served.faults) {
-            let event = match self.job.uffd.read_event() {
-                Ok(event) => event,
-                Err(ReadError::Closed | ReadError::Orphaned) => return Ok(()),
-                Err(ReadError::WouldBlock | ReadError::NotAdmitted) => continue,
+            let Some(addr) = next_fault(&self.job.uffd) else {
+                return Ok(());
             };
             if self.touches_own_region {
                 self.touch_own_region()?;
             }
-            // The context asked for no other events.
-            let Event::Pagefault { addr, .. } = event else {
-                continue;
-            };
-            self.serve(self.job.page(addr)).map_err(MonitorError::Fill)?;
+            self.serve(self.job.region.page(addr))
+                .map_err(MonitorError::Fill)?;
             self.served.faults += 1;
         }
         Err(MonitorError::Killed)
@@ -120,7 +115,7 @@ impl Monitor {
         let run = self.job.pages.absent_run(page, 1 + self.prefetch);
         if run.is_empty() {
             // Filled between the fault and now: the waiter only has to look again. The range is one page of the region.
-            let _ = self.job.uffd.wake(VirtRange::page(self.job.address(page)));
+            let _ = self.job.uffd.wake(VirtRange::page(self.job.region.address(page)));
             return Ok(());
         }
         // Written down first: the workload runs as soon as COPY has woken it.
@@ -160,7 +155,7 @@ impl Monitor {
 
     /// What a broken monitor does: it reads memory whose faults only it could resolve.
     fn touch_own_region(&self) -> Result<(), MonitorError> {
-        let last = VirtRange::page(self.job.region.end - PAGE_SIZE);
+        let last = VirtRange::page(self.job.region.range.end - PAGE_SIZE);
         match uaccess::load(last.start) {
             Err(error) => Err(MonitorError::OwnRegion {
                 task: task::current().id(),

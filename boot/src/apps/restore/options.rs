@@ -18,8 +18,10 @@ use alloc::sync::Arc;
 use kernel::drivers::source::{DiskSource, MemorySource, PageSource};
 use kernel::lab::digest::Digests;
 use kernel::lab::order::Order;
+use kernel::mm::addr::PAGE_SIZE;
 use kernel::trace::cmdline::Cmdline;
 
+use crate::apps::common::{MAX_PAGES, entry, order};
 use crate::apps::{AppError, System};
 
 const KEYS: &[&str] = &[
@@ -35,9 +37,8 @@ const KEYS: &[&str] = &[
     "fail-frames-after",
 ];
 const SOURCES: &[&str] = &["virtio", "ramdisk"];
-const ORDERS: &[&str] = &["sequential", "random", "reverse", "file"];
-/// Largest region: page numbers have 32 bits.
-const MAX_BYTES: u64 = (u32::MAX as u64) << 12;
+/// Largest region.
+const MAX_BYTES: u64 = MAX_PAGES * PAGE_SIZE;
 /// Largest prefetch: 16 MiB are read for one fault then.
 const MAX_PREFETCH: u64 = 4096;
 
@@ -59,8 +60,6 @@ pub struct Options {
     pub monitor_touches_own_region: bool,
     /// When frames run out.
     pub fail_frames_after: Option<u64>,
-    /// Whether a tick of the clock is an instruction.
-    pub icount: bool,
 }
 
 impl Options {
@@ -73,7 +72,7 @@ impl Options {
         let source = source(cmdline, system)?;
         Ok(Self {
             digests: digests(cmdline, system, source.pages())?,
-            order: order(cmdline, system)?,
+            order: order(cmdline, system, Order::Sequential)?,
             touch: cmdline
                 .number("touch", 1, u32::MAX.into())?
                 .map_or(usize::MAX, |pages| pages as usize),
@@ -81,7 +80,6 @@ impl Options {
             kill_monitor_after: cmdline.number("kill-monitor-after", 0, u64::MAX)?,
             monitor_touches_own_region: cmdline.flag("monitor-touches-own-region")?,
             fail_frames_after: cmdline.number("fail-frames-after", 0, u64::MAX - 1)?,
-            icount: cmdline.flag("icount")?,
             source,
         })
     }
@@ -131,19 +129,4 @@ fn digests(
         return Err(AppError::Failed(message));
     }
     Digests::new(entry(system, "digests")?, pages).map_err(AppError::failed)
-}
-
-fn order(cmdline: &Cmdline<'static>, system: &'static System) -> Result<Order<'static>, AppError> {
-    let seed = cmdline.number("seed", 0, u64::MAX)?.unwrap_or(1);
-    Ok(match cmdline.choice("order", ORDERS)? {
-        None | Some(0) => Order::Sequential,
-        Some(1) => Order::Random { seed },
-        Some(2) => Order::Reverse,
-        Some(_) => Order::List(entry(system, "order")?),
-    })
-}
-
-fn entry(system: &'static System, name: &str) -> Result<&'static [u8], AppError> {
-    let missing = || AppError::Failed(alloc::format!("the ramdisk has no entry `{name}`"));
-    system.ramdisk.file(name).ok_or_else(missing)
 }

@@ -4,26 +4,21 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use kernel::arch::{Clock, Machine};
 use kernel::lab::digest::Mismatch;
 use kernel::lab::pages::Counts;
-use kernel::lab::samples::Summary;
 use kernel::mm::addr::PAGE_SIZE;
-use kernel::trace::cmdline::{COMMON_KEYS, Cmdline};
-use kernel::trace::record::{Report, Table};
 
 use super::job::FillError;
 use super::monitor::Served;
 use super::options::Options;
-use super::workload::{MAX_MISMATCHES, Verified, Work};
+use super::workload::{Verified, Work};
 use crate::apps::Done;
+use crate::apps::common::{Draft, MAX_MISMATCHES};
 
 /// Everything that is known at the end of a run.
 pub struct Run<'a> {
     /// What was asked for.
     pub options: &'a Options,
-    /// The same as it was written.
-    pub cmdline: &'a Cmdline<'static>,
     /// Frames that were free before.
     pub free: u64,
     /// What the workload saw.
@@ -44,17 +39,8 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Tells it all.
-    pub fn done(self) -> Done {
-        let mut report = Report {
-            app: "restore".into(),
-            failures: self.failures(),
-            ..Report::default()
-        };
-        let pairs = self.cmdline.pairs().filter(|(key, _)| !COMMON_KEYS.contains(key));
-        report.options = pairs
-            .map(|(key, value)| (key.to_string(), value.to_string()))
-            .collect();
-
+    pub fn done(self, mut report: Draft) -> Done {
+        report.failures(self.failures());
         let source = &self.options.source;
         report.figure("snapshot", source.bytes(), "bytes");
         report.figure("region", source.pages(), "pages");
@@ -78,37 +64,16 @@ impl Run<'_> {
         }
         let touched = self.work.error.is_none().then_some(self.touched);
         let whole = touched.filter(|_| self.rest.is_ok()).map(|_| self.whole);
-        self.time(&mut report, "time to the first page", self.work.first_page);
-        self.time(&mut report, "time to the touched set", touched);
-        self.time(&mut report, "time to the whole region", whole);
+        report.time("time to the first page", self.work.first_page);
+        report.time("time to the touched set", touched);
+        report.time("time to the whole region", whole);
         report.figure("verified", self.verified.pages, "pages");
-
-        let unit = if self.options.icount {
-            "instructions"
-        } else {
-            "TSC ticks"
-        };
-        if let Some(summary) = self.work.latency.summary() {
-            let mut table = Table::new("touch to next instruction", unit, &Summary::COLUMNS);
-            table.row("fault", &summary.row());
-            report.tables.push(table);
-        }
-        let message = format!("{} pages restored and verified", self.verified.pages);
-        Done { report, message }
+        report.latencies("touch to next instruction", [("fault", self.work.latency)]);
+        report.done(format!("{} pages restored and verified", self.verified.pages))
     }
 
     fn ahead(&self) -> u64 {
         self.counts.hits + self.counts.waste
-    }
-
-    /// Under icount a tick is an instruction; else times are for people. What did not come to pass has no time.
-    fn time(&self, report: &mut Report, name: &str, ticks: Option<u64>) {
-        let Some(ticks) = ticks else { return };
-        if self.options.icount {
-            return report.figure(name, ticks, "instructions");
-        }
-        let micros = u128::from(ticks) * 1_000_000 / u128::from(Machine::frequency().max(1));
-        report.figure(name, micros as u64, "us");
     }
 
     /// What went wrong, causes before consequences.

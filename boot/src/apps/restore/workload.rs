@@ -9,15 +9,9 @@ use kernel::arch::{Clock, Machine};
 use kernel::lab::digest::Mismatch;
 use kernel::lab::samples::Samples;
 use kernel::mm::uaccess::{self, AccessError};
-use kernel::trace::emit;
-use kernel::trace::record::Record;
 
-use super::job::{Job, PAGE};
-
-/// Wrong pages after which a run is not worth going on.
-pub const MAX_MISMATCHES: usize = 8;
-/// Progress records of a phase.
-const STEPS: usize = 20;
+use super::job::Job;
+use crate::apps::common::{MAX_MISMATCHES, PAGE, progress};
 
 /// What the workload saw.
 #[derive(Debug)]
@@ -74,7 +68,7 @@ pub fn touch(job: &Job, order: &[u32], start: u64) -> Work {
 
 #[inline]
 fn touch_one(job: &Job, page: usize, work: &mut Work, content: &mut [u8]) -> Result<(), AccessError> {
-    let addr = job.address(page);
+    let addr = job.region.address(page);
     let absent = job.pages.is_absent(page);
     let before = Machine::ticks();
     uaccess::load(addr)?;
@@ -96,7 +90,7 @@ pub fn verify(job: &Job) -> Verified {
     let mut verified = Verified::default();
     let mut content = alloc::vec![0; PAGE];
     for page in 0..job.pages.len() {
-        if let Err(error) = uaccess::read(job.address(page), &mut content) {
+        if let Err(error) = uaccess::read(job.region.address(page), &mut content) {
             verified.error = Some((page, error));
             break;
         }
@@ -110,15 +104,4 @@ pub fn verify(job: &Job) -> Verified {
         progress("verified pages", page + 1, job.pages.len());
     }
     verified
-}
-
-/// Tells the host side how far a phase is, in twentieths.
-pub fn progress(what: &str, done: usize, total: usize) {
-    if done * STEPS / total != (done - 1) * STEPS / total {
-        emit(&Record::Progress {
-            what: what.into(),
-            done: done as u64,
-            total: total as u64,
-        });
-    }
 }

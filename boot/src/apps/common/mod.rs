@@ -1,0 +1,43 @@
+//! What applications share.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `region` | an address space with a region that is delegated, and its faults |
+//! | `input` | the order of touches, the ramdisk's entries, and whether memory is enough |
+//! | `tasks` | tasks whose result is needed |
+//! | `draft` | a report in the making |
+//!
+//! An experiment runs in three roles, each a task: whoever touches the region runs in its space; a monitor serves the
+//! faults; the application itself starts them, waits and tells.
+
+use kernel::mm::addr::PAGE_SIZE;
+use kernel::trace::emit;
+use kernel::trace::record::Record;
+
+mod draft;
+mod input;
+mod region;
+mod tasks;
+
+pub use draft::Draft;
+pub use input::{MAX_PAGES, check_memory, entry, order, seed};
+pub use region::{Region, SetupError, next_fault};
+pub use tasks::{join, run_in, start};
+
+/// Bytes of a page.
+pub const PAGE: usize = PAGE_SIZE as usize;
+/// Wrong pages after which a run is not worth going on.
+pub const MAX_MISMATCHES: usize = 8;
+/// Progress records of a phase.
+const STEPS: usize = 20;
+
+/// Tells the host side how far a phase is, in twentieths; called with every `done` from 1 on.
+pub fn progress(what: &str, done: usize, total: usize) {
+    if done * STEPS / total != (done - 1) * STEPS / total {
+        emit(&Record::Progress {
+            what: what.into(),
+            done: done as u64,
+            total: total as u64,
+        });
+    }
+}

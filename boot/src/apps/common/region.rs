@@ -1,0 +1,115 @@
+//! A region in an address space of its own.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::ops::Range;
+
+use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::frame::OutOfFrames;
+use kernel::mm::memtype::anon::ANON;
+use kernel::mm::pt::Prot;
+use kernel::mm::range::VirtRange;
+use kernel::mm::space::{MapError, MapRequest, Memory, Privilege, Space};
+use kernel::uffd::{Event, Features, Modes, ReadError, RegisterError, Uffd};
+
+/// Anonymous memory that can be read and written, and the space that it is in.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// The address space.
+    pub space: Arc<Space>,
+    /// Where the region is.
+    pub range: VirtRange,
+}
+
+/// Why there is no region.
+#[derive(Debug)]
+pub enum SetupError {
+    /// No memory for the space.
+    OutOfFrames,
+    /// No room in the space.
+    Map(MapError),
+    /// The channel refuses the region.
+    Register(RegisterError),
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfFrames => f.write_str("no memory for an address space"),
+            Self::Map(error) => write!(f, "the region could not be mapped: {error:?}"),
+            Self::Register(error) => write!(f, "the region could not be registered: {error:?}"),
+        }
+    }
+}
+
+impl From<OutOfFrames> for SetupError {
+    fn from(_: OutOfFrames) -> Self {
+        Self::OutOfFrames
+    }
+}
+
+impl Region {
+    /// A region of `pages` pages with nothing in it, in a space of its own.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub fn new(pages: u64) -> Result<Self, SetupError> {
+        let space = Space::new(Privilege::Kernel)?;
+        let request = MapRequest {
+            at: None,
+            len: pages * PAGE_SIZE,
+            prot: Prot::READ | Prot::WRITE,
+            memory: Memory::Own(&ANON),
+        };
+        let range = space.map(request).map_err(SetupError::Map)?;
+        Ok(Self { space, range })
+    }
+
+    /// A context that all of the region is registered with.
+    ///
+    /// # Errors
+    /// [`SetupError::Register`].
+    pub fn delegate(&self, modes: Modes, features: Features) -> Result<Uffd, SetupError> {
+        let uffd = Uffd::new(&self.space, features);
+        uffd.register(self.range, modes).map_err(SetupError::Register)?;
+        Ok(uffd)
+    }
+
+    /// Number of pages.
+    #[inline]
+    pub fn pages(&self) -> usize {
+        self.range.pages() as usize
+    }
+
+    /// Where a page is.
+    #[inline]
+    pub fn address(&self, page: usize) -> VirtAddr {
+        self.range.start + page as u64 * PAGE_SIZE
+    }
+
+    /// Where a run of pages is.
+    #[inline]
+    pub fn part(&self, pages: Range<usize>) -> VirtRange {
+        VirtRange::new(self.address(pages.start), self.address(pages.end))
+    }
+
+    /// Which page an address of the region is in.
+    #[inline]
+    pub fn page(&self, addr: VirtAddr) -> usize {
+        ((addr - self.range.start) / PAGE_SIZE) as usize
+    }
+}
+
+/// Where the next task waits; `None` once the channel is closed, or its monitor is another's. For contexts that asked for no
+/// events.
+#[inline]
+pub fn next_fault(uffd: &Uffd) -> Option<VirtAddr> {
+    loop {
+        match uffd.read_event() {
+            Ok(Event::Pagefault { addr, .. }) => return Some(addr),
+            Err(ReadError::Closed | ReadError::Orphaned) => return None,
+            // Nothing else is delivered to such a context.
+            Ok(_) | Err(ReadError::WouldBlock | ReadError::NotAdmitted) => {}
+        }
+    }
+}

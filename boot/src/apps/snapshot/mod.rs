@@ -1,0 +1,121 @@
+//! `snapshot`: a live, consistent snapshot of a region, by write protection.
+//!
+//! ```text
+//!   writer (task in the space)          monitor (task in the space)         sweep (task in the space)
+//!   stores to a page ── WP: message ──► saves the page as it is             saves pages nobody has stored to,
+//!   goes on ◄────────── woken ───────── ends its protection                 a batch at a time; ends their protection
+//! ```
+//!
+//! The writer writes for a while and waits; the whole region is write-protected (the snapshot is *armed*); the writer goes on
+//! at once, while monitor and sweep save every page as it was at that instant: a page is saved before its protection ends. Each
+//! page is saved once, into memory.
+//!
+//! What is claimed is checked by other means than those that were used: at the instant of arming a digest of every page is
+//! taken, and the image must have the same; the region as it is afterwards must differ from them in exactly the pages that the
+//! writer has stored to since. Pages that nobody had touched before are protected too, and are zeros in the image.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `options` | the command line, checked |
+//! | `job` | what the tasks share |
+//! | `writer` | storing, and how long each store took |
+//! | `monitor`, `sweep` | saving |
+//! | `verify` | digests at the instant of arming; what image and region hold in the end |
+//! | `summary` | the report |
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use kernel::arch::{Clock, Machine};
+use kernel::trace::cmdline::Cmdline;
+
+use self::job::Job;
+use self::monitor::Monitor;
+use self::options::Options;
+use self::summary::Run;
+use self::writer::Writer;
+use super::common::{Draft, check_memory, join, run_in, start};
+use super::{App, AppError, AppResult, System, app};
+
+mod job;
+mod monitor;
+mod options;
+mod summary;
+mod sweep;
+mod verify;
+mod writer;
+
+app!(
+    SNAPSHOT = App {
+        name: "snapshot",
+        summary: "take a consistent snapshot of a region while a writer goes on",
+        run,
+    }
+);
+
+fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
+    let options = Options::parse(cmdline, system)?;
+    let draft = Draft::new(cmdline)?;
+    let order = options
+        .order
+        .pages(options.pages as u32, usize::MAX)
+        .map_err(AppError::usage)?;
+    check_memory("the region and its image", 2 * options.pages)?;
+    let job = Arc::new(Job::new(options.pages)?);
+    let space = &job.region.space;
+    {
+        let (job, populate, seed) = (Arc::clone(&job), options.populate, options.seed);
+        let populated = run_in(space, "populate", move || writer::populate(&job, populate, seed))?;
+        populated.map_err(AppError::failed)?;
+    }
+
+    let writer = Writer::new(&job, order, &options);
+    let writer = start("writer", Some(space), move || writer.run())?;
+    job.ready.wait();
+    let then = {
+        let job = Arc::clone(&job);
+        run_in(space, "digests", move || verify::digests(&job))?.map_err(AppError::failed)?
+    };
+    let monitor = Monitor::new(&job, &options);
+    let monitor = start("monitor", Some(space), move || monitor.run())?;
+    job.uffd.attach_monitor(monitor.task());
+
+    let begin = Machine::ticks();
+    let armed = job.uffd.write_protect(job.region.range);
+    let arming = Machine::ticks() - begin;
+    if armed.is_err() {
+        job.given_up.store(true, Ordering::Relaxed);
+    }
+    job.armed.complete();
+    let swept = match armed {
+        Ok(()) => {
+            let (job, batch) = (Arc::clone(&job), options.batch);
+            run_in(space, "sweep", move || sweep::run(&job, batch))?
+        }
+        Err(_) => sweep::Swept::default(),
+    };
+    let written = join(writer)?;
+
+    // With the context closed the monitor's read ends, and so does the monitor.
+    job.uffd.close();
+    let served = join(monitor)?;
+    let verified = {
+        let (job, written) = (Arc::clone(&job), written.pages.clone());
+        let then = then.clone();
+        run_in(space, "verify", move || {
+            verify::verify(&job, &then.digests, &written)
+        })?
+    };
+    let run = Run {
+        job: &job,
+        begin,
+        armed,
+        arming,
+        then,
+        written,
+        served,
+        swept,
+        verified,
+    };
+    Ok(run.done(draft))
+}
