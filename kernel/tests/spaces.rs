@@ -11,7 +11,7 @@ use kernel::mm::kernel as mm;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::{Entry, Prot};
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapError, MapRequest, Memory, Privilege, ProtectError, UnmapError};
+use kernel::mm::space::{DiscardError, MapError, MapRequest, Memory, Privilege, ProtectError, UnmapError};
 use kernel::mm::uaccess::{self, AccessError};
 
 fn anon_frames() -> u64 {
@@ -163,7 +163,7 @@ fn bad_ranges_are_refused() {
     let above = VirtRange::new(USER_TOP, USER_TOP + PAGE_SIZE);
     for bad in [VirtRange::new(range.start, range.start), unaligned, above] {
         assert_eq!(world.space.unmap(bad), Err(UnmapError::BadRange), "{bad:?}");
-        assert_eq!(world.space.discard(bad), Err(UnmapError::BadRange), "{bad:?}");
+        assert_eq!(world.space.discard(bad), Err(DiscardError::BadRange), "{bad:?}");
         assert_eq!(
             world.space.protect(bad, RW),
             Err(ProtectError::BadRange),
@@ -194,7 +194,7 @@ fn discarding_around_a_hole_drops_both_sides_and_reports_it() {
     world.run(|| {
         (0..4).for_each(|i| uaccess::store(page(range, i), 9).expect("mapped"));
         world.space.unmap(part(range, 2, 1)).expect("mapped");
-        assert_eq!(world.space.discard(range), Err(UnmapError::NotMapped));
+        assert_eq!(world.space.discard(range), Err(DiscardError::NotMapped));
         assert_eq!(anon_frames(), 0);
         assert_eq!(uaccess::load(page(range, 3)), Ok(0));
     });

@@ -1,6 +1,8 @@
 //! A space in a software machine, tasks in it, and what a monitor sees of them.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+pub mod kinds;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

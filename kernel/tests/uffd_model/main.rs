@@ -20,7 +20,7 @@ use kernel::mm::kernel as mm;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::{AttrFlags, Entry, Marker, Prot};
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapError, MapRequest, Memory, ProtectError, UnmapError};
+use kernel::mm::space::{DiscardError, MapError, MapRequest, Memory, ProtectError};
 use kernel::mm::uaccess;
 use kernel::task::Task;
 use kernel::uffd::slot::FaultState;
@@ -168,7 +168,11 @@ impl Check<'_> {
 
     fn discard(&mut self, span: Span) {
         let hole = span.pages().any(|page| self.model.pages[page].area.is_none());
-        let expected = if hole { Err(UnmapError::NotMapped) } else { Ok(()) };
+        let expected = if hole {
+            Err(DiscardError::NotMapped)
+        } else {
+            Ok(())
+        };
         assert_eq!(self.world.space.discard(range(span)), expected);
         for page in span.pages() {
             self.model.pages[page].discard();

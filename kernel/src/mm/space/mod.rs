@@ -2,7 +2,8 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `map`, `unmap`, `protect` | operations on areas |
+//! | `map`, `unmap`, `protect`, `advise` | operations on areas |
+//! | `discard`, `guard` | operations on the contents of areas that stay |
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
 //! | `fill` | the loop behind COPY, ZEROPAGE and POISON |
 //! | `write_protect` | write protection on behalf of a userfault context |
@@ -16,7 +17,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::addr::{Pfn, USER_TOP, VirtAddr};
+use super::addr::{PAGE_SIZE, Pfn, USER_TOP, VirtAddr};
 use super::frame::OutOfFrames;
 use super::pt::{PageTable, Prot};
 use super::range::VirtRange;
@@ -24,8 +25,11 @@ use super::vma::{Vma, VmaSet};
 use crate::arch::Stage1;
 use crate::sync::{RwLock, SpinLock};
 
+mod advise;
+mod discard;
 mod fault;
 mod fill;
+mod guard;
 mod map;
 mod protect;
 #[cfg(test)]
@@ -36,7 +40,10 @@ mod view;
 mod write_protect;
 mod zap;
 
+pub use advise::AdviseError;
+pub use discard::DiscardError;
 pub use fill::{FillStop, Filler, Filling, Unready};
+pub use guard::GuardError;
 pub use map::{MapError, MapRequest, Memory};
 pub use protect::ProtectError;
 pub use unmap::UnmapError;
@@ -111,6 +118,11 @@ impl Space {
     /// What tasks may map.
     fn window() -> VirtRange {
         VirtRange::new(MAP_BOTTOM, USER_TOP)
+    }
+
+    /// Whether tasks may name `range` in an operation on what is mapped: not empty, page-aligned, and below the top.
+    fn is_nameable(range: VirtRange) -> bool {
+        !range.is_empty() && range.is_aligned(PAGE_SIZE) && range.end <= USER_TOP
     }
 
     /// Rights of a leaf in an area with rights `prot`.

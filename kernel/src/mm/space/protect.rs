@@ -1,10 +1,9 @@
 //! Changing the rights of mapped memory.
 
 use super::Space;
-use crate::mm::addr::PAGE_SIZE;
-use crate::mm::pt::{Flush, Prot, SplitError};
+use crate::mm::pt::{Flush, Prot};
 use crate::mm::range::VirtRange;
-use crate::mm::vma::TooManyVmas;
+use crate::mm::vma::{TooManyVmas, Vma, VmaFlags};
 
 /// Why rights did not change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,10 +12,13 @@ pub enum ProtectError {
     BadRange,
     /// Part of the range is not mapped; nothing changed.
     NotMapped,
+    /// An end of the range lies inside a large page; nothing changed (Linux: EINVAL).
+    SplitsPage,
+    /// The right to write is wanted, and something in the range maps an object that may only be read; nothing changed
+    /// (EACCES).
+    ReadOnly,
     /// Splitting areas would leave too many of them; nothing changed.
     TooManyAreas,
-    /// A large page could not be split.
-    Split(SplitError),
 }
 
 impl From<TooManyVmas> for ProtectError {
@@ -32,18 +34,20 @@ impl Space {
     /// # Errors
     /// See [`ProtectError`].
     pub fn protect(&self, range: VirtRange, prot: Prot) -> Result<(), ProtectError> {
-        if range.is_empty() || !range.is_aligned(PAGE_SIZE) || range.end > Self::window().end {
+        if !Self::is_nameable(range) {
             return Err(ProtectError::BadRange);
         }
         let prot = super::possible(prot);
         let mut vmas = self.vmas.write();
-        let mapped: u64 = vmas
-            .overlapping(range)
-            .filter_map(|vma| vma.range.intersect(&range))
-            .map(|part| part.len())
-            .sum();
-        if mapped != range.len() {
+        if vmas.mapped_in(range) != range.len() {
             return Err(ProtectError::NotMapped);
+        }
+        if !vmas.can_split_at_ends_of(range) {
+            return Err(ProtectError::SplitsPage);
+        }
+        let read_only = |vma: &Vma| vma.flags.contains(VmaFlags::READ_ONLY);
+        if prot.contains(Prot::WRITE) && vmas.overlapping(range).any(read_only) {
+            return Err(ProtectError::ReadOnly);
         }
         vmas.update(range, |vma| vma.prot = prot)?;
         let mut flush = Flush::new();
@@ -61,6 +65,7 @@ impl Space {
             &mut flush,
         );
         flush.spend(self);
-        changed.map_err(ProtectError::Split)
+        changed.expect("no leaf reaches beyond its area");
+        Ok(())
     }
 }

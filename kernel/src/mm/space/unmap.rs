@@ -1,26 +1,24 @@
-//! Taking mappings, or only their contents, away.
+//! Taking mappings away.
 
 use alloc::collections::TryReserveError;
 
 use super::Space;
 use crate::mm::addr::PAGE_SIZE;
-use crate::mm::pt::{Flush, Progress, SplitError};
+use crate::mm::pt::{Flush, Progress};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{TooManyVmas, VmaSet};
 use crate::uffd::{Changes, Event, Features};
 
-/// Why nothing, or not everything, was taken away.
+/// Why nothing was taken away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnmapError {
     /// The range is empty, not page-aligned, or outside what tasks may map.
     BadRange,
-    /// Part of the range is not mapped.
-    NotMapped,
+    /// An end of the range lies inside a large page (Linux: EINVAL).
+    SplitsPage,
     /// Splitting areas would leave too many of them.
     TooManyAreas,
-    /// A large page could not be split.
-    Split(SplitError),
-    /// No kernel memory to note who is to be told; nothing changed.
+    /// No kernel memory to note who is to be told.
     OutOfMemory,
 }
 
@@ -49,46 +47,21 @@ impl Space {
     /// # Panics
     /// There is somebody to tell, and a lock is held.
     pub fn unmap(&self, range: VirtRange) -> Result<(), UnmapError> {
-        self.check(range)?;
+        if !Self::is_nameable(range) {
+            return Err(UnmapError::BadRange);
+        }
         let mut vmas = self.vmas.write();
+        if !vmas.can_split_at_ends_of(range) {
+            return Err(UnmapError::SplitsPage);
+        }
         let changes = begin_unmap(&vmas, range)?;
         vmas.remove(range, drop)?;
         // Still under exclusive `vmas`: nobody fills or faults here while nodes go away.
-        let cleared = self.clear(range, true);
-        if cleared.is_ok() {
-            self.prune_ends(range);
-        }
+        self.clear(range);
+        self.prune_ends(range);
         drop(vmas);
         changes.announce(|| Event::Unmap { range });
-        cleared
-    }
-
-    /// Drops the contents of `range`: the next touch finds it as if newly mapped. Registrations stay.
-    ///
-    /// # Errors
-    /// See [`UnmapError`]; [`UnmapError::NotMapped`] when there is a hole, after dropping everything around it (as Linux's
-    /// `MADV_DONTNEED`).
-    pub fn discard(&self, range: VirtRange) -> Result<(), UnmapError> {
-        self.check(range)?;
-        let vmas = self.vmas.read();
-        let mut mapped = 0;
-        let parts = vmas
-            .overlapping(range)
-            .filter_map(|vma| vma.range.intersect(&range));
-        for part in parts {
-            self.clear(part, false)?;
-            mapped += part.len();
-        }
-        if mapped == range.len() {
-            Ok(())
-        } else {
-            Err(UnmapError::NotMapped)
-        }
-    }
-
-    fn check(&self, range: VirtRange) -> Result<(), UnmapError> {
-        let ok = !range.is_empty() && range.is_aligned(PAGE_SIZE) && range.end <= Self::window().end;
-        if ok { Ok(()) } else { Err(UnmapError::BadRange) }
+        Ok(())
     }
 
     /// Frees the nodes at both ends of `range` unless they are used beside it: small areas that come and go leave nothing
@@ -103,22 +76,21 @@ impl Space {
         flush.spend(self);
     }
 
-    /// Clears the entries of `range`, a batch at a time.
-    fn clear(&self, range: VirtRange, free_nodes: bool) -> Result<(), UnmapError> {
+    /// Clears the entries of `range`, a batch at a time, and frees the nodes that lie wholly in it. Under exclusive `vmas`;
+    /// no area reaches over an end of the range, and so no leaf does.
+    fn clear(&self, range: VirtRange) {
         let mut at = range.start;
         loop {
             let mut flush = Flush::new();
             let mut table = self.table.lock();
             let mut cursor = table.cursor(range);
             cursor.resume_unmap(at);
-            let progress = cursor.unmap(free_nodes, &mut flush);
+            let progress = cursor.unmap(true, &mut flush);
             at = cursor.addr();
             drop(table);
             flush.spend(self);
-            match progress {
-                Ok(Progress::Done) => return Ok(()),
-                Ok(Progress::FlushFull) => {}
-                Err(error) => return Err(UnmapError::Split(error)),
+            if progress.expect("no leaf reaches beyond its area") == Progress::Done {
+                return;
             }
         }
     }

@@ -15,13 +15,8 @@ impl View for Space {
                 continue;
             };
             maps = true;
-            let zap = Zap {
-                cache_pages_only: what == Taken::CachePages,
-                poison: false,
-            };
             if !part.is_empty() {
-                self.zap(vma, part, zap)
-                    .expect("ranges of an object are aligned to the granule that it is mapped in");
+                self.zap(vma, part, Zap::taken_from(vma, what));
             }
         }
         maps

@@ -1,55 +1,88 @@
 //! Taking pages out of areas that stay.
 //!
-//! | memory | write protection of a page | poison |
-//! | --- | --- | --- |
-//! | of the space only | goes with the page | as asked |
-//! | of an object | stays as a marker, while the area is registered for it | as asked |
+//! What the entries remember afterwards depends on the memory and on who takes the pages (as on Linux 6.18):
+//!
+//! | memory | by | private copies | write protection | poison |
+//! | --- | --- | --- | --- | --- |
+//! | of the space only | discard | go | goes | goes |
+//! | of an object | discard | go | stays | goes |
+//! | of an object | hole punched | stay | stays | stays |
+//! | of an object | object cut short | go | stays | goes |
+//! | of an object in huge pages | hole punched | go | stays | goes |
+//! | of an object in huge pages | object cut short | go | goes | goes |
+//!
+//! Write protection that stays becomes a marker where there was a page, as long as the area is registered for it. Guards
+//! stay, whoever asks.
 
 use super::Space;
+use crate::mm::cache::Taken;
 use crate::mm::frame::Folio;
-use crate::mm::memtype::Modes;
-use crate::mm::pt::{AttrFlags, Entry, Flush, Marker, SplitError};
+use crate::mm::memtype::{Granule, Modes};
+use crate::mm::pt::{AttrFlags, Entry, Flush, Marker};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::Vma;
 
 /// What to take out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Zap {
-    /// Pages of the object's cache only: private copies of them stay.
-    pub cache_pages_only: bool,
+    /// Private copies of an object's pages too.
+    copies: bool,
+    /// Write protection too.
+    protection: bool,
     /// Poison too.
-    pub poison: bool,
+    poison: bool,
+}
+
+impl Zap {
+    /// The owner of the area wants its contents gone.
+    pub(super) fn discarding(vma: &Vma) -> Self {
+        Self {
+            copies: true,
+            protection: vma.backing.is_none(),
+            poison: true,
+        }
+    }
+
+    /// Pages have left the object that the area maps.
+    pub(super) fn taken_from(vma: &Vma, what: Taken) -> Self {
+        let shortened = what == Taken::Everything;
+        match vma.ty.granule() {
+            Granule::Base => Self {
+                copies: shortened,
+                protection: false,
+                poison: shortened,
+            },
+            Granule::Huge => Self {
+                copies: true,
+                protection: shortened,
+                poison: true,
+            },
+        }
+    }
+
+    /// Whether a page goes, given its folio unless it is the shared zero page, which is nobody's copy.
+    fn covers(self, folio: Option<&Folio>) -> bool {
+        self.copies || folio.is_none_or(Folio::is_cached)
+    }
 }
 
 impl Space {
-    /// Empties the entries of `part` of the area, with its tables locked in turns. The area is locked by the caller, shared
-    /// or exclusively.
-    ///
-    /// # Errors
-    /// A large page that sticks out could not be split; what came before it is gone.
-    pub(super) fn zap(&self, vma: &Vma, part: VirtRange, what: Zap) -> Result<(), SplitError> {
-        let remembers = vma.backing.is_some()
-            && vma
-                .uffd
-                .as_ref()
-                .is_some_and(|registration| registration.modes.contains(Modes::WP));
+    /// Empties the entries of `part` of the area, which begins and ends between pages, with the tables locked in turns. The
+    /// area is locked by the caller, shared or exclusively.
+    pub(super) fn zap(&self, vma: &Vma, part: VirtRange, what: Zap) {
+        let registered = vma.uffd.as_ref();
+        let protects = registered.is_some_and(|registration| registration.modes.contains(Modes::WP));
+        let remembers = protects && !what.protection;
         let mut at = part.start;
         while at < part.end {
             let mut flush = Flush::new();
             let mut table = self.table.lock();
             let mut cursor = table.cursor(VirtRange::new(at, part.end));
-            let mut outcome = Ok(());
             while !cursor.is_done() && !flush.is_full() {
                 let (entry, level) = cursor.entry();
                 match entry {
-                    Entry::Leaf(_) if !cursor.fits(level) => {
-                        outcome = cursor.split(&mut flush);
-                        if outcome.is_err() {
-                            break;
-                        }
-                        continue;
-                    }
                     Entry::Leaf(leaf) if what.covers(cursor.share().as_ref()) => {
+                        assert!(cursor.fits(level), "a part that ends inside a page");
                         let protected = remembers && leaf.attr.flags.contains(AttrFlags::UFFD_WP);
                         cursor.take(if protected { Marker::UffdWp } else { Marker::None }, &mut flush);
                     }
@@ -66,15 +99,6 @@ impl Space {
             at = cursor.addr();
             drop(table);
             flush.spend(self);
-            outcome?;
         }
-        Ok(())
-    }
-}
-
-impl Zap {
-    /// Whether a page goes, given its folio unless it is the shared zero page.
-    fn covers(self, folio: Option<&Folio>) -> bool {
-        !self.cache_pages_only || folio.is_some_and(Folio::is_cached)
     }
 }

@@ -1,6 +1,7 @@
 //! The areas of one address space, ordered by address.
 //!
-//! Areas never overlap, and no two neighbours could be one: every change splits what it must and merges what it can.
+//! Areas never overlap, and no two neighbours could be one: every change splits what it must and merges what it can. An area
+//! begins and ends at multiples of its type's granule, so that no page is ever in two areas.
 //!
 //! They stand in one sorted vector. Spaces have few areas and far more faults than changes, and a fault asks for the area
 //! that the last one was in: that is remembered, and the answer costs a comparison. A change costs moving what lies above.
@@ -90,6 +91,23 @@ impl VmaSet {
         self.indices(range).is_empty()
     }
 
+    /// Bytes of `range` that are mapped.
+    pub fn mapped_in(&self, range: VirtRange) -> u64 {
+        let parts = self
+            .overlapping(range)
+            .filter_map(|vma| vma.range.intersect(&range));
+        parts.map(|part| part.len()).sum()
+    }
+
+    /// Whether `range` can begin and end between areas: an area that it would split there is split between two of its pages.
+    /// Where that is not so, nothing may be removed or updated.
+    pub fn can_split_at_ends_of(&self, range: VirtRange) -> bool {
+        [range.start, range.end].into_iter().all(|at| {
+            self.find(at)
+                .is_none_or(|vma| at.is_aligned(vma.ty.granule().size()))
+        })
+    }
+
     /// The highest free range of `len` bytes within `window`, its start a multiple of `align`.
     pub fn find_gap(&self, len: u64, align: u64, window: VirtRange) -> Option<VirtRange> {
         let mut top = window.end;
@@ -113,10 +131,14 @@ impl VmaSet {
     /// Too many areas.
     ///
     /// # Panics
-    /// Something is mapped there.
+    /// Something is mapped there, or the area ends inside a page of its type.
     pub fn insert(&mut self, vma: Vma) -> Result<(), TooManyVmas> {
         let at = self.indices(vma.range);
         assert!(at.is_empty(), "area over an area");
+        assert!(
+            vma.range.is_aligned(vma.ty.granule().size()),
+            "an area that ends inside a page"
+        );
         self.make_room(1)?;
         self.areas.insert(at.start, vma);
         self.merge(at.start..at.start + 1);
@@ -127,6 +149,9 @@ impl VmaSet {
     ///
     /// # Errors
     /// Splitting would leave too many areas; nothing changed then.
+    ///
+    /// # Panics
+    /// An end of the range lies inside a page; see [`Self::can_split_at_ends_of`].
     pub fn remove(&mut self, range: VirtRange, removed: impl FnMut(Vma)) -> Result<(), TooManyVmas> {
         self.carve(range)?;
         let inside = self.indices(range);
@@ -138,6 +163,9 @@ impl VmaSet {
     ///
     /// # Errors
     /// Splitting would leave too many areas; nothing changed then.
+    ///
+    /// # Panics
+    /// An end of the range lies inside a page; see [`Self::can_split_at_ends_of`].
     pub fn update(&mut self, range: VirtRange, change: impl FnMut(&mut Vma)) -> Result<(), TooManyVmas> {
         self.carve(range)?;
         self.update_unsplit(range, change);
@@ -153,6 +181,7 @@ impl VmaSet {
 
     /// Splits areas so that `range` starts and ends between areas.
     fn carve(&mut self, range: VirtRange) -> Result<(), TooManyVmas> {
+        assert!(self.can_split_at_ends_of(range), "an area split inside a page");
         let straddles = |at: VirtAddr| self.find(at).is_some_and(|vma| vma.range.start < at);
         let splits = usize::from(straddles(range.start)) + usize::from(straddles(range.end));
         self.make_room(splits)?;

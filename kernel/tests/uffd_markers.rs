@@ -1,0 +1,166 @@
+//! What becomes of write protection, poison and guards when memory is changed in some other way, on every kind of memory,
+//! row by row as Linux has it (checked there on 6.18).
+
+mod common;
+
+use common::kinds::{Bed, Kind, Seen};
+use common::{RW, was_woken};
+use kernel::mm::fault::FaultError;
+use kernel::mm::pt::Prot;
+use kernel::uffd::{Event, Features, FillMode, Modes, ReadError};
+
+const NOTHING: Result<Event, ReadError> = Err(ReadError::WouldBlock);
+
+/// A page, a protected one, a protected hole, poison, and where that can be, a guard.
+const STATES: [Seen; 5] = [
+    Seen::Page,
+    Seen::WpPage,
+    Seen::WpMarker,
+    Seen::Poison,
+    Seen::Guard,
+];
+
+/// A bed with these states in its granules, the guard left out for large pages.
+fn prepared(kind: Kind, features: Features) -> Bed {
+    let bed = Bed::new(kind, 5, Modes::WP, Features::WP_UNPOPULATED | features);
+    for (i, state) in (0..).zip(STATES) {
+        if state != Seen::Guard || !kind.is_large() {
+            bed.prepare(i, state);
+        }
+    }
+    bed
+}
+
+/// What each granule of the bed says, `Guard` for the one that cannot have any.
+fn states(bed: &Bed) -> [Seen; 5] {
+    [0, 1, 2, 3, 4].map(|i| match i {
+        4 if bed.kind.is_large() => Seen::Guard,
+        _ => bed.seen(i),
+    })
+}
+
+// Contents are dropped.
+
+#[test]
+fn discarding_anonymous_memory_drops_protection_and_poison() {
+    let bed = prepared(Kind::Anon, Features::empty());
+    assert_eq!(bed.space().discard(bed.range), Ok(()));
+    let empty = Seen::Empty;
+    assert_eq!(states(&bed), [empty, empty, empty, empty, Seen::Guard]);
+    (0..4).for_each(|i| assert_eq!(bed.world.store(bed.at(i), 9), Ok(())));
+    assert_eq!(bed.uffd.try_read_event(), NOTHING);
+}
+
+#[test]
+fn discarding_mapped_objects_keeps_protection_as_markers_and_drops_poison() {
+    for kind in Kind::OBJECTS {
+        let bed = prepared(kind, Features::empty());
+        assert_eq!(bed.space().discard(bed.range), Ok(()));
+        assert_eq!(
+            states(&bed),
+            [
+                Seen::Empty,
+                Seen::WpMarker,
+                Seen::WpMarker,
+                Seen::Empty,
+                Seen::Guard
+            ],
+            "{kind:?}"
+        );
+        let waiter = bed.world.stuck_storing_at(bed.at(1));
+        assert_eq!(
+            bed.uffd.remove_write_protection(bed.range, FillMode::empty()),
+            Ok(())
+        );
+        assert!(was_woken(&waiter));
+        assert_eq!(bed.world.store(bed.at(1), 9), Ok(()));
+        assert_eq!(bed.world.store(bed.at(3), 9), Ok(()), "no poison");
+    }
+}
+
+#[test]
+fn discarding_a_private_copy_keeps_its_protection() {
+    for kind in [Kind::PrivateShmem, Kind::PrivateHuge] {
+        let bed = Bed::new(kind, 1, Modes::WP, Features::empty());
+        bed.prepare(0, Seen::WpPage);
+        assert_eq!(bed.space().discard(bed.range), Ok(()));
+        assert_eq!(bed.seen(0), Seen::WpMarker);
+        assert_eq!(bed.load(0), 0, "the copy is gone");
+        assert_eq!(bed.seen(0), Seen::WpPage, "a load keeps the protection");
+    }
+}
+
+#[test]
+fn letting_go_lazily_keeps_protection_and_drops_poison() {
+    let bed = prepared(Kind::Anon, Features::empty());
+    assert_eq!(bed.space().discard_lazily(bed.range), Ok(()));
+    assert_eq!(
+        states(&bed),
+        [Seen::Page, Seen::WpPage, Seen::WpMarker, Seen::Empty, Seen::Guard]
+    );
+}
+
+// The registration ends.
+
+#[test]
+fn unregistering_and_closing_drop_protection_and_keep_poison_and_guards() {
+    for kind in Kind::ALL {
+        for close in [false, true] {
+            let bed = prepared(kind, Features::empty());
+            if close {
+                bed.uffd.close();
+            } else {
+                bed.uffd.unregister(bed.range).expect("ours");
+            }
+            assert_eq!(
+                states(&bed),
+                [Seen::Page, Seen::Page, Seen::Empty, Seen::Poison, Seen::Guard],
+                "{kind:?}, closed: {close}"
+            );
+            assert_eq!(bed.world.store(bed.at(3), 1), Err(FaultError::Poisoned));
+            assert_eq!(bed.world.store(bed.at(1), 9), Ok(()));
+        }
+    }
+}
+
+// Rights change.
+
+#[test]
+fn changes_of_rights_keep_protection_poison_and_guards() {
+    for kind in Kind::ALL {
+        let bed = prepared(kind, Features::empty());
+        for prot in [Prot::READ, Prot::empty(), RW] {
+            bed.space().protect(bed.range, prot).expect("mapped");
+            assert_eq!(states(&bed), STATES, "{kind:?}, {prot:?}");
+        }
+        assert_eq!(bed.world.store(bed.at(0), 9), Ok(()));
+        let waiters = [1, 2].map(|i| bed.world.stuck_storing_at(bed.at(i)));
+        assert_eq!(bed.world.load(bed.at(3)), Err(FaultError::Poisoned));
+        bed.uffd.close();
+        assert!(waiters.iter().all(|waiter| was_woken(waiter)));
+    }
+}
+
+#[test]
+fn changes_of_rights_wake_nobody() {
+    for kind in Kind::ALL {
+        let bed = prepared(kind, Features::empty());
+        let waiter = bed.world.stuck_storing_at(bed.at(1));
+        bed.space().protect(bed.range, Prot::READ).expect("mapped");
+        assert!(waiter.fault.is_waiting());
+        bed.uffd.close();
+        assert!(was_woken(&waiter));
+    }
+}
+
+#[test]
+fn poison_hides_a_page_in_one_mapping_only() {
+    for kind in [Kind::Shmem, Kind::Huge] {
+        let bed = Bed::new(kind, 1, Modes::WP, Features::empty());
+        let alias = common::kinds::map(&bed.world, kind.memory(bed.object.as_ref()), None, kind.granule());
+        assert_eq!(bed.world.store(alias.start, 5), Ok(()));
+        bed.prepare(0, Seen::Poison);
+        assert_eq!(bed.world.load(bed.at(0)), Err(FaultError::Poisoned));
+        assert_eq!(bed.world.load(alias.start), Ok(5));
+    }
+}
