@@ -8,7 +8,7 @@ use kernel::mm::cache::Object;
 use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{AdviseError, MapError, MapRequest, Memory, ProtectError};
+use kernel::mm::space::{AdviseError, LockError, MapError, MapRequest, Memory, ProtectError};
 use kernel::mm::vma::{Sharing, VmaFlags};
 
 const P: u64 = PAGE_SIZE;
@@ -26,9 +26,9 @@ const LEFT_OUT: Option<VmaFlags> = Some(VmaFlags::DONT_FORK);
 fn part_of_an_area_is_locked_and_unlocking_makes_it_one_again() {
     let world = World::new();
     let range = world.map(4, RW);
-    assert_eq!(world.space.set_locked(part(range, 1, 2), true), Ok(()));
+    assert_eq!(world.space.lock(part(range, 1, 2)), Ok(()));
     assert_eq!(flags(&world, range), [PLAIN, LOCKED, LOCKED, PLAIN]);
-    assert_eq!(world.space.set_locked(range, false), Ok(()));
+    assert_eq!(world.space.unlock(range), Ok(()));
     assert_eq!(
         (flags(&world, range), world.space.areas().len()),
         (vec![PLAIN; 4], 1)
@@ -40,7 +40,7 @@ fn locking_stops_at_a_hole() {
     let world = World::new();
     let range = world.map(5, RW);
     world.space.unmap(part(range, 2, 1)).expect("mapped");
-    assert_eq!(world.space.set_locked(range, true), Err(AdviseError::NotMapped));
+    assert_eq!(world.space.lock(range), Err(LockError::NotMapped));
     assert_eq!(flags(&world, range), [LOCKED, LOCKED, None, PLAIN, PLAIN]);
 }
 
@@ -70,7 +70,7 @@ fn ranges_that_nobody_may_name_are_refused() {
     let unaligned = VirtRange::new(range.start + 8, range.end);
     let above = VirtRange::new(USER_TOP, USER_TOP + P);
     for bad in [empty, unaligned, above] {
-        assert_eq!(world.space.set_locked(bad, true), Err(AdviseError::BadRange));
+        assert_eq!(world.space.lock(bad), Err(LockError::BadRange));
         assert_eq!(
             world.space.set_left_out_of_forks(bad, true),
             Err(AdviseError::BadRange)

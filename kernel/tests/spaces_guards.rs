@@ -158,7 +158,7 @@ fn locked_memory_gets_no_guards_but_loses_them() {
     let world = World::new();
     let range = world.map(4, RW);
     assert_eq!(world.space.install_guards(part(range, 3, 1)), Ok(()));
-    assert_eq!(world.space.set_locked(part(range, 2, 2), true), Ok(()));
+    assert_eq!(world.space.lock(part(range, 2, 2)), Ok(()));
     assert_eq!(world.space.install_guards(range), Err(GuardError::Locked));
     let guards: Vec<_> = (0..4).map(|i| world.load(page(range, i)).is_err()).collect();
     assert_eq!(

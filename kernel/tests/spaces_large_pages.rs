@@ -81,7 +81,7 @@ fn locking_passes_over_large_pages_whole_or_not() {
     for kind in Kind::LARGE {
         let bed = bed(kind);
         for range in cutting(&bed) {
-            assert_eq!(bed.space().set_locked(range, true), Ok(()), "{range:?}");
+            assert_eq!(bed.space().lock(range), Ok(()), "{range:?}");
         }
         assert_unchanged(&bed);
     }

@@ -161,7 +161,7 @@ fn the_event_of_large_pages_ends_where_the_last_whole_one_does() {
 #[test]
 fn what_is_refused_is_not_told_of() {
     let bed = told(Kind::Anon, 2);
-    bed.space().set_locked(bed.range, true).expect("mapped");
+    bed.space().lock(bed.range).expect("mapped");
     for operation in [Space::discard, Space::discard_lazily] {
         assert_eq!(at_once(&bed, operation, bed.range), Err(DiscardError::Locked));
     }
@@ -179,7 +179,7 @@ fn what_is_refused_is_not_told_of() {
 #[test]
 fn locked_memory_is_discarded_by_who_says_so() {
     let bed = told(Kind::Anon, 1);
-    bed.space().set_locked(bed.range, true).expect("mapped");
+    bed.space().lock(bed.range).expect("mapped");
     let task = dropping(&bed, Space::discard_locked, bed.range);
     assert_eq!(bed.uffd.try_read_event(), removed(bed.range));
     assert_eq!((returned(task), bed.seen(0)), (Ok(()), Seen::Empty));
@@ -189,7 +189,7 @@ fn locked_memory_is_discarded_by_who_says_so() {
 fn areas_before_a_locked_one_are_dropped_and_those_behind_it_are_not() {
     let bed = Bed::unregistered(Kind::Anon, 3, Features::empty());
     (0..3).for_each(|i| bed.store(i, 1));
-    bed.space().set_locked(bed.one(1), true).expect("mapped");
+    bed.space().lock(bed.one(1)).expect("mapped");
     assert_eq!(bed.space().discard(bed.range), Err(DiscardError::Locked));
     let seen: Vec<_> = (0..3).map(|i| bed.seen(i)).collect();
     assert_eq!(seen, [Seen::Empty, Seen::Page, Seen::Page]);
@@ -275,7 +275,7 @@ fn an_area_that_is_cut_while_the_caller_waits_is_dropped_in_parts_and_the_rest_t
 fn an_area_that_is_locked_while_the_caller_waits_is_refused() {
     let bed = told(Kind::Anon, 1);
     let task = dropping(&bed, Space::discard, bed.range);
-    bed.space().set_locked(bed.range, true).expect("mapped");
+    bed.space().lock(bed.range).expect("mapped");
     assert_eq!(bed.uffd.try_read_event(), removed(bed.range));
     assert_eq!(
         (returned(task), bed.seen(0)),

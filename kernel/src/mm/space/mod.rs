@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `map`, `unmap`, `protect`, `advise` | operations on areas |
+//! | `map`, `unmap`, `protect`, `lock`, `advise` | operations on areas |
 //! | `discard`, `guard` | operations on the contents of areas that stay |
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
 //! | `fill` | the loop behind COPY, ZEROPAGE and POISON |
@@ -30,6 +30,7 @@ mod discard;
 mod fault;
 mod fill;
 mod guard;
+mod lock;
 mod map;
 mod protect;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use advise::AdviseError;
 pub use discard::DiscardError;
 pub use fill::{FillStop, Filler, Filling, Unready};
 pub use guard::GuardError;
+pub use lock::LockError;
 pub use map::{MapError, MapRequest, Memory};
 pub use protect::ProtectError;
 pub use unmap::UnmapError;
