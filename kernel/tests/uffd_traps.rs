@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::{RW, World, object_world};
 use kernel::mm::addr::VirtAddr;
 use kernel::mm::cache::Object;
-use kernel::mm::fault::{Access, FaultError, FaultInfo, Verdict};
+use kernel::mm::fault::{Access, FaultError, FaultInfo, Origin, Verdict};
 use kernel::mm::memtype::MemType;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::memtype::guest_memfd::GUEST_MEMFD;
@@ -117,7 +117,7 @@ impl Bed {
         let info = FaultInfo {
             addr,
             access,
-            from_user: false,
+            origin: Origin::Task,
         };
         match self.world.space.step(&info, &task) {
             Verdict::Resolved | Verdict::Retry => {
@@ -364,7 +364,7 @@ fn an_access_beyond_the_end_of_the_object_is_a_bus_error_without_a_message() {
         let info = FaultInfo {
             addr: VirtAddr::new(range.start.as_u64() + granule),
             access: Access::Read,
-            from_user: false,
+            origin: Origin::Task,
         };
         let verdict = world.space.step(&info, &task);
         assert!(

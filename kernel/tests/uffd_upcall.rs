@@ -12,7 +12,7 @@ use common::{
     RW, World, eventually, failed, missing, page, populate, returned, source, until_it_waits, word,
 };
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::fault::{self, Access, FaultError, FaultInfo};
+use kernel::mm::fault::{self, Access, FaultError, FaultInfo, Origin};
 use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess;
 use kernel::task::{self, Completion, TaskId, WaitReason};
@@ -534,7 +534,7 @@ fn the_way_to_a_handler_and_back_allocates_nothing() {
     let info = FaultInfo {
         addr: range.start,
         access: Access::Read,
-        from_user: false,
+        origin: Origin::Task,
     };
     let allocated = world.run(|| {
         let before = ALLOCATIONS.get();

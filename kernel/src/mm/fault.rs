@@ -28,15 +28,41 @@ pub enum Access {
     Execute,
 }
 
-/// A page fault as the CPU reports it.
+/// On whose account memory is touched: decides whether a monitor can be asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Origin {
+    /// The task's own: an instruction of user mode, or of a kernel task about its own work.
+    #[default]
+    Task = 0,
+    /// The kernel's on the task's behalf, which may sleep: a copy to or from a task's memory, a page that is looked up.
+    Kernel = 1,
+    /// The same, but the kernel cannot wait until somebody has resolved it (as Linux's `/proc/pid/mem`).
+    NoRetry = 2,
+}
+
+/// A page fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultInfo {
     /// The address that was touched.
     pub addr: VirtAddr,
     /// How it was touched.
     pub access: Access,
-    /// Whether user mode touched it; `false` for kernel tasks and for the kernel on a task's behalf.
-    pub from_user: bool,
+    /// On whose account.
+    pub origin: Origin,
+}
+
+impl FaultInfo {
+    /// A fault that the CPU reports of the current task: of user mode, or of the kernel.
+    #[inline]
+    pub fn reported(addr: VirtAddr, access: Access, by_user_mode: bool) -> Self {
+        let origin = if by_user_mode {
+            Origin::Task
+        } else {
+            task::current().fault.origin()
+        };
+        Self { addr, access, origin }
+    }
 }
 
 /// How one look at a fault ended.
@@ -64,6 +90,8 @@ pub enum FaultError {
     Poisoned,
     /// A guard page (SIGSEGV).
     Guard,
+    /// The page's context does not ask its monitor, and nobody else resolves the fault (Linux: SIGBUS, ADRERR).
+    BusError(BusError),
     /// No frame for the page or for its tables.
     OutOfMemory,
     /// The page lies past the end of the memory object behind it (SIGBUS).
@@ -94,6 +122,27 @@ impl From<AllocError> for FaultError {
     }
 }
 
+/// Why a context does not ask its monitor about a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BusError {
+    /// It wants bus errors instead of messages ([`Features::SIGBUS`](crate::uffd::Features::SIGBUS)).
+    Wanted,
+    /// It is told about the tasks' own accesses only, and the kernel made this one.
+    KernelAccess,
+    /// Whoever made the access cannot wait.
+    NoRetry,
+}
+
+impl fmt::Display for BusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wanted => "its userfault context answers with bus errors",
+            Self::KernelAccess => "its userfault context is not told about accesses of the kernel",
+            Self::NoRetry => "its userfault context would have to be asked, and the access cannot wait",
+        })
+    }
+}
+
 impl fmt::Display for FaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -101,6 +150,7 @@ impl fmt::Display for FaultError {
             Self::Forbidden => f.write_str("the mapping does not allow the access"),
             Self::Poisoned => f.write_str("the page is poisoned"),
             Self::Guard => f.write_str("it is a guard page"),
+            Self::BusError(why) => why.fmt(f),
             Self::OutOfMemory => f.write_str("no physical memory is left"),
             Self::BeyondEnd => f.write_str("it lies past the end of the mapped object"),
             Self::NothingThere => f.write_str("nothing has been put there yet"),

@@ -3,6 +3,9 @@
 //! A [`VirtAddr`] that a task gave may be anything. The functions here refuse what lies outside the tasks' half before
 //! they touch it; everything else is found out by touching, and a touch that fails is an [`AccessError`], not a panic. A
 //! touch may sleep, like any other of the task's: the page may be delegated. No lock may be held.
+//!
+//! The accesses count as the task's own: most tasks are the kernel's and reach their memory like this. What the kernel
+//! does for a task, as in a system call, it marks with [`on_behalf`]; userfault contexts may tell the two apart.
 #![expect(
     unsafe_code,
     reason = "copies between kernel memory and addresses that tasks name"
@@ -11,8 +14,9 @@
 use core::fmt;
 
 use super::addr::{USER_TOP, VirtAddr};
-use super::fault::{FaultError, last_error};
+use super::fault::{FaultError, Origin, last_error};
 use crate::arch::{Machine, TaskMemory};
+use crate::task;
 
 /// Why memory of the current task could not be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,4 +96,31 @@ pub fn store(dst: VirtAddr, value: u64) -> Result<(), AccessError> {
     } else {
         Err(failed(dst))
     }
+}
+
+/// Has the accesses in `work` count as the kernel's on the current task's behalf ([`Origin::Kernel`]).
+pub fn on_behalf<R>(work: impl FnOnce() -> R) -> R {
+    on_account_of(Origin::Kernel, work)
+}
+
+/// Has the accesses in `work` fail where a monitor would have to be waited for ([`Origin::NoRetry`]).
+pub fn without_waiting<R>(work: impl FnOnce() -> R) -> R {
+    on_account_of(Origin::NoRetry, work)
+}
+
+/// Has the accesses in `work` count as the task's own ([`Origin::Task`]), whatever it is doing just now.
+pub(crate) fn as_the_task<R>(work: impl FnOnce() -> R) -> R {
+    on_account_of(Origin::Task, work)
+}
+
+/// Has the accesses in `work` count as `origin` says.
+fn on_account_of<R>(origin: Origin, work: impl FnOnce() -> R) -> R {
+    struct Restore(Origin);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            task::current().fault.set_origin(self.0);
+        }
+    }
+    let _before = Restore(task::current().fault.set_origin(origin));
+    work()
 }

@@ -5,13 +5,15 @@ use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use bitflags::bitflags;
-
+use super::admit::{Admission, admit};
+use super::api::{Features, Flags};
+use super::classify::Trap;
 use super::delivery::Delivery;
 use super::event::{Event, ReadError};
 use super::queue::{Queue, State};
 use crate::mm::addr::{USER_TOP, VirtAddr};
-use crate::mm::memtype::Modes;
+use crate::mm::fault::Origin;
+use crate::mm::memtype::{Class, MemType, Modes};
 use crate::mm::range::VirtRange;
 use crate::mm::space::Space;
 use crate::mm::vma::{Registration, Vma};
@@ -20,27 +22,6 @@ use crate::task::{self, Task, TaskId, WaitReason};
 
 /// What a monitor in [`Uffd::read_event`] waits for.
 static READING: WaitReason = WaitReason("a message of userfault context");
-
-bitflags! {
-    /// What a context does differently when asked. The values are Linux's `UFFD_FEATURE_*`.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-    pub struct Features: u64 {
-        /// A fork is told, and gives the child a context of its own.
-        const EVENT_FORK = 1 << 1;
-        /// A registration moves with its memory, and the monitor is told.
-        const EVENT_REMAP = 1 << 2;
-        /// Dropping the contents of memory that stays mapped is told.
-        const EVENT_REMOVE = 1 << 3;
-        /// Unmapping is told.
-        const EVENT_UNMAP = 1 << 6;
-        /// Messages name the task.
-        const THREAD_ID = 1 << 8;
-        /// Messages carry the exact address instead of the page's.
-        const EXACT_ADDRESS = 1 << 11;
-        /// Write protection covers pages of anonymous memory that are not there yet.
-        const WP_UNPOPULATED = 1 << 13;
-    }
-}
 
 /// Number of a context; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -68,6 +49,7 @@ impl fmt::Display for CtxId {
 pub struct Ctx {
     id: CtxId,
     space: Weak<Space>,
+    flags: Flags,
     pub(super) features: Features,
     pub(super) delivery: Delivery,
     pub(super) queue: SpinLock<Queue>,
@@ -81,6 +63,7 @@ impl fmt::Debug for Ctx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ctx")
             .field("id", &self.id)
+            .field("flags", &self.flags)
             .field("features", &self.features)
             .field("delivery", &self.delivery)
             .finish_non_exhaustive()
@@ -132,9 +115,19 @@ impl Uffd {
         Self::with_delivery(space, features, Delivery::Queue)
     }
 
+    /// The same, made with `flags`.
+    pub fn with_flags(space: &Arc<Space>, flags: Flags, features: Features) -> Self {
+        Self::of(Ctx::new(Arc::downgrade(space), flags, features, Delivery::Queue))
+    }
+
     /// A context for the faults of `space`, which are handed over in the given way.
     pub fn with_delivery(space: &Arc<Space>, features: Features, delivery: Delivery) -> Self {
-        Self::of(Ctx::new(Arc::downgrade(space), features, delivery))
+        Self::of(Ctx::new(
+            Arc::downgrade(space),
+            Flags::empty(),
+            features,
+            delivery,
+        ))
     }
 
     /// The handle to a context that has none yet.
@@ -245,11 +238,12 @@ impl Eq for Uffd {}
 
 impl Ctx {
     /// A context that is about to get its first handle.
-    fn new(space: Weak<Space>, features: Features, delivery: Delivery) -> Arc<Self> {
+    fn new(space: Weak<Space>, flags: Flags, features: Features, delivery: Delivery) -> Arc<Self> {
         Arc::new(Self {
             id: CtxId::next(),
             space,
-            features,
+            flags,
+            features: features.with_implied(),
             delivery,
             queue: SpinLock::new(Queue::new()),
             handles: AtomicUsize::new(1),
@@ -276,7 +270,7 @@ impl Ctx {
     /// A context of no space.
     #[cfg(all(test, loom))]
     pub(super) fn of_nothing() -> Arc<Self> {
-        Self::new(Weak::new(), Features::all(), Delivery::Queue)
+        Self::new(Weak::new(), Flags::empty(), Features::all(), Delivery::Queue)
     }
 
     /// Whether a layout change of registered memory has begun and is not over. Stays as it is for whoever holds the
@@ -297,6 +291,31 @@ impl Ctx {
     /// Whether protecting a range covers its absent pages: a choice of the context that traps there, whoever protects.
     pub(crate) fn protects_unpopulated(&self) -> bool {
         self.features.contains(Features::WP_UNPOPULATED)
+    }
+
+    /// Whether stores to protected pages are only noted, by ending the protection.
+    #[inline]
+    pub(crate) fn tracks_stores(&self) -> bool {
+        self.features.contains(Features::WP_ASYNC)
+    }
+
+    /// Whether memory of type `ty` may be registered with `modes` although its table does not have them: noting stores takes
+    /// nothing but the page tables.
+    pub(super) fn only_tracks(&self, ty: &MemType, modes: Modes) -> bool {
+        self.tracks_stores() && modes == Modes::WP && ty.class != Class::Special
+    }
+
+    /// What becomes of a trap that an access on the account of `origin` raises.
+    #[inline]
+    pub(crate) fn admit(&self, trap: Trap, origin: Origin) -> Admission {
+        if origin == Origin::Task
+            && !self
+                .features
+                .intersects(Features::SIGBUS.union(Features::WP_ASYNC))
+        {
+            return Admission::Message;
+        }
+        admit(self.flags, self.features, trap, origin)
     }
 
     /// Whether the context was closed. Stays true; and stays false as long as the space's areas are locked.

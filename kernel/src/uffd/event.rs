@@ -1,7 +1,8 @@
 //! What a monitor reads.
 
+use super::api::Features;
 use super::classify::{Trap, TrapKind};
-use super::ctx::{Features, Uffd};
+use super::ctx::Uffd;
 use crate::mm::addr::VirtAddr;
 use crate::mm::range::VirtRange;
 use crate::task::TaskId;

@@ -24,7 +24,8 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::ctx::{Ctx, Features};
+use super::api::Features;
+use super::ctx::Ctx;
 use super::event::Event;
 use crate::sync::SpinLock;
 use crate::sync::model::atomic::{AtomicBool, Ordering};

@@ -11,9 +11,11 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | [`api`] | what a context can be asked to do differently |
 //! | [`ctx`] | the context, [`Uffd`], the monitor's handle to it, and [`Resolver`], who has the operations |
 //! | [`register`] | registering and unregistering ranges |
 //! | [`classify`](mod@classify) | which fault is a trap: a pure function |
+//! | [`admit`](mod@admit) | which traps become messages: a pure function |
 //! | [`slot`], [`queue`], `readers` | the fault a task waits for; who waits, and who reads |
 //! | [`event`] | what a monitor reads |
 //! | [`layout`] | changes of the space that it is told about: fork, mremap, madvise, munmap |
@@ -36,6 +38,8 @@
 //! **Locks.** A context's queue is locked after the space's areas and table, never before. A task is woken with no lock of
 //! this module's held except the queue's.
 
+pub mod admit;
+pub mod api;
 pub mod classify;
 pub mod ctx;
 pub mod delivery;
@@ -50,8 +54,10 @@ mod readers;
 pub mod register;
 pub mod slot;
 
+pub use admit::{Admission, admit};
+pub use api::{Features, Flags};
 pub use classify::{CacheState, EntryState, Trap, TrapKind, classify};
-pub use ctx::{Ctx, CtxId, Features, Resolver, Uffd};
+pub use ctx::{Ctx, CtxId, Resolver, Uffd};
 pub use delivery::{Delivery, FaultHandler, Handled, Upcall};
 pub use event::{Event, ReadError};
 pub use layout::EventSlot;

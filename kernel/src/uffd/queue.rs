@@ -9,8 +9,9 @@ use alloc::vec::Vec;
 
 use intrusive_collections::LinkedList;
 
+use super::api::Features;
 use super::classify::Trap;
-use super::ctx::{Ctx, Features};
+use super::ctx::Ctx;
 use super::event::{Event, Pagefault, ReadError};
 use super::readers::Readers;
 use super::slot::{FaultState, Outstanding};

@@ -108,14 +108,15 @@ impl Uffd {
 
     /// What can be done with the area once it is registered with `modes`.
     fn may_register(&self, vma: &Vma, modes: Modes) -> Result<OpSet, RegisterError> {
-        let ops = vma.ty.uffd.as_ref().ok_or(RegisterError::Unsupported)?;
-        if !ops.modes.contains(modes) {
-            return Err(RegisterError::Unsupported);
-        }
+        let ops = match &vma.ty.uffd {
+            Some(ops) if ops.modes.contains(modes) => ops.ops,
+            _ if self.ctx.only_tracks(vma.ty, modes) => OpSet::WRITEPROTECT,
+            _ => return Err(RegisterError::Unsupported),
+        };
         match &vma.uffd {
             Some(other) if !Arc::ptr_eq(&other.ctx, &self.ctx) => Err(RegisterError::Busy),
-            _ if modes.contains(Modes::WP) => Ok(ops.ops),
-            _ => Ok(ops.ops - OpSet::WRITEPROTECT),
+            _ if modes.contains(Modes::WP) => Ok(ops),
+            _ => Ok(ops - OpSet::WRITEPROTECT),
         }
     }
 
@@ -133,7 +134,7 @@ impl Uffd {
             mapped = true;
             match &vma.uffd {
                 Some(other) if !Arc::ptr_eq(&other.ctx, &self.ctx) => return Err(UnregisterError::NotOurs),
-                _ if vma.ty.uffd.is_none() => return Err(UnregisterError::Unsupported),
+                None if vma.ty.uffd.is_none() => return Err(UnregisterError::Unsupported),
                 _ => {}
             }
         }

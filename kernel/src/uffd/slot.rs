@@ -19,7 +19,7 @@ use super::classify::Trap;
 use super::delivery::queue::Inbox;
 use super::delivery::upcall::Calls;
 use crate::mm::addr::VirtAddr;
-use crate::mm::fault::FaultError;
+use crate::mm::fault::{FaultError, Origin};
 use crate::sync::SpinLock;
 use crate::sync::model::atomic::{AtomicU8, Ordering};
 use crate::task::Task;
@@ -50,6 +50,8 @@ pub struct FaultSlot {
     pub(super) inbox: Inbox,
     /// The handlers that this task is in.
     pub(super) calls: Calls,
+    /// On whose account the task touches memory just now; only the task itself looks.
+    origin: AtomicU8,
     failure: SpinLock<Option<(VirtAddr, FaultError)>>,
 }
 
@@ -62,6 +64,7 @@ impl Default for FaultSlot {
             since: AtomicU64::new(0),
             inbox: Inbox::default(),
             calls: Calls::default(),
+            origin: AtomicU8::new(Origin::Task as u8),
             failure: SpinLock::new(None),
         }
     }
@@ -122,6 +125,23 @@ impl FaultSlot {
     #[inline]
     pub(super) fn set(&self, state: FaultState) {
         self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// On whose account the task, the current one, touches memory.
+    #[inline]
+    pub(crate) fn origin(&self) -> Origin {
+        match self.origin.load(Ordering::Relaxed) {
+            0 => Origin::Task,
+            1 => Origin::Kernel,
+            _ => Origin::NoRetry,
+        }
+    }
+
+    /// Has the task, the current one, touch memory on another account; returns what was before.
+    pub(crate) fn set_origin(&self, origin: Origin) -> Origin {
+        let before = self.origin();
+        self.origin.store(origin as u8, Ordering::Relaxed);
+        before
     }
 
     /// Keeps why an access failed.

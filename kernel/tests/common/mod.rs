@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use kernel::arch::host::{Config, Running, SoftMachine};
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::fault::{Access, FaultError, FaultInfo, Verdict};
+use kernel::mm::fault::{Access, FaultError, FaultInfo, Origin, Verdict};
 use kernel::mm::frame::allocator;
-use kernel::mm::memtype::anon::ANON;
+use kernel::mm::memtype::{MemType, anon::ANON};
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
@@ -48,11 +48,21 @@ impl World {
 
     /// Maps anonymous memory of so many pages.
     pub fn map_at(&self, at: Option<VirtAddr>, pages: u64, prot: Prot) -> VirtRange {
+        self.map_type(&ANON, at, pages, prot)
+    }
+
+    /// Maps memory of a type that only the space has.
+    pub fn map_type(&self, ty: &'static MemType, at: Option<VirtAddr>, pages: u64, prot: Prot) -> VirtRange {
+        self.map_memory(Memory::Own(ty), at, pages, prot)
+    }
+
+    /// Maps any memory.
+    pub fn map_memory(&self, memory: Memory, at: Option<VirtAddr>, pages: u64, prot: Prot) -> VirtRange {
         let request = MapRequest {
             at,
             len: pages * PAGE_SIZE,
             prot,
-            memory: Memory::Own(&ANON),
+            memory,
         };
         self.space.map(request).expect("there is room")
     }
@@ -97,7 +107,7 @@ impl World {
         let info = FaultInfo {
             addr,
             access,
-            from_user: false,
+            origin: Origin::Task,
         };
         assert!(
             matches!(self.space.step(&info, &task), Verdict::Delegated),

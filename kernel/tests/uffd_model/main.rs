@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use common::{World, page, part};
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::fault::{Access, FaultError, FaultInfo, Verdict};
+use kernel::mm::fault::{Access, FaultError, FaultInfo, Origin, Verdict};
 use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::kernel as mm;
 use kernel::mm::memtype::anon::ANON;
@@ -233,7 +233,7 @@ impl Check<'_> {
         let info = FaultInfo {
             addr: addr(number) + 8,
             access,
-            from_user: false,
+            origin: Origin::Task,
         };
         let found = match self.world.space.step(&info, &self.tasks[task]) {
             Verdict::Resolved | Verdict::Retry => Touched::Resolved,

@@ -29,12 +29,7 @@ fn access<R>(
         match machine.with_translation(processor, addr, access, mode, |physical| then(machine, physical)) {
             Ok(result) => return Some(result),
             Err(MmuFault::Page) => {
-                fault::handle(&FaultInfo {
-                    addr,
-                    access,
-                    from_user: mode == Mode::User,
-                })
-                .ok()?;
+                fault::handle(&FaultInfo::reported(addr, access, mode == Mode::User)).ok()?;
             }
             Err(MmuFault::NotCanonical) => return None,
             Err(MmuFault::Broken(error)) => panic!("the page tables are broken at {addr:?}: {error:x?}"),

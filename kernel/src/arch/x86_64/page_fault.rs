@@ -34,11 +34,7 @@ extern "C" fn page_fault(frame: &mut Frame) -> bool {
     if code.contains(PageFaultCode::RESERVED) {
         return refuse(frame, addr);
     }
-    let info = FaultInfo {
-        addr,
-        access: code.access(),
-        from_user: code.contains(PageFaultCode::USER),
-    };
+    let info = FaultInfo::reported(addr, code.access(), code.contains(PageFaultCode::USER));
     // SAFETY: they were enabled when the fault came; CR2 has been read.
     unsafe { asm!("sti", options(nostack, preserves_flags)) };
     let resolved = fault::handle(&info).is_ok();

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 
 use super::buddy::Buddy;
-use super::meta::{FrameMeta, Kind, POOLED};
+use super::meta::{FrameMeta, IN_CACHE, Kind, POOLED};
 use super::percpu::{BATCH, BATCH_ORDER, CAPACITY, Caches};
 use super::pool::HugePool;
 use super::{MAX_ORDER, OutOfFrames};
@@ -143,6 +143,11 @@ impl FrameAllocator {
     #[inline]
     pub fn meta(&self, pfn: Pfn) -> &FrameMeta {
         &self.table()[pfn.as_u64() as usize]
+    }
+
+    /// Whether the block at `pfn` is a page of a memory object's cache.
+    pub(in crate::mm) fn is_cached(&self, pfn: Pfn) -> bool {
+        self.meta(pfn).flags.load(Relaxed) & IN_CACHE != 0
     }
 
     /// Number of owners of the block at `pfn` at this moment. What those who let go before did to the bytes is visible

@@ -1,11 +1,12 @@
 //! Anonymous memory: zero when first touched, copied when written while shared.
 
-use super::{AllocError, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched};
+use super::{AllocError, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched};
 use crate::mm::frame::{Anon, Frame};
 
 /// The type.
 pub static ANON: MemType = MemType {
     name: "anonymous",
+    class: Class::Anonymous,
     untouched: Untouched::Zeros,
     privately: Privately::Itself,
     uffd: Some(

@@ -16,11 +16,12 @@
 //! minor fault, which CONTINUE resolves; without, the page is mapped. A monitor that knows who waits saves the second fault:
 //! it writes, then continues the range, which maps the page and wakes the waiters of the missing fault.
 
-use super::{CacheOps, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched, anon};
+use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched, anon};
 
 /// Filled by COPY, or by `write()` and CONTINUE.
 pub static GUEST_MEMFD: MemType = MemType {
     name: "guest",
+    class: Class::File,
     untouched: Untouched::Zeros,
     privately: Privately::Never,
     uffd: Some(
@@ -35,6 +36,7 @@ pub static GUEST_MEMFD: MemType = MemType {
 /// Filled by `write()` and CONTINUE only.
 pub static GUEST_MEMFD_WRITTEN: MemType = MemType {
     name: "guest, written",
+    class: Class::File,
     untouched: Untouched::Zeros,
     privately: Privately::Never,
     uffd: Some(CONTINUED),
@@ -43,6 +45,7 @@ pub static GUEST_MEMFD_WRITTEN: MemType = MemType {
 /// Not the host's to touch.
 pub static GUEST_MEMFD_PRIVATE: MemType = MemType {
     name: "guest, private",
+    class: Class::File,
     untouched: Untouched::BusError,
     privately: Privately::Never,
     uffd: None,

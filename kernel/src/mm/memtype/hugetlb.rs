@@ -4,12 +4,13 @@
 //! There is no shared huge page of zeros, so ZEROPAGE is not among the operations, and its objects cannot be written to
 //! other than through a mapping (as on Linux).
 
-use super::{AllocError, CacheOps, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched};
+use super::{AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched};
 use crate::mm::frame::{Anon, Frame};
 
 /// The type.
 pub static HUGETLB: MemType = MemType {
     name: "huge",
+    class: Class::Hugetlb,
     untouched: Untouched::Zeros,
     privately: Privately::Itself,
     uffd: Some(

@@ -297,11 +297,31 @@ pub enum Privately {
     Itself,
 }
 
+/// What Linux's userfaultfd takes a type for. Decides where Linux looks at the kind of a mapping and not at what can be
+/// done with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Private anonymous memory.
+    Anonymous,
+    /// `memfd`, `tmpfs` and shared anonymous memory.
+    Shmem,
+    /// Huge pages from a pool.
+    Hugetlb,
+    /// Any other memory object: it cannot be registered there, except for noting stores ([`Features::WP_ASYNC`]).
+    ///
+    /// [`Features::WP_ASYNC`]: crate::uffd::Features::WP_ASYNC
+    File,
+    /// Mappings that cannot be registered in any way.
+    Special,
+}
+
 /// A memory type.
 #[derive(Debug)]
 pub struct MemType {
     /// For messages.
     pub name: &'static str,
+    /// What Linux takes it for.
+    pub class: Class,
     /// What is found where nothing was put.
     pub untouched: Untouched,
     /// How private mappings of its objects behave.

@@ -1,10 +1,11 @@
 //! Shared memory: objects in base pages that several areas map (`memfd`, tmpfs files, shared anonymous memory).
 
-use super::{CacheOps, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched, anon};
+use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched, anon};
 
 /// The type. A private mapping takes untouched pages from the object as well, and copies them when they are stored to.
 pub static SHMEM: MemType = MemType {
     name: "shared",
+    class: Class::Shmem,
     untouched: Untouched::Zeros,
     privately: Privately::Caches,
     uffd: Some(

@@ -19,7 +19,7 @@ use crate::mm::range::VirtRange;
 use crate::mm::vma::{Backing, Sharing, Vma};
 use crate::sync::SpinGuard;
 use crate::task::Task;
-use crate::uffd::{CacheState, EntryState, classify};
+use crate::uffd::{Admission, CacheState, EntryState, classify};
 
 impl Space {
     /// Looks at a fault once. All guards are dropped when this returns.
@@ -109,8 +109,9 @@ impl Space {
         if let Some(verdict) = trapped(vma, state, cache, info, task) {
             return verdict;
         }
-        // A load of a protected page that is not there: a page, still protected.
-        let keep = if state == EntryState::WpMarker && traps_writes(vma) {
+        // A load of a protected page that is not there: a page, still protected. A store that is only noted ends it.
+        let load = info.access != Access::Write;
+        let keep = if load && state == EntryState::WpMarker && traps_writes(vma) {
             AttrFlags::UFFD_WP
         } else {
             AttrFlags::empty()
@@ -309,7 +310,12 @@ fn trapped(
 ) -> Option<Verdict> {
     let registration = vma.uffd.as_ref()?;
     let trap = classify(entry, cache, registration.modes, info.access)?;
-    Some(match registration.ctx.deliver(task, trap, info.addr) {
+    let result = match registration.ctx.admit(trap, info.origin) {
+        Admission::Message => registration.ctx.deliver(task, trap, info.addr),
+        Admission::Note => return None,
+        Admission::BusError(why) => Err(FaultError::BusError(why)),
+    };
+    Some(match result {
         Ok(()) => Verdict::Delegated,
         Err(error) => Verdict::Failed(error),
     })

@@ -7,6 +7,7 @@
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
 //! | `fill` | the loop behind COPY, ZEROPAGE and POISON |
 //! | `write_protect` | write protection on behalf of a userfault context |
+//! | `scan`, `pagemap` | which pages are what; protecting again those that were written |
 //! | `zap`, `view` | taking pages out of areas that stay; the space as a view of the objects that it maps |
 //! | `tlb` | flushing the CPUs that have the space loaded |
 //!
@@ -32,7 +33,9 @@ mod fill;
 mod guard;
 mod lock;
 mod map;
+mod pagemap;
 mod protect;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod tlb;
@@ -47,7 +50,9 @@ pub use fill::{FillStop, Filler, Filling, Unready};
 pub use guard::GuardError;
 pub use lock::LockError;
 pub use map::{MapError, MapRequest, Memory};
+pub use pagemap::{PageFacts, pagemap_word};
 pub use protect::ProtectError;
+pub use scan::{Category, PageRun, ScanError, ScanRequest, Scanned};
 pub use unmap::UnmapError;
 pub use write_protect::ProtectStop;
 

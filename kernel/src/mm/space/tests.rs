@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use super::{MapRequest, Memory, Privilege, Space};
 use crate::arch::host::{Config, Running, SoftMachine};
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
-use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
+use crate::mm::fault::{Access, FaultError, FaultInfo, Origin, Verdict};
 use crate::mm::frame::{Folio, Kind, allocator};
 use crate::mm::memtype::anon::ANON;
 use crate::mm::phys;
@@ -91,7 +91,7 @@ impl World {
             &FaultInfo {
                 addr: self.page(number),
                 access,
-                from_user: false,
+                origin: Origin::Task,
             },
             &self.task(),
         )

@@ -27,6 +27,7 @@ use arrayvec::ArrayVec;
 use crate::arch::{Clock, Machine};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
+use crate::mm::uaccess;
 use crate::sync::SpinLock;
 use crate::task::Task;
 use crate::uffd::classify::Trap;
@@ -179,7 +180,8 @@ pub(super) fn run(task: &Arc<Task>) -> Result<(), FaultError> {
     task.fault.set(FaultState::Idle);
     let fault = innermost(task).ok_or(FaultError::HandlerFailed)?;
     let handler = fault.ctx.delivery.handler().ok_or(FaultError::HandlerFailed)?;
-    match handler.handle(&fault) {
+    // Whoever faulted: what the handler touches, it touches itself.
+    match uaccess::as_the_task(|| handler.handle(&fault)) {
         Handled::Resolved => Ok(()),
         Handled::Failed if fault.ctx.traps_at(fault.addr) => Err(FaultError::HandlerFailed),
         Handled::Failed => Ok(()),
