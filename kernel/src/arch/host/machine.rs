@@ -21,9 +21,9 @@ use std::{format, println};
 use super::arena::Arena;
 use super::mmu::{self, Mapping, WalkError};
 use super::processor::{self, Processor, lock};
-use super::tlb::{MissedFlush, MmuFault, Mode, Report};
+use super::tlb::{self, MissedFlush, MmuFault, Mode, Report};
 use crate::arch::MAX_CPUS;
-use crate::mm::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::mm::addr::{PAGE_SIZE, Pfn, PhysAddr, USER_TOP, VirtAddr};
 use crate::mm::fault::Access;
 use crate::mm::frame::{FrameMeta, Kind};
 use crate::mm::kernel::KernelMm;
@@ -257,11 +257,48 @@ impl SoftMachine {
             cpu: processor.id,
             concurrent,
             record: &mut record,
+            filled: None,
         };
-        let mut tlb = processor.tlb();
         let root = Pfn::new(processor.root());
-        tlb.translate(&self.arena, root, addr, access, mode, &mut report)
-            .map(then)
+        let result = processor
+            .tlb()
+            .translate(&self.arena, root, addr, access, mode, &mut report)
+            .map(then);
+        if let Some(mapping) = report.filled.filter(|_| addr < USER_TOP) {
+            self.note_reached(root, addr, &mapping);
+        }
+        result
+    }
+
+    /// A CPU has just cached `mapping` for `addr`. If the frame is memory of tasks and has one owner, the entry there is it,
+    /// so that no CPU may still reach the page at an address where it was before. Entries that own nothing, like those of
+    /// the shared page of zeros, may be anywhere.
+    fn note_reached(&self, root: Pfn, addr: VirtAddr, mapping: &Mapping) {
+        let is_its_only_place = || {
+            let pfn = Pfn::containing(mapping.base);
+            pfn.as_u64() < self.mm.frames.span()
+                && self.mm.frames.meta(pfn).kind() == Kind::Anon
+                && self.mm.frames.owners(pfn) == 1
+                && tlb::leads_to(&self.arena, root, addr, mapping)
+        };
+        if !is_its_only_place() {
+            return;
+        }
+        for processor in lock(&self.cpus).iter().flatten() {
+            // Held to the end: nothing is flushed on that CPU meanwhile, so that the order of events is certain.
+            let tlb = processor.tlb();
+            let stale = tlb.stale_way_to(&self.arena, Pfn::new(processor.root()), mapping);
+            if let Some((from, cached)) = stale
+                && is_its_only_place()
+            {
+                lock(&self.missed).push(MissedFlush::Moved {
+                    cpu: processor.id,
+                    from,
+                    to: addr,
+                    cached,
+                });
+            }
+        }
     }
 
     /// Carries out a flush on a CPU, unless it is to be lost.

@@ -245,6 +245,42 @@ fn frame_freed_while_a_cpu_can_reach_it_is_reported() {
 }
 
 #[test]
+fn a_page_that_is_reached_at_its_new_address_before_the_old_one_is_flushed_is_caught() {
+    let machine = SoftMachine::start(Config::default());
+    let (frame, tables) = (frame(7), HandMade::new());
+    let new = PAGE + 0x5000;
+    tables.map(PAGE, &frame, RW);
+    assert_eq!(load(PAGE), Some(7));
+    write(tables.place(PAGE, 1), 0);
+    tables.map(new, &frame, RW);
+    assert_eq!(load(new), Some(7));
+    let missed = machine.take_missed_flushes();
+    assert!(
+        matches!(missed[..], [MissedFlush::Moved { cpu: 0, from, to, .. }] if (from, to) == (PAGE, new)),
+        "{missed:?}"
+    );
+    Machine::load_root(Pfn::new(0));
+}
+
+#[test]
+fn a_page_that_moves_after_a_flush_and_one_at_two_addresses_are_fine() {
+    let _machine = SoftMachine::start(Config::default());
+    let (moved, twice, tables) = (frame(7), frame(8), HandMade::new());
+    let new = PAGE + 0x5000;
+    tables.map(PAGE, &moved, RW);
+    assert_eq!(load(PAGE), Some(7));
+    write(tables.place(PAGE, 1), 0);
+    Machine::flush_page(PAGE);
+    tables.map(new, &moved, RW);
+    assert_eq!(load(new), Some(7));
+    for addr in [PAGE, PAGE + 0x1000] {
+        tables.map(addr, &twice, RW);
+        assert_eq!(load(addr), Some(8));
+    }
+    Machine::load_root(Pfn::new(0));
+}
+
+#[test]
 fn lost_flush_leaves_the_entry_and_every_flush_is_recorded() {
     let machine = SoftMachine::start(Config::default());
     let (frame, tables) = (frame(1), HandMade::new());

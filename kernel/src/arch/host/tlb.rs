@@ -10,6 +10,10 @@
 //! | rights do not suffice | page fault and the entry is dropped; a *spurious* fault if the table allows the access |
 //! | page gone, another frame, wider rights, or a store over a dirty bit that was cleared | goes through, as on hardware, and is recorded |
 //!
+//! Two more mistakes are found without a use of the stale entry: a frame that goes back to the allocator while an entry
+//! leads to it, and a page that moved: a CPU reaches a frame with one owner at an address where it is, while an entry for
+//! another address, where it no longer is, leads there too.
+//!
 //! Table pointers are cached too (the paging-structure caches of SDM 5.10.3), so that a table that is freed or replaced
 //! without a flush is found as well. INVLPG drops all of those, whatever its address (SDM 5.10.4.1).
 
@@ -34,6 +38,17 @@ pub enum MissedFlush {
         frame: Pfn,
         /// By which cached translation.
         cached: Cached,
+    },
+    /// A page was reached at its new address while a CPU could still reach it at its old one.
+    Moved {
+        /// The CPU whose cache was stale.
+        cpu: usize,
+        /// The old address.
+        from: VirtAddr,
+        /// The new address.
+        to: VirtAddr,
+        /// What the cache held for the old address.
+        cached: Mapping,
     },
 }
 
@@ -107,6 +122,8 @@ pub struct Report<'a> {
     pub concurrent: bool,
     /// Takes what is not excused.
     pub record: &'a mut dyn FnMut(StaleUse),
+    /// What was cached for the access, if it was not before.
+    pub filled: Option<Mapping>,
 }
 
 fn allows(rights: Rights, access: Access, mode: Mode) -> bool {
@@ -151,6 +168,7 @@ impl TlbState {
             self.pages.remove(&key);
         }
         let mapping = self.fill(arena, root, addr, access, mode, report)?;
+        report.filled = Some(mapping);
         self.pages.insert(
             page_key(mapping.level, addr),
             Entry {
@@ -312,6 +330,17 @@ impl TlbState {
         self.suspect_tables.clear();
     }
 
+    /// The address of an entry that leads to the page of `mapping` although the tables at `root` have something else there.
+    pub fn stale_way_to(&self, arena: &Arena, root: Pfn, mapping: &Mapping) -> Option<(VirtAddr, Mapping)> {
+        let same = |m: &Mapping| (m.level, m.base) == (mapping.level, mapping.base);
+        let ways = self.pages.iter().filter(|(_, entry)| same(&entry.mapping));
+        ways.map(|((level, number), entry)| {
+            let addr = VirtAddr::new(number << mmu::span_shift(*level));
+            (addr, entry.mapping)
+        })
+        .find(|(addr, _)| !leads_to(arena, root, *addr, mapping))
+    }
+
     /// By what the caches lead to physical memory in `[start, end)`, if they do.
     pub fn reference_to(&self, start: PhysAddr, end: PhysAddr) -> Option<Cached> {
         let overlaps = |m: &Mapping| m.base < end && start < m.base + (1 << mmu::span_shift(m.level));
@@ -324,6 +353,12 @@ impl TlbState {
         let table = |s: &&Step| start <= s.table && s.table < end;
         page.or_else(|| self.tables.values().find(table).copied().map(Cached::Table))
     }
+}
+
+/// Whether the tables at `root` have the page of `mapping` at `addr`.
+pub fn leads_to(arena: &Arena, root: Pfn, addr: VirtAddr, mapping: &Mapping) -> bool {
+    mmu::walk(arena, root.start(), addr)
+        .is_ok_and(|walk| (walk.mapping.level, walk.mapping.base) == (mapping.level, mapping.base))
 }
 
 fn differs(cached: Step, now: Step) -> bool {

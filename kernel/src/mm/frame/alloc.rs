@@ -152,7 +152,7 @@ impl FrameAllocator {
 
     /// Number of owners of the block at `pfn` at this moment. What those who let go before did to the bytes is visible
     /// afterwards.
-    pub(in crate::mm) fn owners(&self, pfn: Pfn) -> u32 {
+    pub(crate) fn owners(&self, pfn: Pfn) -> u32 {
         self.meta(pfn).refs.load(Acquire)
     }
 
