@@ -15,6 +15,7 @@ use linkme::distributed_slice;
 mod drivers;
 mod machine;
 mod memory;
+mod move_pages;
 mod tasks;
 mod userfault;
 mod waiting;

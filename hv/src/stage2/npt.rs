@@ -7,8 +7,8 @@
 //! | bits | present | absent, or leaf without rights |
 //! | --- | --- | --- |
 //! | 0 | 1 | 0 |
-//! | 1 | writable | software: a leaf without rights |
-//! | 2 | user (always 1) | 0 |
+//! | 1 | writable | 0 |
+//! | 2 | user (always 1) | software: a leaf without rights |
 //! | 3, 4, 7/12 | leaf: PWT, PCD, PAT, against the host's PAT (15.25.8) | leaf: kept; absent: bits 3-4 are the marker |
 //! | 5, 6 | accessed; leaf: dirty | leaf: kept |
 //! | 7 | leaf above page level | leaf: kept |

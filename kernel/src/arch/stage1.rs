@@ -4,10 +4,10 @@
 //! | bits | present entry | absent entry |
 //! | --- | --- | --- |
 //! | 0 | 1 | 0 |
-//! | 1 | writable | software: a leaf without rights |
-//! | 2 | user | 0 |
-//! | 3, 4, 7/12 | PWT, PCD, PAT: memory type | with bit 1 clear: bits 3-4 are the marker |
-//! | 5, 6 | accessed, dirty | kept when bit 1 is set, like everything below |
+//! | 1 | writable | 0 |
+//! | 2 | user | software: a leaf without rights |
+//! | 3, 4, 7/12 | PWT, PCD, PAT: memory type | with bit 2 clear: bits 3-4 are the marker |
+//! | 5, 6 | accessed, dirty | kept when bit 2 is set, like everything below |
 //! | 7 | leaf, above page level | |
 //! | 8 | global | |
 //! | 9 | software: the frame is borrowed | the same |
@@ -32,8 +32,8 @@ const GLOBAL: u64 = 1 << 8;
 const BORROWED: u64 = 1 << 9;
 const UFFD_WP: u64 = 1 << 10;
 const FORKED: u64 = 1 << 11;
-/// Where the CPU would have writable in a present entry.
-const NO_RIGHTS: u64 = 1 << 1;
+/// Where present entries have the user bit.
+const NO_RIGHTS: u64 = 1 << 2;
 const PAT_LARGE: u64 = 1 << 12;
 const NO_EXEC: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;

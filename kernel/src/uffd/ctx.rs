@@ -267,6 +267,12 @@ impl Ctx {
         self.space.upgrade()
     }
 
+    /// Whether it delivers the faults of `space`. Also true to say of a space that is gone: no other has its address while
+    /// the context lives.
+    pub(super) fn belongs_to(&self, space: &Space) -> bool {
+        core::ptr::eq(self.space.as_ptr(), space)
+    }
+
     /// A context of no space.
     #[cfg(all(test, loom))]
     pub(super) fn of_nothing() -> Arc<Self> {

@@ -4,7 +4,8 @@ use super::ops::{Outcome, Refusal, WriteProtectError};
 use super::register::{RegisterError, UnregisterError};
 use crate::abi::errno::Errno;
 
-/// An ioctl's answer: its result, and what it stores into the signed output field of its argument (`copy`, `zeropage`).
+/// An ioctl's answer: its result, and what it stores into the signed output field of its argument (`copy`, `zeropage`,
+/// `move`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// Success, or the error number.
@@ -13,7 +14,7 @@ pub struct Answer {
     pub field: Option<i64>,
 }
 
-/// The answer of a fill command (COPY, ZEROPAGE, POISON) on `len` bytes.
+/// The answer of a fill command (COPY, ZEROPAGE, POISON, MOVE) on `len` bytes.
 pub fn fill(outcome: Outcome, len: u64) -> Answer {
     match outcome {
         Outcome::Done => Answer {
@@ -28,7 +29,14 @@ pub fn fill(outcome: Outcome, len: u64) -> Answer {
         Outcome::Refused(why) => {
             let errno = refusal(why);
             // Arguments that are wrong in themselves, and a target that is gone, leave the field alone.
-            let untouched = matches!(why, Refusal::Range(_) | Refusal::UnknownMode | Refusal::SpaceGone);
+            let untouched = matches!(
+                why,
+                Refusal::ForeignSpace
+                    | Refusal::Range(_)
+                    | Refusal::SourceRange(_)
+                    | Refusal::UnknownMode
+                    | Refusal::SpaceGone
+            );
             Answer {
                 result: Err(errno),
                 field: (!untouched).then(|| -errno.number()),
@@ -41,11 +49,16 @@ pub fn fill(outcome: Outcome, len: u64) -> Answer {
 pub const fn refusal(why: Refusal) -> Errno {
     match why {
         Refusal::Changing => Errno::EAGAIN,
-        Refusal::Range(_) | Refusal::UnknownMode | Refusal::Unsupported | Refusal::NoWriteProtect => {
-            Errno::EINVAL
-        }
+        Refusal::ForeignSpace
+        | Refusal::Range(_)
+        | Refusal::SourceRange(_)
+        | Refusal::UnknownMode
+        | Refusal::Immovable(_)
+        | Refusal::Unsupported
+        | Refusal::NoWriteProtect => Errno::EINVAL,
         Refusal::SpaceGone => Errno::ESRCH,
-        Refusal::NotRegistered => Errno::ENOENT,
+        Refusal::NotRegistered | Refusal::NotMapped | Refusal::SourceHole => Errno::ENOENT,
+        Refusal::Busy => Errno::EBUSY,
         Refusal::Exists | Refusal::PoolEmpty => Errno::EEXIST,
         Refusal::BadSource | Refusal::BeyondEnd | Refusal::NoPage => Errno::EFAULT,
         Refusal::OutOfMemory => Errno::ENOMEM,
@@ -92,6 +105,7 @@ pub const fn unregister(error: UnregisterError) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mm::space::Immovable;
     use crate::uffd::RangeError;
 
     fn answer(outcome: Outcome) -> (Option<i64>, Option<i64>) {
@@ -118,10 +132,14 @@ mod tests {
     fn nothing_done_repeats_the_error_in_the_field() {
         let rows = [
             (Refusal::NotRegistered, 2),
+            (Refusal::NotMapped, 2),
+            (Refusal::SourceHole, 2),
             (Refusal::OutOfMemory, 12),
             (Refusal::BadSource, 14),
+            (Refusal::Busy, 16),
             (Refusal::Exists, 17),
             (Refusal::Unsupported, 22),
+            (Refusal::Immovable(Immovable::NotOurs), 22),
         ];
         for (why, errno) in rows {
             assert_eq!(
@@ -138,7 +156,12 @@ mod tests {
             answer(Outcome::Refused(Refusal::Range(RangeError::Empty))),
             (Some(22), None)
         );
+        assert_eq!(
+            answer(Outcome::Refused(Refusal::SourceRange(RangeError::Unaligned))),
+            (Some(22), None)
+        );
         assert_eq!(answer(Outcome::Refused(Refusal::UnknownMode)), (Some(22), None));
+        assert_eq!(answer(Outcome::Refused(Refusal::ForeignSpace)), (Some(22), None));
         assert_eq!(answer(Outcome::Refused(Refusal::SpaceGone)), (Some(3), None));
     }
 }

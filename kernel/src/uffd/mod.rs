@@ -62,7 +62,7 @@ pub use delivery::{Delivery, FaultHandler, Handled, Upcall};
 pub use event::{Event, ReadError};
 pub use layout::EventSlot;
 pub(crate) use layout::{Change, Changes};
-pub use ops::{FillMode, Outcome, RangeError, Refusal, WriteProtectError};
+pub use ops::{FillMode, MoveMode, Outcome, RangeError, Refusal, WriteProtectError};
 pub use register::{RegisterError, UnregisterError};
 pub use slot::FaultSlot;
 

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec;
+use core::cell::Cell;
 use core::fmt;
 
 use kernel::arch::{Clock, Machine};
@@ -14,7 +15,7 @@ use kernel::mm::space::{MapError, MapRequest, Memory, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::{JoinHandle, SpawnError, spawn_returning};
 use kernel::uffd::{
-    Event, Features, FillMode, Modes, Outcome, ReadError, RegisterError, Uffd, WriteProtectError,
+    Event, Features, FillMode, Modes, MoveMode, Outcome, ReadError, RegisterError, Uffd, WriteProtectError,
 };
 
 /// Pages of the largest single call.
@@ -187,6 +188,22 @@ impl Bench {
     /// The same with ZEROPAGE.
     pub fn bulk_zeropage(&self, per_call: u64) -> Result<Samples, CostError> {
         self.bulk(Modes::MISSING, |_| Ok(()), per_call, zeropage)
+    }
+
+    /// MOVE of a whole region to one that nobody waits for, `per_call` pages a call; samples are per page.
+    pub fn bulk_move(&self, per_call: u64) -> Result<Samples, CostError> {
+        self.with_region(|from| {
+            self.touch_all(from, store)?;
+            let to = Cell::new(from.start);
+            let note = |region: VirtRange| {
+                to.set(region.start);
+                Ok(())
+            };
+            self.bulk(Modes::MISSING, note, per_call, |uffd, _, range| {
+                let src = from.start + (range.start - to.get());
+                filled(uffd.move_pages(&self.space, range.start, src, range.len(), MoveMode::empty()))
+            })
+        })
     }
 
     #[inline]

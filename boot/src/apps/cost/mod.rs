@@ -111,6 +111,21 @@ const CASES: &[Case] = &[
         run: |bench| bench.bulk_protect(512),
         beside: Some([15, 150, 150]),
     },
+    Case {
+        name: "MOVE, 1 page a call",
+        run: |bench| bench.bulk_move(1),
+        beside: None,
+    },
+    Case {
+        name: "MOVE, 64 pages a call, per page",
+        run: |bench| bench.bulk_move(64),
+        beside: None,
+    },
+    Case {
+        name: "MOVE, 512 pages a call, per page",
+        run: |bench| bench.bulk_move(512),
+        beside: None,
+    },
 ];
 
 fn run(cmdline: &Cmdline<'static>, _: &'static System) -> AppResult {

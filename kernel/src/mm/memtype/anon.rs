@@ -15,7 +15,8 @@ pub static ANON: MemType = MemType {
             ops: OpSet::COPY
                 .union(OpSet::ZEROPAGE)
                 .union(OpSet::WRITEPROTECT)
-                .union(OpSet::POISON),
+                .union(OpSet::POISON)
+                .union(OpSet::MOVE),
             granule: Granule::Base,
             filled_by_write: false,
             alloc: fresh,

@@ -29,7 +29,7 @@ fn the_tables_of_all_types() {
     assert_eq!(
         tables,
         [
-            "anonymous: Zeros, Itself; Base [MISSING, WP] [COPY, ZEROPAGE, WRITEPROTECT, POISON]",
+            "anonymous: Zeros, Itself; Base [MISSING, WP] [COPY, ZEROPAGE, WRITEPROTECT, POISON, MOVE]",
             "shared: Zeros, Caches; Base [MISSING, WP, MINOR] \
              [COPY, ZEROPAGE, CONTINUE, WRITEPROTECT, POISON] cache write()",
             "huge: Zeros, Itself; Huge [MISSING, WP, MINOR] [COPY, CONTINUE, WRITEPROTECT, POISON] cache",

@@ -176,7 +176,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
 
     /// The place of the entry of `level` at the cursor, with nodes created on the way; `None` when a leaf of a higher
     /// level is in the way.
-    fn place_at(&mut self, level: Level) -> Result<Option<(Place<F>, Entry)>, OutOfFrames> {
+    pub(super) fn place_at(&mut self, level: Level) -> Result<Option<(Place<F>, Entry)>, OutOfFrames> {
         loop {
             let (place, entry) = self.place();
             if place.level == level {

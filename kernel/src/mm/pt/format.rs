@@ -187,6 +187,19 @@ pub struct Leaf {
     pub attr: Attr,
 }
 
+impl Leaf {
+    /// This leaf, but owning its frame if `other` does and only then.
+    #[inline(always)]
+    pub(super) const fn owned_like(mut self, other: &Self) -> Self {
+        let (own, others) = (self.attr.flags, other.attr.flags);
+        let apart = AttrFlags::BORROWED.complement();
+        self.attr.flags = own
+            .intersection(apart)
+            .union(others.intersection(AttrFlags::BORROWED));
+        self
+    }
+}
+
 /// An entry, decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Entry {

@@ -9,7 +9,7 @@
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::format::{AttrFlags, Entry, Leaf, Level, PtFormat};
+use super::format::{Attr, AttrFlags, Entry, Leaf, Level, Prot, PtFormat};
 use crate::mm::addr::Pfn;
 use crate::mm::frame::{Folio, Frame, OutOfFrames, Table};
 use crate::mm::phys;
@@ -175,6 +175,27 @@ impl Taken {
 }
 
 impl Taken {
+    /// Puts a leaf into an absent entry of the same level, which owns from now on what the old entry owned. Its frame and
+    /// whether it is owned stay; rights and the rest are what `arrive` makes of the old leaf.
+    ///
+    /// # Panics
+    /// It is no leaf.
+    #[inline]
+    pub(super) fn put_down<F: PtFormat>(
+        self,
+        node: Node<F>,
+        index: usize,
+        level: Level,
+        arrive: &impl Fn(&Leaf) -> (Prot, Attr),
+    ) {
+        let Entry::Leaf(old) = self.0 else {
+            panic!("only leaves move");
+        };
+        let (prot, attr) = arrive(&old);
+        let new = Leaf { prot, attr, ..old };
+        node.fill(index, level, &Entry::Leaf(new.owned_like(&old)));
+    }
+
     /// The root of a table that is being dropped, as if a `Table` entry had named it.
     pub(super) fn root(root: Pfn) -> Self {
         Self(Entry::Table(root))

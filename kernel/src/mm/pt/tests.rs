@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::check::{self, CheckedFormat, Seen};
 use super::{Level, Prot};
-use crate::arch::host::{Mode, SoftMachine};
+use crate::arch::host::{MissedFlush, Mode, SoftMachine};
 use crate::arch::{Machine, Stage1, Tlb};
 use crate::mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::mm::fault::Access;
@@ -259,6 +259,152 @@ mod small {
         let mut table = table();
         let mut cursor = table.cursor(VirtRange::new(PAGE, PAGE + Level::MID.size()));
         let _never = cursor.install_borrowed(Level::MID, Pfn::new(0x8_0001), RW, Attr::default());
+    }
+
+    /// A CPU that has the table loaded and stores to a page the moment before it is told to flush.
+    struct Storing(VirtAddr, core::cell::RefCell<Vec<bool>>);
+
+    impl Invalidator<VirtAddr> for Storing {
+        fn invalidate(&self, range: VirtRange, _pages: u64) {
+            let stored = SoftMachine::current().probe(self.0, Access::Write, Mode::Supervisor);
+            self.1.borrow_mut().push(stored.is_ok());
+            Stage1::invalidate(range);
+        }
+    }
+
+    /// The machine, and a loaded table with a page at [`PAGE`] that the CPU has stored to.
+    fn stored_to() -> (crate::arch::host::Running, PageTable<Stage1>, Pfn) {
+        let machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let (mut table, page) = (table(), folio());
+        let pfn = page.pfn();
+        table
+            .cursor_at(PAGE)
+            .install(Level::PAGE, page, RW, Attr::flags(AttrFlags::UFFD_WP))
+            .expect("nothing is there");
+        Machine::load_root(table.root());
+        machine
+            .probe(PAGE, Access::Write, Mode::Supervisor)
+            .expect("mapped");
+        (machine, table, pfn)
+    }
+
+    #[test]
+    fn a_page_that_moves_keeps_its_owner_and_its_dirty_bit_and_is_nowhere_while_the_cpus_flush() {
+        let (machine, mut table, pfn) = stored_to();
+        let to = PAGE + 0x8000_0000;
+        let cpu = Storing(to, Default::default());
+        let mut route = table.route(PAGE, to, 1);
+        assert_eq!((route.pages(), route.owners(0), route.is_bare()), (1, 1, false));
+        assert_eq!(route.lift(0), Ok(()));
+        let rights = RW | Prot::USER;
+        route.land(&cpu, |leaf| {
+            (rights, Attr::flags(leaf.attr.flags - AttrFlags::UFFD_WP))
+        });
+        assert_eq!(
+            *cpu.1.borrow(),
+            [false],
+            "not there yet when the old address is flushed"
+        );
+        assert_eq!(table.lookup(PAGE).0, Entry::EMPTY);
+        let leaf = leaf_at(&table, to).expect("moved");
+        let used = AttrFlags::ACCESSED | AttrFlags::DIRTY;
+        assert_eq!(
+            (leaf.frame, leaf.prot, leaf.attr),
+            (pfn, rights, Attr::flags(used))
+        );
+        assert!(machine.probe(PAGE, Access::Read, Mode::Supervisor).is_err());
+        assert!(machine.probe(to, Access::Read, Mode::Supervisor).is_ok());
+        assert_eq!(
+            (
+                table.route(to, PAGE, 1).owners(0),
+                allocator().stats().of(Kind::Anon)
+            ),
+            (1, 1)
+        );
+        Machine::load_root(Pfn::new(0));
+    }
+
+    /// What [`Route`](super::super::Route) does, but with the store before the flush.
+    #[test]
+    fn a_page_that_is_put_down_before_the_cpus_have_flushed_is_caught_by_the_machine() {
+        use super::super::node::Taken;
+        let (machine, mut table, _) = stored_to();
+        let to = PAGE + 0x3000;
+        let cpu = Storing(to, Default::default());
+        let place = table.cursor_at(PAGE).current_place();
+        let taken = Taken::out_of(place.node, place.index, Level::PAGE, &Entry::EMPTY);
+        taken.put_down(place.node, place.index + 3, Level::PAGE, &|leaf| {
+            (leaf.prot, leaf.attr)
+        });
+        let mut flush = Flush::new();
+        flush.touch(PAGE.as_u64(), PAGE_SIZE);
+        flush.spend(&cpu);
+        assert_eq!(*cpu.1.borrow(), [true]);
+        let missed = machine.take_missed_flushes();
+        assert!(
+            matches!(missed[..], [MissedFlush::Moved { from: PAGE, to: new, .. }] if new == to),
+            "{missed:?}"
+        );
+        Machine::load_root(Pfn::new(0));
+    }
+
+    #[test]
+    fn a_route_ends_with_a_node_before_its_own_start_and_after_sixty_four_pages() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let page = |number: u64| PAGE + number * PAGE_SIZE;
+        for (from, to, pages, expected) in [
+            (0, 1000, 1, 1),
+            (0, 1024, 500, 64),
+            (500, 1024, 500, 12),
+            (0, 1532, 500, 4),
+            (0, 3, 10, 3),
+            (3, 0, 10, 3),
+            (7, 7, 10, 1),
+        ] {
+            let route = table.route(page(from), page(to), pages);
+            assert_eq!(route.pages(), expected, "{pages} pages from {from} to {to}");
+            assert!(route.is_bare());
+        }
+    }
+
+    #[test]
+    fn no_frame_for_a_node_at_the_new_address_leaves_the_page_where_it_is() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let to = PAGE + (1 << 39);
+        for successes in 0..3 {
+            let mut table = table();
+            let page = folio();
+            let cursor = &mut table.cursor_at(PAGE);
+            cursor
+                .install(Level::PAGE, page, RW, Attr::default())
+                .expect("nothing is there");
+            let before = leaf_at(&table, PAGE);
+            allocator().inject_failure(successes);
+            let mut route = table.route(PAGE, to, 1);
+            let lifted = route.lift(0);
+            route.land(&Nobody, |leaf| (leaf.prot, leaf.attr));
+            allocator().stop_injection();
+            assert_eq!(lifted, Err(crate::mm::frame::OutOfFrames));
+            assert_eq!(
+                (leaf_at(&table, PAGE), table.lookup(to).0),
+                (before, Entry::EMPTY)
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "1 leaves were lifted and did not land")]
+    fn a_leaf_that_is_lifted_and_does_not_land_panics() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        table
+            .cursor_at(PAGE)
+            .install(Level::PAGE, folio(), RW, Attr::default())
+            .expect("nothing is there");
+        let mut route = table.route(PAGE, PAGE + PAGE_SIZE, 1);
+        route.lift(0).expect("the node is there");
+        drop(route);
     }
 
     #[test]

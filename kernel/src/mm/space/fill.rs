@@ -24,7 +24,7 @@ use crate::uffd::{Ctx, FillMode};
 const CHUNK: usize = 16;
 
 /// Times that a fill looks again because memory was given back, before it gives up.
-const MAX_RELIEFS: u32 = 16;
+pub(super) const MAX_RELIEFS: u32 = 16;
 
 /// What goes into an entry.
 #[derive(Debug)]

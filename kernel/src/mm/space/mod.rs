@@ -6,6 +6,7 @@
 //! | `discard`, `guard` | operations on the contents of areas that stay |
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
 //! | `fill` | the loop behind COPY, ZEROPAGE and POISON |
+//! | `move_pages` | pages that change their address, behind MOVE |
 //! | `write_protect` | write protection on behalf of a userfault context |
 //! | `scan`, `pagemap` | which pages are what; protecting again those that were written |
 //! | `zap`, `view` | taking pages out of areas that stay; the space as a view of the objects that it maps |
@@ -33,6 +34,7 @@ mod fill;
 mod guard;
 mod lock;
 mod map;
+mod move_pages;
 mod pagemap;
 mod protect;
 mod scan;
@@ -50,6 +52,7 @@ pub use fill::{FillStop, Filler, Filling, Unready};
 pub use guard::GuardError;
 pub use lock::LockError;
 pub use map::{MapError, MapRequest, Memory};
+pub use move_pages::{Immovable, MoveStop};
 pub use pagemap::{PageFacts, pagemap_word};
 pub use protect::ProtectError;
 pub use scan::{Category, PageRun, ScanError, ScanRequest, Scanned};

@@ -15,7 +15,7 @@ use crate::mm::pt::{Attr, AttrFlags, Entry, Flush, Leaf, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::uaccess;
 use crate::task::Task;
-use crate::uffd::{Features, FillMode, Modes, Outcome, Refusal, Uffd};
+use crate::uffd::{Features, FillMode, Modes, MoveMode, Outcome, Refusal, Uffd, linux};
 
 /// A space with `pages` of readable and writable memory. The machine is dropped last.
 struct World {
@@ -276,6 +276,45 @@ fn ending_the_protection_of_a_forked_page_does_not_make_it_the_spaces_own() {
         assert_eq!(uaccess::store(world.page(0), 2), Ok(()));
         assert!(!world.leaf(0).attr.flags.contains(AttrFlags::FORKED));
     });
+}
+
+#[test]
+fn a_page_that_was_forked_and_not_written_since_does_not_move_even_if_nobody_else_is_left() {
+    let world = world(3);
+    let uffd = world.registered();
+    let to_page_1 = |from| {
+        let (dst, src) = (world.page(1), world.page(from));
+        uffd.move_pages(&world.space, dst, src, PAGE_SIZE, MoveMode::empty())
+    };
+    assert_eq!(
+        uffd.copy(world.page(0), &[1; 4096], PAGE_SIZE, FillMode::empty()),
+        Outcome::Done
+    );
+    world.fork_and_end(0);
+    let busy = Outcome::Refused(Refusal::Busy);
+    assert_eq!(to_page_1(0), busy);
+    assert_eq!(linux::fill(busy, PAGE_SIZE).field, Some(-16));
+    world.run(|| assert_eq!(uaccess::store(world.page(0), 2), Ok(())));
+    assert_eq!(to_page_1(0), Outcome::Done, "it was written");
+    world.run(|| assert_eq!(uaccess::load(world.page(1)), Ok(2)));
+}
+
+#[test]
+fn a_page_that_somebody_else_owns_too_does_not_move() {
+    let world = world(2);
+    let uffd = world.registered();
+    assert_eq!(
+        uffd.copy(world.page(0), &[1; 4096], PAGE_SIZE, FillMode::empty()),
+        Outcome::Done
+    );
+    let other = world.share(0).expect("a page of its own");
+    let move_it = || {
+        let (dst, src) = (world.page(1), world.page(0));
+        uffd.move_pages(&world.space, dst, src, PAGE_SIZE, MoveMode::empty())
+    };
+    assert_eq!(move_it(), Outcome::Refused(Refusal::Busy));
+    drop(other);
+    assert_eq!(move_it(), Outcome::Done);
 }
 
 mod small {

@@ -2,11 +2,13 @@
 
 mod cont;
 mod copy;
+mod move_pages;
 mod poison;
 mod wake;
 mod writeprotect;
 mod zeropage;
 
+pub use move_pages::MoveMode;
 pub use writeprotect::WriteProtectError;
 
 use bitflags::bitflags;
@@ -14,7 +16,7 @@ use bitflags::bitflags;
 use super::ctx::Resolver;
 use crate::mm::addr::{PAGE_SIZE, USER_TOP};
 use crate::mm::range::VirtRange;
-use crate::mm::space::{FillStop, Filler};
+use crate::mm::space::{FillStop, Filler, Immovable};
 
 bitflags! {
     /// How to fill. The values are Linux's `UFFDIO_*_MODE_*`.
@@ -61,14 +63,22 @@ pub enum Refusal {
     /// The space's layout changes, and the monitor has not read of it (Linux: EAGAIN). Found before anything else is
     /// looked at. Read the event and try again.
     Changing,
-    /// The range is not one (Linux: EINVAL, output field untouched).
+    /// The caller lives in another address space than the context's (MOVE only; EINVAL, output field untouched).
+    ForeignSpace,
+    /// The range is not one (EINVAL, output field untouched).
     Range(RangeError),
+    /// The range that pages come from is not one (EINVAL, output field untouched).
+    SourceRange(RangeError),
     /// The mode has a bit that means nothing (EINVAL, output field untouched).
     UnknownMode,
     /// The address space is gone (ESRCH, output field untouched).
     SpaceGone,
     /// The range is not wholly inside one registered area (ENOENT).
     NotRegistered,
+    /// Nothing is mapped where one of the ranges begins (MOVE only; ENOENT).
+    NotMapped,
+    /// Pages cannot move between the two areas (EINVAL).
+    Immovable(Immovable),
     /// Write protection was asked for, and the area is not registered for it (EINVAL).
     NoWriteProtect,
     /// The area's memory type does not have the operation, or wants another alignment (EINVAL).
@@ -76,8 +86,12 @@ pub enum Refusal {
     /// The page is there already (EEXIST). That does not mean that whoever waits for it was woken: nothing is woken where
     /// nothing was done. Wake the range, unless somebody else is certain to.
     Exists,
-    /// The source could not be read (EFAULT).
+    /// The source could not be read (EFAULT), or is no page but a marker.
     BadSource,
+    /// There is no page at the source (ENOENT).
+    SourceHole,
+    /// The page at the source is not the space's alone, or was not when it was written last (EBUSY).
+    Busy,
     /// The range leaves the object behind the area (EFAULT; of CONTINUE, EINVAL).
     BeyondEnd,
     /// The object's cache has no page to map (EFAULT).
@@ -167,7 +181,19 @@ impl Resolver {
             return Outcome::Refused(Refusal::SpaceGone);
         };
         let (bytes, result) = space.fill(range, &self.ctx, filler);
-        if bytes > 0 && !mode.contains(FillMode::DONTWAKE) {
+        self.finish(range, bytes, !mode.contains(FillMode::DONTWAKE), result)
+    }
+
+    /// Wakes whoever waits in the part of `range` that was done, if they shall be woken, and says how it ended.
+    #[inline]
+    fn finish<E: Into<Refusal>>(
+        &self,
+        range: VirtRange,
+        bytes: u64,
+        wake: bool,
+        result: Result<(), E>,
+    ) -> Outcome {
+        if wake && bytes > 0 {
             self.ctx.queue.lock().wake(range.start, range.start + bytes);
         }
         match result {

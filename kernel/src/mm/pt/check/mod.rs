@@ -1,4 +1,4 @@
-//! Map, unmap, protect, split, collapse, mark and copy-on-write, checked for any format against a model that is a plain map
+//! Map, unmap, protect, split, collapse, mark, move and copy-on-write, checked for any format against a model that is a plain map
 //! from pages to what is there.
 //!
 //! A format's tests supply what only they know: the rights it can express, and what *the CPU* makes of a table, read bit by

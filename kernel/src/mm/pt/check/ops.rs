@@ -30,6 +30,8 @@ pub enum Op {
     Split(u64),
     /// Collapses what is below the entry of this level here.
     Collapse(u64, Level),
+    /// Moves what can move of so many pages from the first to the second page, as far as one route goes.
+    Move(u64, u64, u64),
     /// Copy-on-write.
     Replace(u64, Prot),
     /// Adds these flags to the leaf here, as the CPU or a userfault context would.
@@ -122,6 +124,7 @@ fn op(prots: Vec<Prot>) -> impl Strategy<Value = Op> {
         4 => (range, prot.clone()).prop_map(|((a, b), r)| Op::Protect(a, b, r)),
         3 => page.clone().prop_map(Op::Split),
         4 => (page.clone(), level).prop_map(|(p, l)| Op::Collapse(p, l)),
+        6 => (page.clone(), page.clone(), 1..100u64).prop_map(|(p, q, n)| Op::Move(p, q, n)),
         2 => (page.clone(), prot).prop_map(|(p, r)| Op::Replace(p, r)),
         1 => page.prop_map(Op::Hold),
         1 => Just(Op::Release),

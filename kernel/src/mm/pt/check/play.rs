@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use super::model::{Check, Page};
-use super::{CheckedFormat, DEVICE, GIB, Op, SPAN};
+use super::{CheckedFormat, DEVICE, GIB, Op, PAGES, SPAN};
 use crate::arch::host::{Config, SoftMachine};
 use crate::mm::addr::{PAGE_SIZE, PageAddr};
 use crate::mm::frame::{Anon, Folio, Frame, ORDER_2M};
@@ -99,6 +99,7 @@ impl<F: CheckedFormat> Check<F> {
             Op::Protect(start, end, prot) => self.protect(start, end, prot),
             Op::Split(page) => self.split(page),
             Op::Collapse(page, level) => self.collapse(page, level),
+            Op::Move(from, to, pages) => self.move_pages(from, to, pages.min(PAGES - from.max(to))),
             Op::Replace(page, prot) => self.replace(page, prot),
             Op::Note(page, flags) => self.note(page, flags),
             Op::Hold(page) => {
@@ -291,6 +292,30 @@ impl<F: CheckedFormat> Check<F> {
             let (start, len) = Self::around(page, level);
             self.insert(start, len, leaf, level);
         }
+    }
+
+    fn move_pages(&mut self, from: u64, to: u64, pages: u64) {
+        let (start, target) = (self.addr(from), self.addr(to));
+        let mut route = self.table.route(start, target, pages);
+        assert!((1..=pages).contains(&(route.pages() as u64)));
+        for page in 0..route.pages() {
+            let (old, new) = (from + page as u64, to + page as u64);
+            let moves = match self.model.get(&old) {
+                Some(Page::Mapped { leaf, level }) if *level == Level::PAGE => Some(*leaf),
+                _ => None,
+            };
+            let free = !matches!(self.model.get(&new), Some(Page::Mapped { .. }));
+            assert_eq!(matches!(route.target(page), Entry::Absent(_)), free, "page {new}");
+            let (Some(leaf), true) = (moves, free) else {
+                continue;
+            };
+            assert_eq!(route.source(page), Entry::Leaf(leaf), "page {old}");
+            route.lift(page).expect("RAM is plenty");
+            self.model.remove(&old);
+            let level = Level::PAGE;
+            self.model.insert(new, Page::Mapped { leaf, level });
+        }
+        route.land(&self.flushed, |leaf| (leaf.prot, leaf.attr));
     }
 
     fn replace(&mut self, page: u64, prot: Prot) {

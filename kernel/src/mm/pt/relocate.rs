@@ -1,0 +1,224 @@
+//! Leaves that move to another place of their table.
+//!
+//! The reference that an owned leaf stands for travels with it (invariant 2): no owner comes or goes. What must not be is
+//! a page that can be reached at its new address while some CPU can still store to it at its old one. So there are three
+//! steps, in this order, all of them under the lock of the table:
+//!
+//! | step | old entry | what CPUs have cached for it | new entry |
+//! | --- | --- | --- | --- |
+//! | [`Route::lift`] | emptied by a swap, which brings the last accessed and dirty bits along | the old translation | empty |
+//! | [`Route::land`] flushes | empty | nothing | empty |
+//! | [`Route::land`] stores | empty | nothing | the leaf, with its new rights |
+//!
+//! The CPUs, which walk the table without its lock, find the page at the old address, then nowhere, then at the new one. A
+//! touch of either address in between faults, and waits for the lock. `land` is the only way to put down what was lifted
+//! and flushes first, so that no caller can get the order wrong; nodes for the new entries are made before anything is
+//! lifted, so that landing cannot fail.
+
+use arrayvec::ArrayVec;
+
+use super::cursor::Place;
+use super::flush::{Flush, Invalidator};
+use super::format::{Attr, Entry, Leaf, Level, Prot, PtFormat};
+use super::node::{ENTRIES, Node, Taken};
+use super::table::PageTable;
+use crate::mm::addr::{PAGE_SIZE, PageAddr};
+use crate::mm::frame::{OutOfFrames, allocator};
+
+/// Most pages of one [`Route`]: what is moved under one hold of the table's lock, with one flush.
+pub const ROUTE_PAGES: usize = 64;
+
+/// A run of pages and where their leaves may move to. Pages are counted from its start.
+#[must_use = "leaves that were lifted have to land"]
+#[derive(Debug)]
+pub struct Route<'a, F: PtFormat> {
+    table: &'a mut PageTable<F>,
+    from: u64,
+    to: u64,
+    source: Side<F>,
+    target: Side<F>,
+    pages: usize,
+    /// Leaves on their way, by page.
+    lifted: ArrayVec<(u8, Taken), ROUTE_PAGES>,
+}
+
+/// The entries at one end of a route.
+enum Side<F> {
+    /// In this node, from this index on.
+    Node(Node<F>, usize),
+    /// There is no node of pages: this entry further up decides about all of them.
+    Above(Entry),
+}
+
+impl<F> core::fmt::Debug for Side<F> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Node(_, index) => f.debug_tuple("Node").field(index).finish(),
+            Self::Above(entry) => f.debug_tuple("Above").field(entry).finish(),
+        }
+    }
+}
+
+impl<F: PtFormat> Side<F> {
+    fn of(table: &mut PageTable<F>, page: u64) -> Self {
+        let Place { node, index, level } = table.cursor_at(F::Addr::from_u64(page)).current_place();
+        match level {
+            Level::PAGE => Self::Node(node, index),
+            _ => Self::Above(node.load(index, level)),
+        }
+    }
+
+    #[inline]
+    fn entry(&self, page: usize) -> Entry {
+        match self {
+            Self::Node(node, index) => node.load(index + page, Level::PAGE),
+            Self::Above(entry) => *entry,
+        }
+    }
+}
+
+/// Pages from `addr` to the end of the node that holds its entry.
+fn pages_to_node_end(addr: u64) -> u64 {
+    (ENTRIES - Level::PAGE.index(addr)) as u64
+}
+
+impl<F: PtFormat> PageTable<F> {
+    /// The way from `from` to `to` for the first of `pages` pages: for at least one and at most [`ROUTE_PAGES`] of them, as
+    /// many as have their entries in one node at either end and do not go where another of them comes from.
+    ///
+    /// # Panics
+    /// `pages` is zero, or an address is not page-aligned or belongs to another table.
+    pub fn route(&mut self, from: F::Addr, to: F::Addr, pages: u64) -> Route<'_, F> {
+        let (from, to) = (from.to_u64(), to.to_u64());
+        assert!(pages > 0, "a route for nothing");
+        let apart = (from.abs_diff(to) / PAGE_SIZE).max(1);
+        let pages = pages
+            .min(apart)
+            .min(pages_to_node_end(from))
+            .min(pages_to_node_end(to))
+            .min(ROUTE_PAGES as u64);
+        let (source, target) = (Side::of(self, from), Side::of(self, to));
+        Route {
+            table: self,
+            from,
+            to,
+            source,
+            target,
+            pages: pages as usize,
+            lifted: ArrayVec::new(),
+        }
+    }
+}
+
+impl<F: PtFormat> Route<'_, F> {
+    /// How many pages it is for.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// What `page` holds where it would be taken from. A leaf above page level is shown as such for each of its pages.
+    #[inline]
+    pub fn source(&self, page: usize) -> Entry {
+        debug_assert!(page < self.pages);
+        self.source.entry(page)
+    }
+
+    /// How many owners the folio of the leaf of `page` has; 0 for borrowed leaves and absent entries.
+    #[inline]
+    pub fn owners(&self, page: usize) -> u32 {
+        match self.source(page) {
+            Entry::Leaf(leaf) if !leaf.attr.is_borrowed() => allocator().owners(leaf.frame),
+            _ => 0,
+        }
+    }
+
+    /// Whether there is nothing to take from because the pages never had a node.
+    #[inline]
+    pub fn is_bare(&self) -> bool {
+        matches!(self.source, Side::Above(Entry::Absent(_)))
+    }
+
+    /// What `page` holds where it would go.
+    #[inline]
+    pub fn target(&self, page: usize) -> Entry {
+        debug_assert!(page < self.pages);
+        self.target.entry(page)
+    }
+
+    /// Takes the leaf of `page` up. Pages are lifted in ascending order.
+    ///
+    /// # Errors
+    /// No frame for a node where it is to go; the leaf stays.
+    ///
+    /// # Panics
+    /// There is no leaf of [`Level::PAGE`], or no absent entry for it to go to.
+    pub fn lift(&mut self, page: usize) -> Result<(), OutOfFrames> {
+        assert!(page < self.pages, "a page beside the route");
+        if let Side::Above(_) = self.target {
+            self.target = self.new_target()?;
+        }
+        let Side::Node(node, index) = &self.source else {
+            panic!("no node to lift from");
+        };
+        assert!(
+            node.load(index + page, Level::PAGE).is_leaf()
+                && matches!(self.target.entry(page), Entry::Absent(_)),
+            "nothing to lift, or nowhere to go"
+        );
+        let taken = Taken::out_of(*node, index + page, Level::PAGE, &Entry::EMPTY);
+        self.lifted.push((page as u8, taken));
+        Ok(())
+    }
+
+    /// The side to go to, with nodes made for it.
+    #[cold]
+    fn new_target(&mut self) -> Result<Side<F>, OutOfFrames> {
+        let place = self
+            .table
+            .cursor_at(F::Addr::from_u64(self.to))
+            .place_at(Level::PAGE)?;
+        let (Place { node, index, .. }, _) = place.expect("a target below a large leaf was not asked for");
+        Ok(Side::Node(node, index))
+    }
+
+    /// Has `tlb` drop what is cached for the pages that were lifted, and then puts each down where it goes, with the rights
+    /// and attributes that `arrive` makes of its leaf. Frame and ownership stay.
+    pub fn land(
+        mut self,
+        tlb: &(impl Invalidator<F::Addr> + ?Sized),
+        arrive: impl Fn(&Leaf) -> (Prot, Attr),
+    ) {
+        let (Some((first, _)), Some((last, _))) = (self.lifted.first(), self.lifted.last()) else {
+            return;
+        };
+        let (start, end) = (u64::from(*first), u64::from(*last) + 1);
+        let mut flush = Flush::new();
+        flush.touch_run(
+            self.from + start * PAGE_SIZE,
+            (end - start) * PAGE_SIZE,
+            self.lifted.len() as u64,
+        );
+        flush.spend(tlb);
+        let Side::Node(node, index) = self.target else {
+            unreachable!("a leaf was lifted, so it has a node to go to");
+        };
+        for (page, leaf) in self.lifted.drain(..) {
+            leaf.put_down(node, index + usize::from(page), Level::PAGE, &arrive);
+        }
+    }
+}
+
+impl<F: PtFormat> Drop for Route<'_, F> {
+    fn drop(&mut self) {
+        // A host test that fails in between has something better to say than "aborted".
+        #[cfg(not(target_os = "none"))]
+        if std::thread::panicking() {
+            return;
+        }
+        assert!(
+            self.lifted.is_empty(),
+            "{} leaves were lifted and did not land",
+            self.lifted.len()
+        );
+    }
+}
