@@ -13,6 +13,7 @@ use alloc::string::String;
 use linkme::distributed_slice;
 
 mod drivers;
+mod layout;
 mod machine;
 mod memory;
 mod move_pages;

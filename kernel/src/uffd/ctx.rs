@@ -137,6 +137,15 @@ impl Uffd {
         }
     }
 
+    /// One more handle to `ctx`, unless it has none any more.
+    pub(super) fn another(ctx: &Arc<Ctx>) -> Option<Self> {
+        let one_more = |handles: usize| (handles > 0).then(|| handles + 1);
+        ctx.handles
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more)
+            .ok()?;
+        Some(Self::of(Arc::clone(ctx)))
+    }
+
     /// The next message; sleeps until there is one.
     ///
     /// # Errors
@@ -249,6 +258,12 @@ impl Ctx {
             handles: AtomicUsize::new(1),
             changing: AtomicUsize::new(0),
         })
+    }
+
+    /// A context like this one for `child`, a copy of its space, and the only handle to it.
+    pub(super) fn forked(&self, child: &Arc<Space>) -> Uffd {
+        let space = Arc::downgrade(child);
+        Uffd::of(Self::new(space, self.flags, self.features, self.delivery.clone()))
     }
 
     /// Which context this is.

@@ -88,7 +88,7 @@ impl From<Pagefault> for Event {
 pub enum ReadError {
     /// Nothing is pending, and the call was not to wait.
     WouldBlock,
-    /// The caller could not take the event, which stays queued (Linux: EMFILE for a fork's descriptor).
+    /// The caller could not take the event, which stays queued, behind the others (Linux: EMFILE for a fork's descriptor).
     NotAdmitted,
     /// The context was closed.
     Closed,

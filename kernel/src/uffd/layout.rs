@@ -56,6 +56,11 @@ impl Change {
         Some(Self { ctx: Arc::clone(ctx) })
     }
 
+    /// The context.
+    pub(crate) fn ctx(&self) -> &Arc<Ctx> {
+        &self.ctx
+    }
+
     /// Tells the context and waits until the event is read, or nobody will read it any more, or the current task is killed.
     /// An event that is not read is dropped, and a child's context that is in it goes the way of this one.
     ///

@@ -18,7 +18,7 @@
 //! | [`admit`](mod@admit) | which traps become messages: a pure function |
 //! | [`slot`], [`queue`], `readers` | the fault a task waits for; who waits, and who reads |
 //! | [`event`] | what a monitor reads |
-//! | [`layout`] | changes of the space that it is told about: fork, mremap, madvise, munmap |
+//! | [`layout`], `fork` | changes of the space that it is told about: fork, mremap, madvise, munmap |
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
 //! | [`linux`] | what Linux answers for each outcome |
@@ -44,6 +44,7 @@ pub mod classify;
 pub mod ctx;
 pub mod delivery;
 pub mod event;
+mod fork;
 pub mod layout;
 pub mod linux;
 #[cfg(all(test, loom))]
@@ -60,6 +61,7 @@ pub use classify::{CacheState, EntryState, Trap, TrapKind, classify};
 pub use ctx::{Ctx, CtxId, Resolver, Uffd};
 pub use delivery::{Delivery, FaultHandler, Handled, Upcall};
 pub use event::{Event, ReadError};
+pub(crate) use fork::Forks;
 pub use layout::EventSlot;
 pub(crate) use layout::{Change, Changes};
 pub use ops::{FillMode, MoveMode, Outcome, RangeError, Refusal, WriteProtectError};

@@ -113,14 +113,16 @@ impl Queue {
         self.readers.disband();
     }
 
-    /// The oldest event, if `admit` takes it; whoever announced it goes on.
+    /// The oldest event, if `admit` takes it; whoever announced it goes on. One that it does not take is the youngest from
+    /// now on, as on Linux.
     fn next_of_events(&mut self, admit: impl FnOnce(&Event) -> bool) -> Option<Result<Event, ReadError>> {
-        let task = self.events.front().clone_pointer()?;
+        let task = self.events.pop_front()?;
         if !task.event.look(admit)? {
+            self.events.push_back(task);
             return Some(Err(ReadError::NotAdmitted));
         }
         let event = task.event.take()?;
-        self.forget_event(&task);
+        task.event.disarm();
         task.unpark();
         Some(Ok(event))
     }

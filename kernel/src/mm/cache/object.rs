@@ -140,7 +140,8 @@ impl Object {
         self.cache.lock().folios.remove(&offset)
     }
 
-    /// Notes that `view` may have translations of its pages from now on.
+    /// Notes that `view` may have translations of its pages from now on. It is asked for them also by a removal that has
+    /// begun: a fork attaches the child while it has the parent locked, and the parent may be what the removal waits for.
     pub fn attach(&self, view: Weak<dyn View>) {
         let mut views = self.views.lock();
         if !views.iter().any(|old| old.ptr_eq(&view)) {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `map`, `unmap`, `protect`, `lock`, `advise` | operations on areas |
 //! | `discard`, `guard` | operations on the contents of areas that stay |
+//! | `fork` | copying the space |
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
 //! | `fill` | the loop behind COPY, ZEROPAGE and POISON |
 //! | `move_pages` | pages that change their address, behind MOVE |
@@ -31,6 +32,7 @@ mod advise;
 mod discard;
 mod fault;
 mod fill;
+mod fork;
 mod guard;
 mod lock;
 mod map;
@@ -49,6 +51,7 @@ mod zap;
 pub use advise::AdviseError;
 pub use discard::DiscardError;
 pub use fill::{FillStop, Filler, Filling, Unready};
+pub use fork::ForkError;
 pub use guard::GuardError;
 pub use lock::LockError;
 pub use map::{MapError, MapRequest, Memory};
