@@ -92,6 +92,30 @@ impl PtFormat for Stage1 {
         }
         Entry::Leaf(decode_leaf(raw, level))
     }
+
+    #[inline]
+    fn to_protect(raw: u64, level: Level) -> Option<u64> {
+        if raw & PRESENT == 0 {
+            let is_leaf = raw & NO_RIGHTS != 0;
+            return is_leaf.then_some(!raw & UFFD_WP);
+        }
+        let is_leaf = level == Level::PAGE || raw & LARGE != 0;
+        is_leaf.then_some(raw & WRITABLE | !raw & UFFD_WP)
+    }
+
+    #[inline]
+    fn to_unprotect(raw: u64, _: Level, write: bool) -> u64 {
+        // Whatever is present may be loaded from.
+        let gains = write && raw & (PRESENT | WRITABLE) == PRESENT;
+        if gains { UFFD_WP | WRITABLE } else { UFFD_WP }
+    }
+
+    #[inline]
+    fn protected_frame(raw: u64, level: Level) -> Option<Pfn> {
+        const MASK: u64 = PRESENT | WRITABLE | BORROWED | UFFD_WP | FORKED;
+        // In tables the bit for the protection is clear.
+        (raw & MASK == PRESENT | UFFD_WP).then(|| leaf_frame(raw, level))
+    }
 }
 
 // Flags and rights stand where the entry has them.
@@ -137,16 +161,20 @@ fn decode_leaf(raw: u64, level: Level) -> Leaf {
         prot = Prot::from_bits_truncate((raw & RIGHTS) as u8);
         prot.set(Prot::EXEC, raw & NO_EXEC == 0);
     }
-    // Bits below the leaf's own size (PAT among them) are not part of the frame.
-    let frame = Pfn::containing(PhysAddr::new(raw & FRAME & !(level.size() - 1)));
     Leaf {
-        frame,
+        frame: leaf_frame(raw, level),
         prot,
         attr: Attr {
             flags,
             cache: decode_cache(raw, level),
         },
     }
+}
+
+/// Bits below the leaf's own size (PAT among them) are not part of the frame.
+#[inline]
+fn leaf_frame(raw: u64, level: Level) -> Pfn {
+    Pfn::containing(PhysAddr::new(raw & FRAME & !(level.size() - 1)))
 }
 
 const fn pat_bit(level: Level) -> u64 {

@@ -174,20 +174,36 @@ impl Bench {
     pub fn bulk_protect(&self, per_call: u64) -> Result<Samples, CostError> {
         self.bulk(
             Modes::WP,
-            |region| self.touch_all(region, store).map(drop),
+            |_, region| self.touch_all(region, store).map(drop),
             per_call,
             |uffd, _, range| uffd.write_protect(range).map_err(CostError::Protect),
         )
     }
 
+    /// The end of that protection, `per_call` pages a call; samples are per page.
+    pub fn bulk_unprotect(&self, per_call: u64) -> Result<Samples, CostError> {
+        self.bulk(
+            Modes::WP,
+            |uffd, region| {
+                self.touch_all(region, store)?;
+                uffd.write_protect(region).map_err(CostError::Protect)
+            },
+            per_call,
+            |uffd, _, range| {
+                uffd.remove_write_protection(range, FillMode::empty())
+                    .map_err(CostError::Protect)
+            },
+        )
+    }
+
     /// COPY of a whole region that nobody waits for, `per_call` pages a call; samples are per page.
     pub fn bulk_copy(&self, per_call: u64) -> Result<Samples, CostError> {
-        self.bulk(Modes::MISSING, |_| Ok(()), per_call, copy)
+        self.bulk(Modes::MISSING, |_, _| Ok(()), per_call, copy)
     }
 
     /// The same with ZEROPAGE.
     pub fn bulk_zeropage(&self, per_call: u64) -> Result<Samples, CostError> {
-        self.bulk(Modes::MISSING, |_| Ok(()), per_call, zeropage)
+        self.bulk(Modes::MISSING, |_, _| Ok(()), per_call, zeropage)
     }
 
     /// MOVE of a whole region to one that nobody waits for, `per_call` pages a call; samples are per page.
@@ -195,7 +211,7 @@ impl Bench {
         self.with_region(|from| {
             self.touch_all(from, store)?;
             let to = Cell::new(from.start);
-            let note = |region: VirtRange| {
+            let note = |_: &Uffd, region: VirtRange| {
                 to.set(region.start);
                 Ok(())
             };
@@ -275,13 +291,13 @@ impl Bench {
     fn bulk(
         &self,
         modes: Modes,
-        prepare: impl FnOnce(VirtRange) -> Result<(), CostError>,
+        prepare: impl FnOnce(&Uffd, VirtRange) -> Result<(), CostError>,
         per_call: u64,
         call: impl Fn(&Uffd, &[u8], VirtRange) -> Result<(), CostError>,
     ) -> Result<Samples, CostError> {
         self.with_region(|region| {
-            prepare(region)?;
             let uffd = self.registered(region, modes)?;
+            prepare(&uffd, region)?;
             let mut samples = self.samples();
             let mut start = region.start;
             while start < region.end {

@@ -112,6 +112,11 @@ const CASES: &[Case] = &[
         beside: Some([15, 150, 150]),
     },
     Case {
+        name: "WRITEPROTECT ends, 512 pages a call, per page",
+        run: |bench| bench.bulk_unprotect(512),
+        beside: None,
+    },
+    Case {
         name: "MOVE, 1 page a call",
         run: |bench| bench.bulk_move(1),
         beside: None,

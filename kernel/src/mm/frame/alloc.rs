@@ -122,7 +122,9 @@ impl FrameAllocator {
         }
     }
 
-    pub(super) fn table(&self) -> &[FrameMeta] {
+    /// Metadata of every frame, by number.
+    #[inline]
+    pub(in crate::mm) fn table(&self) -> &[FrameMeta] {
         let base = self.meta.load(Acquire);
         if base.is_null() {
             return &[];
@@ -153,7 +155,7 @@ impl FrameAllocator {
     /// Number of owners of the block at `pfn` at this moment. What those who let go before did to the bytes is visible
     /// afterwards.
     pub(crate) fn owners(&self, pfn: Pfn) -> u32 {
-        self.meta(pfn).refs.load(Acquire)
+        self.meta(pfn).owners()
     }
 
     /// Takes a block of 2^`order` frames for `kind`, with one reference. Contents are whatever they were.

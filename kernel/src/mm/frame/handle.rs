@@ -157,7 +157,7 @@ impl Folio {
 
     /// Number of owners at this moment. What those who let go before did to the bytes is visible afterwards.
     pub fn owners(&self) -> u32 {
-        allocator().meta(self.pfn).refs.load(Acquire)
+        allocator().meta(self.pfn).owners()
     }
 
     /// Says that this is a page of a memory object's cache from now on.

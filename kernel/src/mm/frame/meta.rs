@@ -98,6 +98,12 @@ impl FrameMeta {
         }
     }
 
+    /// How many own the block at this moment. What those who let go before did to the bytes is visible afterwards.
+    #[inline]
+    pub fn owners(&self) -> u32 {
+        self.refs.load(core::sync::atomic::Ordering::Acquire)
+    }
+
     /// What the block is used for.
     pub fn kind(&self) -> Kind {
         Kind::from_raw(self.kind.load(core::sync::atomic::Ordering::Relaxed))

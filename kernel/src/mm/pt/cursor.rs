@@ -131,10 +131,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     /// The `Level::PAGE` node for the cursor's address, if the table remembers it.
     #[inline(always)]
     fn near_node(&self) -> Option<Node<F>> {
-        match self.table.near {
-            Some((base, pfn)) if base == self.at & !(Level::MID.size() - 1) => Some(Node::at(pfn)),
-            _ => None,
-        }
+        self.table.near_node(self.at)
     }
 
     /// The `Level::PAGE` node for the cursor's address from the root, or the place that decides further up.
@@ -146,10 +143,8 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                 .follow(index, level)
                 .map_err(|entry| (Place { node, index, level }, entry))?;
             node = Node::at(pfn);
-            if level == Level::MID {
-                self.table.near = Some((self.at & !(Level::MID.size() - 1), pfn));
-            }
         }
+        self.table.remember(self.at, node);
         Ok(node)
     }
 
@@ -196,6 +191,11 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                 _ => return Ok(None),
             }
         }
+    }
+
+    /// Makes the nodes down to the entry of `level` at the cursor, unless something is in the way.
+    pub(super) fn make_nodes(&mut self, level: Level) -> Result<(), OutOfFrames> {
+        self.place_at(level).map(drop)
     }
 
     /// Maps `folio` at the cursor with a leaf of `level`, over nothing or over a marker. No flush is needed: absent entries
@@ -423,7 +423,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
             let (place, entry) = self.place();
             if entry.is_leaf() && !self.fits(place.level) {
                 split_at(&place, flush, self.at)?;
-                self.table.near = None;
+                self.table.forget();
                 continue;
             }
             if entry != Entry::EMPTY {
@@ -454,7 +454,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                 if let Some(node) = reclaim_node(old) {
                     flush.keep_node(node);
                 }
-                self.table.near = None;
+                self.table.forget();
             }
             let Some(above) = level.above() else { return true };
             level = above;
@@ -496,7 +496,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
             };
             if !self.fits(place.level) {
                 split_at(&place, flush, self.at)?;
-                self.table.near = None;
+                self.table.forget();
                 continue;
             }
             let (prot, attr) = rights(&leaf);
@@ -512,7 +512,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     /// There is no leaf to split, its folio has other owners, or no frame is free for the node.
     pub fn split(&mut self, flush: &mut Flush<F::Addr>) -> Result<(), SplitError> {
         let (place, _) = self.place();
-        self.table.near = None;
+        self.table.forget();
         split_at(&place, flush, self.at)
     }
 
@@ -549,6 +549,6 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
 
     /// Forgets the remembered node: the caller changed the tree above it.
     pub(super) fn forget(&mut self) {
-        self.table.near = None;
+        self.table.forget();
     }
 }

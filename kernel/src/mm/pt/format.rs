@@ -198,6 +198,29 @@ impl Leaf {
             .union(others.intersection(AttrFlags::BORROWED));
         self
     }
+
+    /// Whether a userfault context protects it.
+    pub const fn is_protected(&self) -> bool {
+        self.attr.flags.contains(AttrFlags::UFFD_WP)
+    }
+
+    /// Write-protected by a userfault context.
+    #[must_use]
+    pub fn protected(mut self) -> Self {
+        self.prot -= Prot::WRITE;
+        self.attr.flags |= AttrFlags::UFFD_WP;
+        self
+    }
+
+    /// No longer write-protected; with `write`, whoever may load may store as well.
+    #[must_use]
+    pub fn unprotected(mut self, write: bool) -> Self {
+        self.attr.flags -= AttrFlags::UFFD_WP;
+        if write && self.prot.contains(Prot::READ) {
+            self.prot |= Prot::WRITE;
+        }
+        self
+    }
 }
 
 /// An entry, decoded.
@@ -249,5 +272,42 @@ pub trait PtFormat: Sized + core::fmt::Debug + 'static {
             Entry::Table(pfn) => Some(pfn),
             _ => None,
         }
+    }
+
+    // The rest serves write protection of many pages. The defaults say what is meant; formats override them where it can be
+    // had without decoding.
+
+    /// The bits of a leaf that change when it is protected ([`Leaf::protected`]); `None` unless it is a leaf.
+    #[inline]
+    fn to_protect(raw: u64, level: Level) -> Option<u64> {
+        match Self::decode(raw, level) {
+            Entry::Leaf(leaf) => Some(raw ^ Self::encode(&Entry::Leaf(leaf.protected()), level)),
+            _ => None,
+        }
+    }
+
+    /// The bits of a protected leaf that change when its protection ends ([`Leaf::unprotected`]).
+    #[inline]
+    fn to_unprotect(raw: u64, level: Level, write: bool) -> u64 {
+        match Self::decode(raw, level) {
+            Entry::Leaf(leaf) => raw ^ Self::encode(&Entry::Leaf(leaf.unprotected(write)), level),
+            _ => 0,
+        }
+    }
+
+    /// The frame of a protected leaf that owns it, was not forked, and may be loaded from and not be stored to: the common
+    /// case of a protected page. `None` for everything else.
+    #[inline]
+    fn protected_frame(raw: u64, level: Level) -> Option<Pfn> {
+        let Entry::Leaf(leaf) = Self::decode(raw, level) else {
+            return None;
+        };
+        let common = leaf.is_protected()
+            && !leaf
+                .attr
+                .flags
+                .intersects(AttrFlags::BORROWED | AttrFlags::FORKED)
+            && leaf.prot & (Prot::READ | Prot::WRITE) == Prot::READ;
+        common.then_some(leaf.frame)
     }
 }

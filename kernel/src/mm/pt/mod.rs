@@ -34,6 +34,7 @@ mod relocate;
 mod split;
 mod table;
 mod transform;
+mod write_protect;
 
 pub use collapse::CollapseError;
 pub use cursor::{Cursor, InstallError, Installed, Progress};
@@ -43,6 +44,7 @@ pub use relocate::{ROUTE_PAGES, Route};
 pub use split::SplitError;
 pub use table::{PageTable, lookup_from};
 pub use transform::Seen;
+pub use write_protect::Writable;
 
 #[cfg(test)]
 mod tests;

@@ -7,17 +7,19 @@
 )]
 
 use core::marker::PhantomData;
+use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{Attr, AttrFlags, Entry, Leaf, Level, Prot, PtFormat};
 use crate::mm::addr::Pfn;
-use crate::mm::frame::{Folio, Frame, OutOfFrames, Table};
+use crate::mm::frame::{Folio, Frame, FrameMeta, OutOfFrames, Table, allocator};
 use crate::mm::phys;
 
 /// Entries in a node.
 pub(super) const ENTRIES: usize = 512;
 
 /// A node of a table, found by following owned entries.
+#[derive(Debug)]
 pub(super) struct Node<F> {
     entries: *const AtomicU64,
     format: PhantomData<F>,
@@ -30,6 +32,22 @@ impl<F> Clone for Node<F> {
 }
 
 impl<F> Copy for Node<F> {}
+
+// SAFETY: a node is a name like the frame number it was made of. What can be done with it is decided by the table that it
+// belongs to, which its users borrow; entries are atomics.
+unsafe impl<F> Send for Node<F> {}
+// SAFETY: as above.
+unsafe impl<F> Sync for Node<F> {}
+
+impl<F> Node<F> {
+    /// No node at all.
+    pub(super) const fn none() -> Self {
+        Self {
+            entries: core::ptr::null(),
+            format: PhantomData,
+        }
+    }
+}
 
 impl<F: PtFormat> Node<F> {
     /// The node in frame `pfn`.
@@ -84,6 +102,31 @@ impl<F: PtFormat> Node<F> {
         self.slot(index)
             .compare_exchange(raw, new, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
+    }
+
+    /// Flips, in up to `count` entries from `first` on, the bits that `bits` says of each, and stops before the first of
+    /// which it says `None`. Returns how many entries that were. Whatever the hardware sets there meanwhile stays.
+    ///
+    /// `bits` names none that say what the entry owns, or that the hardware changes.
+    #[inline(always)]
+    pub(super) fn flip_while(
+        &self,
+        first: usize,
+        count: usize,
+        mut bits: impl FnMut(u64) -> Option<u64>,
+    ) -> usize {
+        assert!(first <= ENTRIES && count <= ENTRIES - first);
+        // SAFETY: as in `slot`; all of them lie in the node.
+        let slots = unsafe { slice::from_raw_parts(self.entries.add(first), count) };
+        for (done, slot) in slots.iter().enumerate() {
+            let Some(flip) = bits(slot.load(Ordering::Acquire)) else {
+                return done;
+            };
+            if flip != 0 {
+                slot.fetch_xor(flip, Ordering::AcqRel);
+            }
+        }
+        count
     }
 
     /// Replaces an entry and says what it was, with the accessed and dirty bits it had at the very end.
@@ -154,6 +197,29 @@ pub(super) fn share_leaf(leaf: &Leaf) -> Option<Folio> {
     }
     // SAFETY: the leaf owns a reference (invariant 2) and cannot go away while the caller borrows the table (invariant 3).
     Some(unsafe { Folio::share_raw(leaf.frame) })
+}
+
+/// How many owners folios have, for whoever asks about many.
+#[derive(Clone, Copy)]
+pub(super) struct Owners(&'static [FrameMeta]);
+
+impl Owners {
+    /// Of all frames.
+    #[inline]
+    pub(super) fn known() -> Self {
+        Self(allocator().table())
+    }
+
+    /// Whether the folio at `frame` has one owner. What those who let go before did to the bytes is visible afterwards.
+    ///
+    /// Callers got `frame` from an owned leaf of the table that they borrow.
+    #[inline]
+    pub(super) fn is_one(self, frame: Pfn) -> bool {
+        debug_assert!((frame.as_u64() as usize) < self.0.len());
+        // SAFETY: the leaf owns a reference to a folio (invariant 2), so the frame is one of the allocator's.
+        let meta = unsafe { self.0.get_unchecked(frame.as_u64() as usize) };
+        meta.owners() == 1
+    }
 }
 
 /// An entry that was swapped out of a node and whose ownership has to go somewhere. Not `Copy`: it is used up once.

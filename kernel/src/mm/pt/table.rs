@@ -1,6 +1,5 @@
 //! A table: its root and what it owns.
 
-use core::marker::PhantomData;
 use core::ops::Range;
 
 use super::cursor::Cursor;
@@ -18,9 +17,25 @@ use crate::mm::range::AddrRange;
 pub struct PageTable<F: PtFormat> {
     root: Pfn,
     owned: Range<usize>,
-    /// The `Level::PAGE` node of the 2 MiB at `.0`, if it was visited and nothing above it changed since.
-    pub(super) near: Option<(u64, Pfn)>,
-    format: PhantomData<F>,
+    near: Near<F>,
+}
+
+/// The `Level::PAGE` node that was visited last, as long as nothing above it changes.
+#[derive(Debug)]
+struct Near<F> {
+    /// Start of the 2 MiB that it translates; [`Near::NOWHERE`] when there is none.
+    base: u64,
+    node: Node<F>,
+}
+
+impl<F> Near<F> {
+    /// No multiple of 2 MiB.
+    const NOWHERE: u64 = 1;
+
+    const NONE: Self = Self {
+        base: Self::NOWHERE,
+        node: Node::none(),
+    };
 }
 
 impl<F: PtFormat> PageTable<F> {
@@ -32,8 +47,7 @@ impl<F: PtFormat> PageTable<F> {
         Ok(Self {
             root: new_node()?,
             owned: 0..ENTRIES,
-            near: None,
-            format: PhantomData,
+            near: Near::NONE,
         })
     }
 
@@ -46,8 +60,7 @@ impl<F: PtFormat> PageTable<F> {
         let table = Self {
             root: new_node()?,
             owned: 0..ENTRIES / 2,
-            near: None,
-            format: PhantomData,
+            near: Near::NONE,
         };
         let (to, from) = (Node::<F>::at(table.root), Node::<F>::at(other.root));
         for index in ENTRIES / 2..ENTRIES {
@@ -59,6 +72,25 @@ impl<F: PtFormat> PageTable<F> {
     /// The root node's frame, for the CPU.
     pub fn root(&self) -> Pfn {
         self.root
+    }
+
+    /// The `Level::PAGE` node for `addr`, if it is the one that was visited last. The table owns it.
+    #[inline(always)]
+    pub(super) fn near_node(&self, addr: u64) -> Option<Node<F>> {
+        (self.near.base == addr & !(Level::MID.size() - 1)).then_some(self.near.node)
+    }
+
+    /// Remembers the `Level::PAGE` node for `addr`, in a part that the table owns.
+    #[inline]
+    pub(super) fn remember(&mut self, addr: u64, node: Node<F>) {
+        let base = addr & !(Level::MID.size() - 1);
+        self.near = Near { base, node };
+    }
+
+    /// Forgets the node that was visited last: something above it changes.
+    #[inline]
+    pub(super) fn forget(&mut self) {
+        self.near = Near::NONE;
     }
 
     /// Whether this table owns the root entry of `addr`.

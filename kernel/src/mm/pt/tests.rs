@@ -81,11 +81,11 @@ proptest! {
 mod small {
     use super::super::{
         Attr, AttrFlags, CollapseError, Entry, Flush, InstallError, Invalidator, Leaf, Marker, PageTable,
-        Progress, SplitError, lookup_from,
+        Progress, SplitError, Writable, lookup_from,
     };
     use super::*;
     use crate::arch::host::Config;
-    use crate::mm::frame::{Anon, Folio, Frame, Kind, allocator};
+    use crate::mm::frame::{Anon, Folio, Frame, Kind, OutOfFrames, allocator};
 
     const PAGE: VirtAddr = VirtAddr::new(0x40_0000_0000);
     const RW: Prot = Prot::READ.union(Prot::WRITE);
@@ -140,6 +140,91 @@ mod small {
         );
         flush.spend(&Nobody);
         assert_eq!(table.lookup(PAGE).0, Entry::EMPTY);
+    }
+
+    #[test]
+    fn the_end_of_protection_lets_a_page_be_written_unless_it_is_shared() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let range = VirtRange::new(PAGE, PAGE + 3 * PAGE_SIZE);
+        let shared = folio();
+        let mut cursor = table.cursor(range);
+        for folio in [shared.clone(), folio()] {
+            cursor
+                .install(Level::PAGE, folio, RW, Attr::flags(AttrFlags::DIRTY))
+                .expect("nothing is there");
+            cursor.advance(Level::PAGE);
+        }
+        let mut flush = Flush::new();
+        let whole = |table: &mut PageTable<Stage1>, flush: &mut Flush<VirtAddr>| {
+            table.cursor(range).write_protect(Some(Level::PAGE), flush)
+        };
+        assert_eq!(whole(&mut table, &mut flush), Ok(()));
+        assert!(!flush.is_empty());
+        flush.spend(&Nobody);
+        for at in [PAGE, PAGE + PAGE_SIZE] {
+            let leaf = leaf_at(&table, at).expect("mapped");
+            assert_eq!((leaf.prot, leaf.is_protected()), (Prot::READ, true));
+            assert!(leaf.attr.flags.contains(AttrFlags::DIRTY), "what was noted stays");
+        }
+        let last = PAGE + 2 * PAGE_SIZE;
+        assert_eq!(table.lookup(last).0, Entry::Absent(Marker::UffdWp));
+
+        table.cursor(range).write_unprotect(Writable::Unshared);
+        let prots = [PAGE, PAGE + PAGE_SIZE].map(|at| leaf_at(&table, at).map(|leaf| leaf.prot));
+        assert_eq!(prots, [Some(Prot::READ), Some(RW)]);
+        assert_eq!(table.lookup(last).0, Entry::EMPTY);
+
+        assert_eq!(whole(&mut table, &mut flush), Ok(()));
+        flush.spend(&Nobody);
+        drop(shared);
+        table.write_unprotect_page(PAGE, Writable::Unshared);
+        table.write_unprotect_page(PAGE + PAGE_SIZE, Writable::Nothing);
+        let prots = [PAGE, PAGE + PAGE_SIZE].map(|at| leaf_at(&table, at).map(|leaf| leaf.prot));
+        assert_eq!(prots, [Some(RW), Some(Prot::READ)]);
+    }
+
+    #[test]
+    fn the_end_of_protection_leaves_forked_pages_to_the_next_store() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        for writable in [Writable::Nothing, Writable::Unshared, Writable::Everything] {
+            let mut cursor = table.cursor(VirtRange::page(PAGE));
+            let mut flush = Flush::new();
+            let attr = Attr::flags(AttrFlags::FORKED);
+            assert_eq!(cursor.unmap(false, &mut flush), Ok(Progress::Done));
+            cursor.seek(PAGE);
+            cursor
+                .install(Level::PAGE, folio(), Prot::READ, attr)
+                .expect("nothing is there");
+            cursor.write_protect(None, &mut flush).expect("the node is there");
+            flush.spend(&Nobody);
+            table.cursor(VirtRange::page(PAGE)).write_unprotect(writable);
+            let leaf = leaf_at(&table, PAGE).expect("mapped");
+            assert_eq!((leaf.prot, leaf.attr), (Prot::READ, attr), "{writable:?}");
+        }
+    }
+
+    #[test]
+    fn no_frame_for_a_node_stops_protection_of_absent_pages_there() {
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let edge = PAGE + Level::MID.size();
+        table
+            .cursor(VirtRange::page(PAGE))
+            .mark(Level::PAGE, Marker::Poison)
+            .expect("RAM is plenty");
+        let mut flush = Flush::new();
+        let range = VirtRange::new(PAGE, edge + PAGE_SIZE);
+        allocator().inject_failure(0);
+        let result = table.cursor(range).write_protect(Some(Level::PAGE), &mut flush);
+        allocator().stop_injection();
+        assert_eq!(result, Err(OutOfFrames));
+        assert!(flush.is_empty(), "no leaf was there");
+        assert_eq!(table.lookup(PAGE).0, Entry::Absent(Marker::Poison));
+        let last = VirtAddr::new(edge.as_u64() - PAGE_SIZE);
+        assert_eq!(table.lookup(last).0, Entry::Absent(Marker::UffdWp));
+        assert_eq!(table.lookup(edge).0, Entry::EMPTY);
     }
 
     #[test]

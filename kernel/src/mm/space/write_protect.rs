@@ -1,14 +1,15 @@
 //! Write protection on behalf of a userfault context.
 //!
-//! A protected page has [`AttrFlags::UFFD_WP`] in its leaf and no right to write; a protected page that is not there has
-//! [`Marker::UffdWp`] in its entry. Both are dropped when the registration ends, and survive a change of the area's
-//! rights. When the page is discarded they are dropped with anonymous memory; a mapping of an object remembers.
+//! A protected page has `UFFD_WP` in the [attributes](crate::mm::pt::AttrFlags) of its leaf and no right to write; a
+//! protected page that is not there has the [marker](crate::mm::pt::Marker) `UffdWp` in its entry. Both are dropped when
+//! the registration ends, and survive a change of the area's rights. When the page is discarded they are dropped with
+//! anonymous memory; a mapping of an object remembers.
 
 use super::Space;
-use crate::arch::Stage1;
+use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::OutOfFrames;
-use crate::mm::memtype::Modes;
-use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Leaf, Level, Marker, Prot};
+use crate::mm::memtype::{Granule, Modes};
+use crate::mm::pt::{Flush, Prot, Writable};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Registration, Vma};
 use crate::uffd::Ctx;
@@ -37,12 +38,17 @@ impl Space {
     /// registered with wants that.
     ///
     /// # Errors
-    /// See [`ProtectStop`]; areas before the one that failed are protected.
+    /// See [`ProtectStop`]; what comes before the area, or the page, that failed is protected.
     pub fn write_protect(&self, range: VirtRange, ctx: &Ctx) -> Result<(), ProtectStop> {
         self.each_registered(range, ctx, |registration, vma, part| {
             // Pages of an object may be in its cache: there, absence says nothing.
             let unpopulated = vma.backing.is_some() || registration.ctx.protects_unpopulated();
-            self.protect_part(part, vma.ty.granule().level(), unpopulated)
+            let absent = unpopulated.then(|| vma.ty.granule().level());
+            let mut flush = Flush::new();
+            let done = self.table.lock().cursor(part).write_protect(absent, &mut flush);
+            // Also after a failure: what was protected must not stay writable anywhere.
+            flush.spend(self);
+            Ok(done?)
         })
     }
 
@@ -50,11 +56,31 @@ impl Space {
     ///
     /// # Errors
     /// See [`ProtectStop`]; the areas before the one that failed are changed.
+    #[inline]
     pub fn remove_write_protection(&self, range: VirtRange, ctx: &Ctx) -> Result<(), ProtectStop> {
+        if range.len() == PAGE_SIZE {
+            return self.unprotect_page(range, ctx);
+        }
         self.each_registered(range, ctx, |_, vma, part| {
             self.unprotect_part(vma, part);
             Ok(())
         })
+    }
+
+    /// The answer to a single fault: no loop over areas or pages.
+    #[inline]
+    fn unprotect_page(&self, page: VirtRange, ctx: &Ctx) -> Result<(), ProtectStop> {
+        let vmas = self.vmas.read();
+        if ctx.is_changing() {
+            return Err(ProtectStop::Changing);
+        }
+        let vma = vmas.find(page.start).filter(|vma| may_protect(vma).is_some());
+        let vma = vma.ok_or(ProtectStop::NotRegistered)?;
+        if vma.ty.granule() != Granule::Base {
+            return Err(ProtectStop::Misaligned);
+        }
+        self.table.lock().write_unprotect_page(page.start, writable(vma));
+        Ok(())
     }
 
     /// Ends all protection in an area whose registration goes. The caller holds the areas exclusively.
@@ -74,8 +100,7 @@ impl Space {
         }
         let mut any = false;
         for vma in vmas.overlapping(range) {
-            let registration = vma.uffd.as_ref().filter(|old| old.modes.contains(Modes::WP));
-            let (Some(registration), Some(part)) = (registration, vma.range.intersect(&range)) else {
+            let (Some(registration), Some(part)) = (may_protect(vma), vma.range.intersect(&range)) else {
                 return Err(ProtectStop::NotRegistered);
             };
             if !part.is_aligned(vma.ty.granule().size()) {
@@ -91,74 +116,26 @@ impl Space {
         }
     }
 
-    fn protect_part(&self, part: VirtRange, level: Level, unpopulated: bool) -> Result<(), ProtectStop> {
-        let mut flush = Flush::new();
-        let mut table = self.table.lock();
-        table.cursor(part).transform(&mut flush, |seen| match seen.entry {
-            Entry::Leaf(leaf) => {
-                let flags = leaf.attr.flags | AttrFlags::UFFD_WP;
-                Some(Entry::Leaf(Leaf {
-                    prot: leaf.prot - Prot::WRITE,
-                    attr: Attr { flags, ..leaf.attr },
-                    ..leaf
-                }))
-            }
-            _ => None,
-        });
-        let marked = if unpopulated {
-            mark_absent(&mut table.cursor(part), level)
-        } else {
-            Ok(())
-        };
-        drop(table);
-        // Also after a failure: what was protected must not stay writable anywhere.
-        flush.spend(self);
-        Ok(marked?)
-    }
-
     fn unprotect_part(&self, vma: &Vma, part: VirtRange) {
-        let mut flush = Flush::new();
-        let mut table = self.table.lock();
-        table.cursor(part).transform(&mut flush, |seen| match seen.entry {
-            Entry::Leaf(leaf) if leaf.attr.flags.contains(AttrFlags::UFFD_WP) => {
-                let prot = self.leaf_prot(unprotected(vma, &leaf, seen.owners()));
-                let flags = leaf.attr.flags - AttrFlags::UFFD_WP;
-                Some(Entry::Leaf(Leaf {
-                    prot,
-                    attr: Attr { flags, ..leaf.attr },
-                    ..leaf
-                }))
-            }
-            Entry::Absent(Marker::UffdWp) => Some(Entry::EMPTY),
-            _ => None,
-        });
-        drop(table);
-        flush.spend(self);
+        self.table.lock().cursor(part).write_unprotect(writable(vma));
     }
 }
 
-/// Marks every absent page from the cursor to its end as protected; `level` is that of the area's leaves.
-fn mark_absent(cursor: &mut Cursor<'_, Stage1>, level: Level) -> Result<(), OutOfFrames> {
-    while !cursor.is_done() {
-        match cursor.entry() {
-            (Entry::Absent(Marker::None), _) => {
-                cursor.mark(level, Marker::UffdWp)?;
-                cursor.advance(level);
-            }
-            (_, found) => cursor.advance(found),
-        }
-    }
-    Ok(())
+/// The area's registration, if it is one for write protection.
+#[inline]
+fn may_protect(vma: &Vma) -> Option<&Registration> {
+    vma.uffd.as_ref().filter(|old| old.modes.contains(Modes::WP))
 }
 
-/// Rights of a page whose protection ends: writing at once where the page is everybody's or has no other owner, so that the
-/// store that was stopped does not fault a second time. A page that was forked waits for that fault, which makes it the
-/// space's own.
-fn unprotected(vma: &Vma, leaf: &Leaf, owners: u32) -> Prot {
-    let own = owners == 1 && !leaf.attr.flags.contains(AttrFlags::FORKED);
-    if own || vma.is_shared() {
-        vma.prot
+/// Which pages of the area may be written at once when their protection ends, so that the store that was stopped does not
+/// fault a second time: pages that are everybody's, or that have no other owner.
+#[inline]
+fn writable(vma: &Vma) -> Writable {
+    if !vma.prot.contains(Prot::WRITE) {
+        Writable::Nothing
+    } else if vma.is_shared() {
+        Writable::Everything
     } else {
-        vma.prot - Prot::WRITE
+        Writable::Unshared
     }
 }

@@ -16,7 +16,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Entry, Level, Prot, PtFormat};
+use super::{AttrFlags, Entry, Level, Prot, PtFormat};
 use crate::mm::addr::Pfn;
 use crate::mm::range::AddrRange;
 
@@ -74,5 +74,34 @@ pub fn round_trip<F: PtFormat>(entry: &Entry, level: Level) {
     if F::can_encode(entry, level) {
         let raw = F::encode(entry, level);
         assert_eq!(F::decode(raw, level), *entry, "from {raw:#x} at {level:?}");
+        write_protection_by_bits::<F>(entry, raw, level);
+    }
+}
+
+/// What a format says about write protection without decoding is what follows from the decoded entry.
+fn write_protection_by_bits<F: PtFormat>(entry: &Entry, raw: u64, level: Level) {
+    let &Entry::Leaf(leaf) = entry else {
+        assert_eq!(F::to_protect(raw, level), None);
+        assert_eq!(F::protected_frame(raw, level), None);
+        return;
+    };
+    let protected = raw ^ F::to_protect(raw, level).expect("it is a leaf");
+    assert_eq!(F::decode(protected, level), Entry::Leaf(leaf.protected()));
+    assert_eq!(
+        F::to_protect(protected, level),
+        Some(0),
+        "it is protected already"
+    );
+    for (raw, leaf) in [(raw, leaf), (protected, leaf.protected())] {
+        let readable_only = leaf.prot & (Prot::READ | Prot::WRITE) == Prot::READ;
+        let special = AttrFlags::BORROWED | AttrFlags::FORKED;
+        let plain = leaf.is_protected() && readable_only && !leaf.attr.flags.intersects(special);
+        assert_eq!(F::protected_frame(raw, level), plain.then_some(leaf.frame));
+        for write in [false, true] {
+            if leaf.is_protected() {
+                let ended = F::decode(raw ^ F::to_unprotect(raw, level, write), level);
+                assert_eq!(ended, Entry::Leaf(leaf.unprotected(write)));
+            }
+        }
     }
 }

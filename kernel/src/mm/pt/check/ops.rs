@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{CheckedFormat, GIB, PAGES, SPAN, SPANS};
 use crate::mm::addr::Pfn;
-use crate::mm::pt::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot};
+use crate::mm::pt::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot, Writable};
 
 /// One step. Pages are counted from the start of the window.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,10 @@ pub enum Op {
     Unmap(u64, u64, bool),
     /// Changes the rights in a range.
     Protect(u64, u64, Prot),
+    /// Write-protects a range on behalf of a userfault context; absent pages too if the flag says so.
+    WriteProtect(u64, u64, bool),
+    /// Ends the write protection of a range.
+    WriteUnprotect(u64, u64, Writable),
     /// Splits the leaf here.
     Split(u64),
     /// Collapses what is below the entry of this level here.
@@ -45,7 +49,11 @@ pub enum Op {
 /// Sequences of steps for format `F`, of up to `most` phrases.
 pub fn ops<F: CheckedFormat>(most: usize) -> impl Strategy<Value = Vec<Op>> {
     let step = op(F::prots());
-    let phrase = prop_oneof![12 => step.prop_map(|op| vec![op]), 1 => apart_and_together(F::prots())];
+    let phrase = prop_oneof![
+        12 => step.prop_map(|op| vec![op]),
+        1 => apart_and_together(F::prots()),
+        1 => protected_for_a_while(F::prots()),
+    ];
     proptest::collection::vec(phrase, 1..most).prop_map(|phrases| phrases.concat())
 }
 
@@ -81,6 +89,38 @@ fn apart_and_together(prots: Vec<Prot>) -> impl Strategy<Value = Vec<Op>> {
             Op::Collapse(start, level),
         ]
     })
+}
+
+/// Pages are protected and unprotected, one of them perhaps shared, borrowed, or changed meanwhile.
+fn protected_for_a_while(prots: Vec<Prot>) -> impl Strategy<Value = Vec<Op>> {
+    let prot = proptest::sample::select(prots);
+    let pages = (0..PAGES - 8, 1..8u64, any::<bool>(), any::<bool>());
+    (pages, prot, attr(), 0..4u8, 0..4u8, writable()).prop_map(
+        |((page, pages, absent, device), prot, attr, before, after, writable)| {
+            let end = page + pages;
+            let map = match device {
+                true => Op::MapDevice(page, Level::PAGE, prot, attr),
+                false => Op::Map(page, prot, attr),
+            };
+            let twist = |twist| match twist {
+                0 => Op::Hold(page),
+                1 => Op::Note(page, AttrFlags::DIRTY),
+                2 => Op::Mark(page, Marker::None),
+                _ => Op::Release,
+            };
+            vec![
+                map,
+                twist(before),
+                Op::WriteProtect(page, end, absent),
+                twist(after),
+                Op::WriteUnprotect(page, end, writable),
+            ]
+        },
+    )
+}
+
+fn writable() -> impl Strategy<Value = Writable> {
+    proptest::sample::select(vec![Writable::Nothing, Writable::Unshared, Writable::Everything])
 }
 
 fn attr() -> impl Strategy<Value = Attr> {
@@ -121,7 +161,9 @@ fn op(prots: Vec<Prot>) -> impl Strategy<Value = Op> {
         2 => (page.clone(), prot.clone()).prop_map(|(p, r)| Op::MapHeld(p, r)),
         3 => (page.clone(), marker).prop_map(|(p, m)| Op::Mark(p, m)),
         4 => (range.clone(), any::<bool>()).prop_map(|((a, b), n)| Op::Unmap(a, b, n)),
-        4 => (range, prot.clone()).prop_map(|((a, b), r)| Op::Protect(a, b, r)),
+        4 => (range.clone(), prot.clone()).prop_map(|((a, b), r)| Op::Protect(a, b, r)),
+        3 => (range.clone(), any::<bool>()).prop_map(|((a, b), m)| Op::WriteProtect(a, b, m)),
+        3 => (range, writable()).prop_map(|((a, b), w)| Op::WriteUnprotect(a, b, w)),
         3 => page.clone().prop_map(Op::Split),
         4 => (page.clone(), level).prop_map(|(p, l)| Op::Collapse(p, l)),
         6 => (page.clone(), page.clone(), 1..100u64).prop_map(|(p, q, n)| Op::Move(p, q, n)),

@@ -7,11 +7,11 @@ use core::cell::RefCell;
 use super::model::{Check, Page};
 use super::{CheckedFormat, DEVICE, GIB, Op, PAGES, SPAN};
 use crate::arch::host::{Config, SoftMachine};
-use crate::mm::addr::{PAGE_SIZE, PageAddr};
+use crate::mm::addr::{PAGE_SIZE, PageAddr, Pfn};
 use crate::mm::frame::{Anon, Folio, Frame, ORDER_2M};
 use crate::mm::pt::{
     Attr, AttrFlags, Entry, Flush, InstallError, Invalidator, Leaf, Level, Marker, PageTable, Progress, Prot,
-    SplitError,
+    SplitError, Writable,
 };
 use crate::mm::range::AddrRange;
 
@@ -97,6 +97,8 @@ impl<F: CheckedFormat> Check<F> {
             Op::Mark(page, marker) => self.mark(page, marker),
             Op::Unmap(start, end, nodes) => self.unmap(start, end, nodes),
             Op::Protect(start, end, prot) => self.protect(start, end, prot),
+            Op::WriteProtect(start, end, absent) => self.write_protect(start, end, absent),
+            Op::WriteUnprotect(start, end, writable) => self.write_unprotect(start, end, writable),
             Op::Split(page) => self.split(page),
             Op::Collapse(page, level) => self.collapse(page, level),
             Op::Move(from, to, pages) => self.move_pages(from, to, pages.min(PAGES - from.max(to))),
@@ -246,6 +248,68 @@ impl<F: CheckedFormat> Check<F> {
                 leaf.prot = prot;
             }
         }
+    }
+
+    fn write_protect(&mut self, start: u64, end: u64, absent: bool) {
+        if self.part_of_a_leaf(start, end) {
+            return;
+        }
+        let range = self.range(start, end);
+        let mut flush = Flush::new();
+        self.table
+            .cursor(range)
+            .write_protect(absent.then_some(Level::PAGE), &mut flush)
+            .expect("RAM is plenty");
+        flush.spend(&self.flushed);
+        for page in start..end {
+            match self.model.get_mut(&page) {
+                Some(Page::Mapped { leaf, .. }) => *leaf = leaf.protected(),
+                Some(Page::Marked(_)) => {}
+                None if absent => drop(self.model.insert(page, Page::Marked(Marker::UffdWp))),
+                None => {}
+            }
+        }
+    }
+
+    fn write_unprotect(&mut self, start: u64, end: u64, writable: Writable) {
+        if self.part_of_a_leaf(start, end) {
+            return;
+        }
+        let range = self.range(start, end);
+        if end - start == 1 {
+            self.table.write_unprotect_page(range.start, writable);
+        } else {
+            self.table.cursor(range).write_unprotect(writable);
+        }
+        for page in start..end {
+            let (leaf, level) = match self.model.get(&page) {
+                Some(Page::Marked(Marker::UffdWp)) => {
+                    self.model.remove(&page);
+                    continue;
+                }
+                Some(Page::Mapped { leaf, level }) if leaf.is_protected() => (*leaf, *level),
+                _ => continue,
+            };
+            let head = Pfn::new(leaf.frame.as_u64() - (page - Self::around(page, level).0));
+            let write = match writable {
+                Writable::Nothing => false,
+                Writable::Unshared => !leaf.attr.is_borrowed() && self.owners(head) == 1,
+                Writable::Everything => !leaf.attr.is_borrowed(),
+            };
+            let leaf = leaf.unprotected(write);
+            self.model.insert(page, Page::Mapped { leaf, level });
+        }
+    }
+
+    /// Whether a leaf sticks out of the range.
+    fn part_of_a_leaf(&self, start: u64, end: u64) -> bool {
+        let sticks_out = |page: u64| {
+            self.mapped(page).is_some_and(|(_, level)| {
+                let (first, len) = Self::around(page, level);
+                first < start || first + len > end
+            })
+        };
+        sticks_out(start) || sticks_out(end - 1)
     }
 
     fn expect_stop(&self, (reach, whole): (u64, bool), stop: u64, result: Result<(), SplitError>) {
