@@ -3,7 +3,7 @@
 
 use xtask::status::Status;
 
-use crate::{Said, random_file, xtask};
+use crate::{Said, figure, random_file, xtask};
 
 fn restore(machine: &[&str], args: &[&str]) -> Said {
     let mut all = vec!["qemu", "--timeout", "120"];
@@ -45,6 +45,77 @@ fn a_killed_monitor_fails_the_next_missing_touch_by_page() {
         ],
     )
     .expect(Status::Failed, &["page 3", "monitor"]);
+}
+
+/// A restore of 64 pages in order whose monitor dies after three of them.
+fn bereft(policy: &str) -> Said {
+    let (_dir, file) = random_file(64 * 4096, 5);
+    let args = [
+        "--snapshot",
+        &file,
+        "--kill-monitor-after",
+        "3",
+        "--on-monitor-death",
+        policy,
+    ];
+    restore(&[], &args)
+}
+
+#[test]
+fn a_poisoned_page_names_itself_when_its_monitor_was_killed() {
+    bereft("poison").expect(Status::Failed, &["page 3", "poisoned", "the monitor was killed"]);
+}
+
+#[test]
+fn a_workload_is_ended_with_its_monitor_where_that_is_the_policy() {
+    bereft("kill").expect(
+        Status::Failed,
+        &["ended without a result", "killed by its access to 0x"],
+    );
+}
+
+#[test]
+fn zeros_after_a_killed_monitor_are_found_by_the_digests() {
+    bereft("zero").expect(
+        Status::Failed,
+        &["page 3: digest", "page 4: digest", "the monitor was killed"],
+    );
+}
+
+#[test]
+fn a_workload_that_hangs_with_its_monitor_is_told_as_a_deadlock_at_its_page() {
+    bereft("hang").expect(
+        Status::Failed,
+        &["deadlock", "(workload): waits for a page from its monitor 0x"],
+    );
+}
+
+#[test]
+fn a_new_monitor_goes_on_where_the_killed_one_ended() {
+    let (_dir, file) = random_file(64 * 4096, 5);
+    let args = [
+        "qemu",
+        "--timeout",
+        "120",
+        "--json",
+        "restore",
+        "--snapshot",
+        &file,
+        "--kill-monitor-after",
+        "3",
+        "--on-monitor-death",
+        "reattach",
+    ];
+    let json = xtask(&args)
+        .expect(Status::Success, &["64 pages restored and verified"])
+        .json();
+    assert_eq!(figure(&json, "monitors"), 2);
+    assert_eq!(figure(&json, "faults"), 64);
+}
+
+#[test]
+fn a_policy_that_does_not_exist_is_refused_with_those_that_do() {
+    restore(&[], &["--on-monitor-death", "shrug"]).expect(Status::Usage, &["shrug", "poison", "reattach"]);
 }
 
 #[test]

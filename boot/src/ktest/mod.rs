@@ -16,6 +16,7 @@ mod drivers;
 mod layout;
 mod machine;
 mod memory;
+mod monitors;
 mod move_pages;
 mod tasks;
 mod userfault;

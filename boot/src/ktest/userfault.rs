@@ -23,18 +23,18 @@ use kernel::uffd::{
 use crate::{ensure, kernel_test};
 
 /// A space with a registered region.
-struct Fixture {
-    space: Arc<Space>,
-    region: VirtRange,
-    uffd: Arc<Uffd>,
+pub(super) struct Fixture {
+    pub space: Arc<Space>,
+    pub region: VirtRange,
+    pub uffd: Arc<Uffd>,
 }
 
-fn text(error: impl core::fmt::Debug) -> String {
+pub(super) fn text(error: impl core::fmt::Debug) -> String {
     format!("{error:?}")
 }
 
 impl Fixture {
-    fn new(pages: u64) -> Result<Self, String> {
+    pub fn new(pages: u64) -> Result<Self, String> {
         Self::with(pages, Modes::MISSING)
     }
 
@@ -52,12 +52,12 @@ impl Fixture {
         Ok(Self { space, region, uffd })
     }
 
-    fn page(&self, page: u64) -> VirtAddr {
+    pub fn page(&self, page: u64) -> VirtAddr {
         self.region.start + page * PAGE_SIZE
     }
 
     /// A task in the space.
-    fn task<T: Send + 'static>(
+    pub fn task<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<T>, String> {
@@ -65,7 +65,7 @@ impl Fixture {
     }
 
     /// A task that loads the first word of a page.
-    fn loader(&self, page: u64) -> Result<JoinHandle<Result<u64, AccessError>>, String> {
+    pub fn loader(&self, page: u64) -> Result<JoinHandle<Result<u64, AccessError>>, String> {
         let addr = self.page(page);
         self.task(move || uaccess::load(addr))
     }
@@ -93,16 +93,16 @@ impl Fixture {
 }
 
 /// What the fixture's monitor puts into a page.
-fn content(page: u64) -> Vec<u8> {
+pub(super) fn content(page: u64) -> Vec<u8> {
     let word = (page + 1) * 0x0101_0101_0101_0101;
     word.to_le_bytes().repeat(PAGE_SIZE as usize / 8)
 }
 
-fn joined<T>(task: JoinHandle<T>) -> Result<T, String> {
+pub(super) fn joined<T>(task: JoinHandle<T>) -> Result<T, String> {
     task.join().map_err(text)
 }
 
-fn fault_of(result: Result<u64, AccessError>) -> Option<FaultError> {
+pub(super) fn fault_of(result: Result<u64, AccessError>) -> Option<FaultError> {
     result.err().map(|error| error.why)
 }
 

@@ -9,12 +9,13 @@
 //! Every step ends in one closed [`Verdict`]; nothing else decides. Nothing resumes in the middle: after sleeping, the
 //! access is executed again and, if the page is still not there, faults again from the top.
 
+use alloc::format;
 use core::fmt;
 
 use super::addr::VirtAddr;
 use super::memtype::AllocError;
 use super::pressure;
-use crate::task::{self, TaskId};
+use crate::task::{self, Outcome, Task, TaskId};
 use crate::uffd;
 
 /// What the access wanted.
@@ -100,8 +101,11 @@ pub enum FaultError {
     NothingThere,
     /// The reserved pool of the memory type is empty (SIGBUS).
     PoolEmpty,
-    /// The page belongs to a monitor that ended without serving it, and the policy is to fail.
+    /// The page belongs to a monitor that ended without serving it, and the policy is to fail
+    /// ([`MonitorDeath`](crate::uffd::MonitorDeath)).
     MonitorGone,
+    /// The same, where the policy is to end the task: nobody sees this but whoever asks how the task ended.
+    Killed,
     /// The monitor itself touched memory that it is to serve: nobody could ever resolve it.
     SelfFault {
         /// The monitor; the faulting task where a handler resolves on that.
@@ -155,7 +159,8 @@ impl fmt::Display for FaultError {
             Self::BeyondEnd => f.write_str("it lies past the end of the mapped object"),
             Self::NothingThere => f.write_str("nothing has been put there yet"),
             Self::PoolEmpty => f.write_str("the pool of huge pages is empty"),
-            Self::MonitorGone => f.write_str("its monitor is gone and the page was never filled"),
+            Self::MonitorGone => f.write_str("its monitor is gone and never served the fault"),
+            Self::Killed => f.write_str("its monitor is gone, and who touches it is ended"),
             Self::SelfFault { monitor } => {
                 write!(
                     f,
@@ -190,7 +195,17 @@ pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
         Verdict::Failed(FaultError::OutOfMemory) if pressure::relieve(RELIEF) => return Ok(()),
         Verdict::Failed(error) => Err(error),
     };
-    result.inspect_err(|error| task.fault.fail(info.addr, *error))
+    result.inspect_err(|error| fail(task, info.addr, *error))
+}
+
+#[cold]
+fn fail(task: &Task, addr: VirtAddr, error: FaultError) {
+    task.fault.fail(addr, error);
+    if error == FaultError::Killed {
+        task::exit(Outcome::Failed(format!(
+            "killed by its access to {addr}: {error}"
+        )));
+    }
 }
 
 /// Where and why the current task's last failed access failed.

@@ -52,12 +52,15 @@ impl<E: fmt::Display> Ending for Result<(), E> {
 }
 
 /// Called once, on the task that ends.
-type Hook = Box<dyn FnOnce(&Task, &Outcome) + Send>;
+pub(crate) type Hook = Box<dyn FnOnce(&Task, &Outcome) + Send>;
+
+/// Hooks, with the number under which they can be taken back if they have one.
+type Hooks = Vec<(Option<u64>, Hook)>;
 
 /// What is known about the end of a task.
 pub(super) struct Ended {
     outcome: SpinLock<Option<Outcome>>,
-    hooks: SpinLock<Vec<Hook>>,
+    hooks: SpinLock<Hooks>,
     stack_is_free: Completion,
     /// Somebody wants the task to end.
     killed: AtomicBool,
@@ -129,11 +132,37 @@ impl Task {
         let mut hooks = self.ended.hooks.lock();
         // Looked at under the lock: `finish` sets the outcome under it once the last hook is taken.
         let Some(outcome) = self.outcome() else {
-            hooks.push(Box::new(hook));
+            hooks.push((None, Box::new(hook)));
             return;
         };
         drop(hooks);
         hook(self, &outcome);
+    }
+
+    /// Like [`Self::on_end`], but the hook can be taken back under its number.
+    ///
+    /// # Errors
+    /// The task has ended already; here is the hook.
+    pub(crate) fn set_end_hook(&self, number: u64, hook: Hook) -> Result<(), Hook> {
+        let mut hooks = self.ended.hooks.lock();
+        if self.ended.has_ended() {
+            return Err(hook);
+        }
+        hooks.push((Some(number), hook));
+        Ok(())
+    }
+
+    /// Takes back what was set under `number`, unless it was called already.
+    pub(crate) fn take_end_hook(&self, number: u64) -> Option<Hook> {
+        let mut hooks = self.ended.hooks.lock();
+        let at = hooks.iter().position(|(other, _)| *other == Some(number))?;
+        Some(hooks.remove(at).1)
+    }
+
+    /// How many hooks will run.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn end_hooks(&self) -> usize {
+        self.ended.hooks.lock().len()
     }
 
     /// Runs the hooks, then fixes the outcome. Called by the task itself.
@@ -146,7 +175,7 @@ impl Task {
             }
             let batch = core::mem::take(&mut *hooks);
             drop(hooks);
-            for hook in batch {
+            for (_, hook) in batch {
                 hook(self, &outcome);
             }
         }

@@ -18,7 +18,7 @@ use crate::mm::range::VirtRange;
 use crate::mm::space::Space;
 use crate::mm::vma::{Registration, Vma};
 use crate::sync::model::SpinLock;
-use crate::task::{self, Task, TaskId, WaitReason};
+use crate::task::{self, WaitReason};
 
 /// What a monitor in [`Uffd::read_event`] waits for.
 static READING: WaitReason = WaitReason("a message of userfault context");
@@ -54,7 +54,7 @@ pub struct Ctx {
     pub(super) delivery: Delivery,
     pub(super) queue: SpinLock<Queue>,
     /// Handles that are not dropped yet.
-    handles: AtomicUsize,
+    pub(super) handles: AtomicUsize,
     /// Layout changes that have begun and are not over. Raised with the space's areas locked.
     changing: AtomicUsize,
 }
@@ -91,7 +91,7 @@ impl Resolver {
 
 /// A monitor's handle to a context, like the descriptor on Linux. Shared through `Arc`; dropping the last one closes the
 /// context: registrations end, and whoever waits is woken and finds plain memory. While a monitor is attached, dropping the
-/// last one orphans the context instead: losing the monitor never shows as zeros.
+/// last one loses the monitor instead ([`super::policy`]).
 ///
 /// A task that forks the space has a handle too until its event is read, like the child on Linux, which has inherited the
 /// descriptor by then: dropping the last one elsewhere does not let that task go.
@@ -196,34 +196,10 @@ impl Uffd {
         self.ctx.has_message()
     }
 
-    /// Declares `monitor` the task that serves this context. From now on a fault of its own on the registered memory is
-    /// refused instead of queued, and if it ends while it is attached, the context is orphaned. Attaching a new monitor to
-    /// an orphaned context opens it again.
-    pub fn attach_monitor(&self, monitor: &Arc<Task>) {
-        {
-            let mut queue = self.ctx.queue.lock();
-            queue.monitor = Some(monitor.id());
-            if queue.state == State::Orphaned {
-                queue.state = State::Open;
-            }
-        }
-        let (ctx, id) = (Arc::downgrade(&self.ctx), monitor.id());
-        monitor.on_end(move |_, _| {
-            if let Some(ctx) = ctx.upgrade() {
-                ctx.monitor_ended(id);
-            }
-        });
-    }
-
     /// Closes the context although there are other handles: registrations end, whoever waits is woken and finds plain
     /// memory, announced events are dropped, and reads say [`ReadError::Closed`].
     pub fn close(&self) {
         self.ctx.close();
-    }
-
-    /// Ends what [`Self::attach_monitor`] began: the monitor may end without consequences.
-    pub fn detach_monitor(&self) {
-        self.ctx.queue.lock().monitor = None;
     }
 }
 
@@ -233,6 +209,13 @@ impl Drop for Uffd {
         if self.ctx.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.ctx.abandon();
         }
+    }
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        // Its end concerns nobody any more.
+        self.forget_monitor();
     }
 }
 
@@ -260,10 +243,12 @@ impl Ctx {
         })
     }
 
-    /// A context like this one for `child`, a copy of its space, and the only handle to it.
+    /// A context like this one for `child`, a copy of its space, and the only handle to it. It has no monitor yet.
     pub(super) fn forked(&self, child: &Arc<Space>) -> Uffd {
         let space = Arc::downgrade(child);
-        Uffd::of(Self::new(space, self.flags, self.features, self.delivery.clone()))
+        let uffd = Uffd::of(Self::new(space, self.flags, self.features, self.delivery.clone()));
+        uffd.on_monitor_death(self.queue.lock().on_death);
+        uffd
     }
 
     /// Which context this is.
@@ -344,51 +329,6 @@ impl Ctx {
         self.queue.lock().state == State::Closed
     }
 
-    /// Whether the context's monitor ended without being detached.
-    pub fn is_orphaned(&self) -> bool {
-        self.queue.lock().state == State::Orphaned
-    }
-
-    fn monitor_ended(&self, monitor: TaskId) {
-        if self.queue.lock().monitor == Some(monitor) {
-            self.orphan();
-        }
-    }
-
-    /// The last handle is gone. Whoever did not say that the monitor may go has lost it, and its handle with it: the
-    /// handle of a task that ends is dropped before anything else is known of its end.
-    fn abandon(self: &Arc<Self>) {
-        let (monitor, state) = {
-            let queue = self.queue.lock();
-            (queue.monitor, queue.state)
-        };
-        match state {
-            State::Open if monitor.is_some() => self.orphan(),
-            State::Open => self.close(),
-            State::Orphaned | State::Closed => {}
-        }
-    }
-
-    /// Faults fail from now on.
-    fn orphan(&self) {
-        let mut queue = self.queue.lock();
-        let (State::Open, Some(monitor)) = (queue.state, queue.monitor) else {
-            return;
-        };
-        queue.state = State::Orphaned;
-        queue.dismiss_all();
-        drop(queue);
-        log::warn!(
-            "userfault: monitor (task {monitor}) ended while attached; its missing pages fail from now on"
-        );
-    }
-
-    /// The context of a fork's child, whose parent lost its monitor before it could be told: nobody will serve the child
-    /// either, and that must not show as zeros.
-    pub(super) fn share_orphanhood(&self) {
-        self.queue.lock().state = State::Orphaned;
-    }
-
     /// Takes an area's registration away, with the write protection that came with it; who waits is the caller's business.
     /// Poison stays.
     pub(super) fn end_registration(space: &Space, vma: &mut Vma) -> Option<Registration> {
@@ -399,7 +339,7 @@ impl Ctx {
         Some(old)
     }
 
-    fn close(self: &Arc<Self>) {
+    pub(super) fn close(self: &Arc<Self>) {
         if let Some(space) = self.space() {
             // Areas first: nothing is queued any more once they are unregistered.
             let everything = VirtRange::new(VirtAddr::new(0), USER_TOP);

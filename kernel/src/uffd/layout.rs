@@ -82,10 +82,8 @@ impl Change {
             }
             Err(event) => Some(event),
         };
-        if let Some(Event::Fork { uffd }) = &unread
-            && self.ctx.is_orphaned()
-        {
-            uffd.ctx.share_orphanhood();
+        if let Some(Event::Fork { uffd }) = &unread {
+            uffd.ctx.share_orphanhood(&self.ctx);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::ctx::{Ctx, Features, Uffd};
 use super::delivery::queue::hand_over;
 use super::event::{Event, ReadError};
 use super::layout::Change;
+use super::policy::MonitorDeath;
 use crate::arch::host::{Config, SoftMachine};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
@@ -254,6 +255,46 @@ fn loom_closing_ends_a_read() {
         });
         world.close();
         join(reader);
+    });
+}
+
+#[test]
+fn loom_fault_that_is_read_when_its_monitor_is_lost_goes_on_with_the_next() {
+    explore(Some(2), || {
+        let world = World::new();
+        let uffd = core::mem::ManuallyDrop::new(Uffd::of(world.ctx.clone()));
+        uffd.on_monitor_death(MonitorDeath::Reattach);
+        uffd.attach_monitor(&Task::detached("first"));
+        let faulter = world.start("faulter", |world| assert_eq!(world.touch(), Ok(())));
+        let monitors = world.start("monitors", |world| {
+            let uffd = core::mem::ManuallyDrop::new(Uffd::of(world.ctx.clone()));
+            let lost = uffd.try_read_event();
+            world.ctx.lose_monitor();
+            uffd.attach_monitor(&Task::detached("second"));
+            let again = uffd.read_event();
+            assert!(lost.is_err() || lost == again, "{lost:?}, then {again:?}");
+            world.fill();
+        });
+        join(faulter);
+        join(monitors);
+        assert_eq!(world.wake(), 0, "nobody is left in the queue");
+    });
+}
+
+#[test]
+fn loom_losing_the_monitor_fails_whoever_waits_or_is_about_to() {
+    explore(Some(3), || {
+        let world = World::new();
+        let uffd = core::mem::ManuallyDrop::new(Uffd::of(world.ctx.clone()));
+        uffd.attach_monitor(&Task::detached("monitor"));
+        let faulter = world.start("faulter", |world| {
+            assert_eq!(world.touch(), Err(FaultError::MonitorGone));
+        });
+        let reader = world.start("reader", |world| drop(world.read()));
+        world.ctx.lose_monitor();
+        join(faulter);
+        join(reader);
+        assert_eq!(world.wake(), 0, "nobody is left in the queue");
     });
 }
 

@@ -21,6 +21,7 @@
 //! | [`layout`], `fork` | changes of the space that it is told about: fork, mremap, madvise, munmap |
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
+//! | [`policy`] | who the monitor is, and what follows when it ends |
 //! | [`linux`] | what Linux answers for each outcome |
 //!
 //! Semantics are those of Linux's userfaultfd (checked against 6.18) unless a doc comment says otherwise. Outcomes are
@@ -32,8 +33,9 @@
 //!
 //! **When the monitor goes.** Closing the last handle drops the registrations and wakes everybody: the memory is plain
 //! from then on, as on Linux. A monitor *task* that ends while it is attached ([`Uffd::attach_monitor`]) and the context
-//! still open leaves it orphaned, also when the last handle goes with it: every waiting and every later missing touch fails with
-//! [`FaultError::MonitorGone`](crate::mm::fault::FaultError::MonitorGone). No silent zeros, no hang. A new monitor that is attached goes on.
+//! still open is lost, also when the last handle goes with it; what follows is a declared [`policy`], and by default every
+//! waiting and every later missing touch fails with [`FaultError::MonitorGone`](crate::mm::fault::FaultError::MonitorGone): no
+//! silent zeros, no hang.
 //!
 //! **Locks.** A context's queue is locked after the space's areas and table, never before. A task is woken with no lock of
 //! this module's held except the queue's.
@@ -50,6 +52,7 @@ pub mod linux;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub mod ops;
+pub mod policy;
 pub mod queue;
 mod readers;
 pub mod register;
@@ -65,6 +68,7 @@ pub(crate) use fork::Forks;
 pub use layout::EventSlot;
 pub(crate) use layout::{Change, Changes};
 pub use ops::{FillMode, MoveMode, Outcome, RangeError, Refusal, WriteProtectError};
+pub use policy::MonitorDeath;
 pub use register::{RegisterError, UnregisterError};
 pub use slot::FaultSlot;
 

@@ -13,13 +13,14 @@ use super::api::Features;
 use super::classify::Trap;
 use super::ctx::Ctx;
 use super::event::{Event, Pagefault, ReadError};
+use super::policy::{Monitor, MonitorDeath};
 use super::readers::Readers;
 use super::slot::{FaultState, Outstanding};
 use crate::arch::{Clock, Machine};
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::fault::FaultError;
+use crate::task::Task;
 use crate::task::link::FaultAdapter;
-use crate::task::{Task, TaskId};
 
 /// The lists of a context.
 #[derive(Debug)]
@@ -33,8 +34,10 @@ pub(super) struct Queue {
     /// Tasks that sleep until there is something to read.
     pub(super) readers: Readers,
     pub(super) state: State,
-    /// The attached monitor.
-    pub(super) monitor: Option<TaskId>,
+    /// The attached monitor; the one that was lost, while there is no other.
+    pub(super) monitor: Option<Monitor>,
+    /// What is to happen when it ends.
+    pub(super) on_death: MonitorDeath,
 }
 
 /// Whether a context still delivers.
@@ -42,19 +45,29 @@ pub(super) struct Queue {
 pub(super) enum State {
     /// It does.
     Open,
-    /// Its monitor ended; faults fail.
-    Orphaned,
+    /// Its monitor ended, and this is what follows.
+    Orphaned(MonitorDeath),
     /// Its last handle is gone.
     Closed,
 }
 
 impl State {
+    /// Whether faults and events are queued.
+    #[inline]
+    fn queues(self) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Orphaned(policy) => policy.queues(),
+            Self::Closed => false,
+        }
+    }
+
     /// What a reader is told once nothing more is delivered.
     #[cold]
     fn read_error(self) -> ReadError {
         match self {
-            Self::Open => ReadError::WouldBlock,
-            Self::Orphaned => ReadError::Orphaned,
+            Self::Open | Self::Orphaned(MonitorDeath::Hang) => ReadError::WouldBlock,
+            Self::Orphaned(_) => ReadError::Orphaned,
             Self::Closed => ReadError::Closed,
         }
     }
@@ -69,6 +82,7 @@ impl Queue {
             readers: Readers::new(),
             state: State::Open,
             monitor: None,
+            on_death: MonitorDeath::default(),
         }
     }
 
@@ -100,6 +114,16 @@ impl Queue {
     /// Wakes everybody.
     pub(super) fn wake_all(&mut self) -> usize {
         self.wake(VirtAddr::new(0), VirtAddr::new(u64::MAX))
+    }
+
+    /// What was read and is not resolved counts as unread again. All of it is older than what was not read.
+    pub(super) fn unread_all(&mut self) {
+        self.read
+            .iter()
+            .for_each(|task| task.fault.set(FaultState::Pending));
+        let unread = self.pending.take();
+        self.read.back_mut().splice_after(unread);
+        self.pending = self.read.take();
     }
 
     /// Nothing more is delivered: whoever waits for a page, for its event to be read, or for a message, looks again.
@@ -148,12 +172,23 @@ impl Ctx {
     /// # Errors
     /// Nobody would ever resolve the fault; it is not queued.
     #[inline]
-    pub(super) fn enqueue(&self, task: &Arc<Task>, trap: Trap, addr: VirtAddr) -> Result<(), FaultError> {
+    pub(super) fn enqueue(
+        self: &Arc<Self>,
+        task: &Arc<Task>,
+        trap: Trap,
+        addr: VirtAddr,
+    ) -> Result<(), FaultError> {
         let mut queue = self.queue.lock();
-        if queue.state != State::Open {
-            return Err(FaultError::MonitorGone);
+        match queue.state {
+            State::Open => {}
+            State::Orphaned(policy) if policy.queues() => {}
+            State::Orphaned(MonitorDeath::Poison | MonitorDeath::Kill) => {
+                drop(queue);
+                return self.call_up(task, trap, addr);
+            }
+            State::Orphaned(_) | State::Closed => return Err(FaultError::MonitorGone),
         }
-        if let Some(monitor) = queue.monitor
+        if let Some(Monitor { id: monitor, .. }) = queue.monitor
             && monitor == task.id()
         {
             return Err(FaultError::SelfFault { monitor });
@@ -179,7 +214,7 @@ impl Ctx {
     /// [`EventSlot::is_queued`]: super::layout::EventSlot::is_queued
     pub(super) fn enqueue_event(&self, task: &Arc<Task>, event: Event) -> Result<(), Event> {
         let mut queue = self.queue.lock();
-        if queue.state != State::Open {
+        if !queue.state.queues() {
             return Err(event);
         }
         task.event.arm(event);
@@ -212,14 +247,17 @@ impl Ctx {
         if let Some(fault) = me.and_then(|me| me.fault.inbox.take()) {
             return Ok(fault.into());
         }
-        let found = if let Some(task) = queue.pending.pop_front() {
+        let found = if queue.state == State::Orphaned(MonitorDeath::Reattach) {
+            // What is queued is for the next monitor.
+            Err(ReadError::Orphaned)
+        } else if let Some(task) = queue.pending.pop_front() {
             let fault = self.describe(task.fault.trap(), task.fault.addr(), &task);
             task.fault.set(FaultState::Read);
             queue.read.push_back(task);
             Ok(fault.into())
         } else if let Some(found) = queue.next_of_events(admit) {
             found
-        } else if queue.state != State::Open {
+        } else if !queue.state.queues() {
             // Nothing will ever be queued again, so nobody sleeps here.
             Err(queue.state.read_error())
         } else {

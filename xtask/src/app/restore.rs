@@ -31,6 +31,9 @@ pub struct RestoreArgs {
     /// Kill the monitor after it has served N faults
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub kill_monitor_after: Option<u64>,
+    /// What becomes of faults when the monitor dies; default: fail
+    #[arg(long, value_name = "POLICY")]
+    pub on_monitor_death: Option<MonitorDeath>,
     /// Let the monitor touch the region it serves
     #[arg(long, hide = true)]
     pub monitor_touches_own_region: bool,
@@ -66,6 +69,36 @@ impl Source {
     }
 }
 
+/// `--on-monitor-death`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MonitorDeath {
+    /// Waiting and later touches fail.
+    Fail,
+    /// They wait, for ever.
+    Hang,
+    /// Their pages are poisoned.
+    Poison,
+    /// The task that touches is ended.
+    Kill,
+    /// Missing pages are zeros, as on Linux.
+    Zero,
+    /// They wait for a new monitor, which is started.
+    Reattach,
+}
+
+impl MonitorDeath {
+    const fn token(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Hang => "hang",
+            Self::Poison => "poison",
+            Self::Kill => "kill",
+            Self::Zero => "zero",
+            Self::Reattach => "reattach",
+        }
+    }
+}
+
 impl RestoreArgs {
     /// The command line for a snapshot of `bytes` bytes in `pages` pages.
     pub fn tokens(&self, source: Source, bytes: u64, pages: u64) -> Tokens {
@@ -78,6 +111,7 @@ impl RestoreArgs {
             .opt("prefetch", self.prefetch)
             .opt("touch", self.touch)
             .opt("kill-monitor-after", self.kill_monitor_after)
+            .opt("on-monitor-death", self.on_monitor_death.map(MonitorDeath::token))
             .flag("monitor-touches-own-region", self.monitor_touches_own_region)
             .opt("fail-frames-after", self.fail_frames_after)
     }
@@ -101,6 +135,7 @@ mod tests {
             prefetch: Some(8),
             touch: Some(9),
             kill_monitor_after: Some(3),
+            on_monitor_death: Some(MonitorDeath::Reattach),
             monitor_touches_own_region: true,
             fail_frames_after: Some(2),
             ..RestoreArgs::default()
@@ -108,7 +143,7 @@ mod tests {
         assert_eq!(
             args.tokens(Source::Ramdisk, 4096, 1).finish(),
             "restore source=ramdisk snapshot-bytes=4096 digests=1 order=random seed=7 prefetch=8 touch=9 \
-             kill-monitor-after=3 monitor-touches-own-region=1 fail-frames-after=2"
+             kill-monitor-after=3 on-monitor-death=reattach monitor-touches-own-region=1 fail-frames-after=2"
         );
     }
 }

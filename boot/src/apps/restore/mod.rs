@@ -17,6 +17,7 @@
 //! | `job` | what the tasks share |
 //! | `workload` | touching and checking |
 //! | `monitor` | serving faults, prefetching |
+//! | `monitors` | the monitor's life, and its successor's |
 //! | `complete` | the rest of the region |
 //! | `summary` | the report |
 
@@ -28,15 +29,15 @@ use kernel::mm::frame;
 use kernel::trace::cmdline::Cmdline;
 
 use self::job::Job;
-use self::monitor::Monitor;
 use self::options::Options;
 use self::summary::Run;
-use super::common::{Draft, join, run_in, start};
+use super::common::{Draft, join, run_in};
 use super::{App, AppError, AppResult, System, app};
 
 mod complete;
 mod job;
 mod monitor;
+mod monitors;
 mod options;
 mod summary;
 mod workload;
@@ -60,10 +61,8 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
         .pages(job.pages.len() as u32, options.touch)
         .map_err(AppError::usage)?;
 
-    let monitor = Monitor::new(&job, &options);
-    let in_space = options.monitor_touches_own_region.then_some(space);
-    let monitor = start("monitor", in_space, move || monitor.run())?;
-    job.uffd.attach_monitor(monitor.task());
+    job.uffd.on_monitor_death(options.on_monitor_death);
+    let monitors = monitors::start(&job, &options)?;
     if let Some(frames) = options.fail_frames_after {
         frame::allocator().inject_failure(frames);
     }
@@ -86,7 +85,7 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
 
     // With the context closed the monitor's read ends, and so does the monitor.
     job.uffd.close();
-    let served = join(monitor)?;
+    let served = join(monitors)??;
     let verified = match (&work.error, &rest) {
         (None, Ok(())) => {
             let job = Arc::clone(&job);

@@ -15,9 +15,11 @@ use super::job::{FillError, Job};
 use super::options::Options;
 use crate::apps::common::{PAGE, next_fault};
 
-/// What a monitor has done when it ends.
+/// What the monitors have done when the last one ends.
 #[derive(Debug, Default)]
 pub struct Served {
+    /// How many there were.
+    pub monitors: u64,
     /// Faults that it resolved.
     pub faults: u64,
     /// Requests to the source on behalf of faults.
@@ -83,7 +85,26 @@ impl Monitor {
             kill_after: options.kill_monitor_after,
             touches_own_region: options.monitor_touches_own_region,
             buffer: Vec::with_capacity((1 + options.prefetch) * PAGE),
-            served: Served::default(),
+            served: Served {
+                monitors: 1,
+                ..Served::default()
+            },
+        }
+    }
+
+    /// A monitor that goes on where one was killed, and lives on.
+    pub fn successor(job: &Arc<Job>, prefetch: usize, served: Served) -> Self {
+        Self {
+            job: Arc::clone(job),
+            prefetch,
+            kill_after: None,
+            touches_own_region: false,
+            buffer: Vec::with_capacity((1 + prefetch) * PAGE),
+            served: Served {
+                monitors: served.monitors + 1,
+                error: None,
+                ..served
+            },
         }
     }
 

@@ -10,6 +10,7 @@
 //! | `touch` | how many pages the workload touches | all in the order |
 //! | `prefetch` | pages that are filled along with each missing one, if absent | 0 |
 //! | `kill-monitor-after` | the monitor ends after so many faults | never |
+//! | `on-monitor-death` | what becomes of faults when the monitor ends ([`MonitorDeath`]) | `fail` |
 //! | `monitor-touches-own-region` | the monitor first touches what it is to serve | 0 |
 //! | `fail-frames-after` | allocations of frames fail after so many | never |
 
@@ -20,6 +21,7 @@ use kernel::lab::digest::Digests;
 use kernel::lab::order::Order;
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::trace::cmdline::Cmdline;
+use kernel::uffd::MonitorDeath;
 
 use crate::apps::common::{MAX_PAGES, entry, order};
 use crate::apps::{AppError, System};
@@ -33,6 +35,7 @@ const KEYS: &[&str] = &[
     "touch",
     "prefetch",
     "kill-monitor-after",
+    "on-monitor-death",
     "monitor-touches-own-region",
     "fail-frames-after",
 ];
@@ -56,6 +59,8 @@ pub struct Options {
     pub prefetch: usize,
     /// When the monitor ends for no reason.
     pub kill_monitor_after: Option<u64>,
+    /// What becomes of faults when the monitor ends.
+    pub on_monitor_death: MonitorDeath,
     /// Whether the monitor touches what it serves.
     pub monitor_touches_own_region: bool,
     /// When frames run out.
@@ -78,6 +83,9 @@ impl Options {
                 .map_or(usize::MAX, |pages| pages as usize),
             prefetch: cmdline.number("prefetch", 0, MAX_PREFETCH)?.unwrap_or(0) as usize,
             kill_monitor_after: cmdline.number("kill-monitor-after", 0, u64::MAX)?,
+            on_monitor_death: cmdline
+                .choice("on-monitor-death", MonitorDeath::NAMES)?
+                .map_or(MonitorDeath::default(), |index| MonitorDeath::ALL[index]),
             monitor_touches_own_region: cmdline.flag("monitor-touches-own-region")?,
             fail_frames_after: cmdline.number("fail-frames-after", 0, u64::MAX - 1)?,
             source,

@@ -50,6 +50,9 @@ impl Run<'_> {
         }
         report.figure("touches", self.work.touches, "touches");
         report.figure("faults", self.served.faults, "faults");
+        if self.served.monitors > 1 {
+            report.figure("monitors", self.served.monitors, "monitors");
+        }
         report.figure("fetches for faults", self.served.fetches, "requests");
         report.figure(
             "bytes for faults",

@@ -25,14 +25,16 @@ use core::ops::Deref;
 use arrayvec::ArrayVec;
 
 use crate::arch::{Clock, Machine};
-use crate::mm::addr::VirtAddr;
+use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::fault::FaultError;
+use crate::mm::range::VirtRange;
 use crate::mm::uaccess;
 use crate::sync::SpinLock;
 use crate::task::Task;
 use crate::uffd::classify::Trap;
 use crate::uffd::ctx::{Ctx, Resolver};
 use crate::uffd::event::Event;
+use crate::uffd::policy;
 use crate::uffd::slot::{FaultState, Outstanding};
 
 /// Most handlers that one task is in at a time, each because of a fault in the one before.
@@ -83,6 +85,14 @@ impl Upcall<'_> {
         self.addr
     }
 
+    /// What the operations would have to resolve: the page, or what its memory type is filled in.
+    pub fn page(&self) -> VirtRange {
+        let vma = self.resolver.ctx.space().and_then(|space| space.query(self.addr));
+        let size = vma.map_or(PAGE_SIZE, |vma| vma.ty.granule().size());
+        let start = self.addr.align_down(size);
+        VirtRange::new(start, start + size)
+    }
+
     /// The task that faulted: the one that runs the handler.
     pub fn task(&self) -> &Arc<Task> {
         self.task
@@ -128,7 +138,7 @@ impl fmt::Debug for Calls {
 impl Ctx {
     /// Notes down a call to this context's handler.
     #[inline]
-    pub(super) fn call_up(
+    pub(in crate::uffd) fn call_up(
         self: &Arc<Self>,
         task: &Arc<Task>,
         trap: Trap,
@@ -179,7 +189,10 @@ pub(super) fn run(task: &Arc<Task>) -> Result<(), FaultError> {
     // The handler may fault itself: the task's record is free again.
     task.fault.set(FaultState::Idle);
     let fault = innermost(task).ok_or(FaultError::HandlerFailed)?;
-    let handler = fault.ctx.delivery.handler().ok_or(FaultError::HandlerFailed)?;
+    let Some(handler) = fault.ctx.delivery.handler() else {
+        // A context with a queue, whose monitor is gone.
+        return policy::resolve(&fault);
+    };
     // Whoever faulted: what the handler touches, it touches itself.
     match uaccess::as_the_task(|| handler.handle(&fault)) {
         Handled::Resolved => Ok(()),
