@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{RW, World, page, part, returned, until_it_waits, was_woken};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
-use kernel::mm::memtype::{Class, MemType, Privately, Untouched, anon::ANON};
+use kernel::mm::memtype::{Class, MemType, Privately, anon::ANON};
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapRequest, Memory};
@@ -21,8 +21,9 @@ use kernel::uffd::{
 static PLAIN: MemType = MemType {
     name: "plain",
     class: Class::File,
-    untouched: Untouched::Zeros,
     privately: Privately::Itself,
+    fixed_size: false,
+    guest_only: false,
     uffd: None,
 };
 

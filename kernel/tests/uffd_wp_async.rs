@@ -14,7 +14,7 @@ use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_WRITTEN};
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
-use kernel::mm::memtype::{Class, MemType, Privately, Untouched};
+use kernel::mm::memtype::{Class, MemType, Privately};
 use kernel::mm::pt::{AttrFlags, Entry, Marker, Prot};
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::Memory;
@@ -33,8 +33,9 @@ const NOTHING: Result<Event, ReadError> = Err(ReadError::WouldBlock);
 static FILE: MemType = MemType {
     name: "file",
     class: Class::File,
-    untouched: Untouched::Zeros,
     privately: Privately::Itself,
+    fixed_size: false,
+    guest_only: false,
     uffd: None,
 };
 

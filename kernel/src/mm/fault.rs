@@ -97,8 +97,10 @@ pub enum FaultError {
     OutOfMemory,
     /// The page lies past the end of the memory object behind it (SIGBUS).
     BeyondEnd,
-    /// Nobody has put anything there, and touching it does not (SIGBUS).
-    NothingThere,
+    /// The memory is a guest's alone (SIGBUS).
+    GuestOnly,
+    /// The object behind the page may not have more pages (SIGBUS).
+    NoSpace,
     /// The reserved pool of the memory type is empty (SIGBUS).
     PoolEmpty,
     /// The page belongs to a monitor that ended without serving it, and the policy is to fail
@@ -157,7 +159,8 @@ impl fmt::Display for FaultError {
             Self::BusError(why) => why.fmt(f),
             Self::OutOfMemory => f.write_str("no physical memory is left"),
             Self::BeyondEnd => f.write_str("it lies past the end of the mapped object"),
-            Self::NothingThere => f.write_str("nothing has been put there yet"),
+            Self::GuestOnly => f.write_str("the memory is a guest's alone"),
+            Self::NoSpace => f.write_str("the object behind it may not have more pages"),
             Self::PoolEmpty => f.write_str("the pool of huge pages is empty"),
             Self::MonitorGone => f.write_str("its monitor is gone and never served the fault"),
             Self::Killed => f.write_str("its monitor is gone, and who touches it is ended"),

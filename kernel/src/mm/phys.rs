@@ -104,9 +104,52 @@ pub fn copy<K: FrameKind>(dst: &mut Frame<K>, src: &Folio) {
 /// # Panics
 /// The bytes do not lie in the folio.
 pub fn peek(folio: &Folio, offset: u64, out: &mut [u8]) {
-    assert!(offset + out.len() as u64 <= folio.bytes());
+    let from = part_of(folio, offset, out.len());
+    if out.len() as u64 == PAGE_SIZE {
+        // SAFETY: in bounds as checked, of memory that the reference keeps; `out` is as long and nobody else's.
+        return unsafe { Machine::copy_page(out.as_mut_ptr(), from) };
+    }
     for (i, byte) in out.iter_mut().enumerate() {
         // SAFETY: in bounds as checked; the reference keeps the frames alive; volatile because tasks may write to them.
-        *byte = unsafe { frame_ptr(folio.pfn()).add(offset as usize + i).read_volatile() };
+        *byte = unsafe { from.add(i).read_volatile() };
     }
+}
+
+/// Copies `bytes` to `offset` in a folio that tasks may be using: which of two stores at the same time stays is theirs to
+/// settle.
+///
+/// # Panics
+/// The bytes do not lie in the folio.
+pub fn poke(folio: &Folio, offset: u64, bytes: &[u8]) {
+    let to = part_of(folio, offset, bytes.len());
+    if bytes.len() as u64 == PAGE_SIZE {
+        // SAFETY: in bounds as checked, of memory that the reference keeps; `bytes` is as long, and kernel memory.
+        return unsafe { Machine::copy_page(to, bytes.as_ptr()) };
+    }
+    for (i, byte) in bytes.iter().enumerate() {
+        // SAFETY: in bounds as checked; the reference keeps the frames alive; volatile because tasks may use them.
+        unsafe { to.add(i).write_volatile(*byte) };
+    }
+}
+
+/// [`poke`] of `len` zero bytes.
+///
+/// # Panics
+/// The bytes do not lie in the folio.
+pub fn poke_zeros(folio: &Folio, offset: u64, len: usize) {
+    let to = part_of(folio, offset, len);
+    for i in 0..len {
+        // SAFETY: as in `poke`.
+        unsafe { to.add(i).write_volatile(0) };
+    }
+}
+
+/// Where the `len` bytes at `offset` of a folio begin.
+fn part_of(folio: &Folio, offset: u64, len: usize) -> *mut u8 {
+    let fits = offset
+        .checked_add(len as u64)
+        .is_some_and(|end| end <= folio.bytes());
+    assert!(fits, "bytes {offset}+{len} of a folio of {} bytes", folio.bytes());
+    // SAFETY: in bounds of the folio's frames, which the direct map covers in one piece.
+    unsafe { frame_ptr(folio.pfn()).add(offset as usize) }
 }

@@ -11,7 +11,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use loom::thread;
 
 use super::sleep::Alarm;
-use super::{Completion, Task, WaitQueue, WaitReason, engine, park};
+use super::{Completion, SleepLock, Task, WaitQueue, WaitReason, engine, park};
 
 static REASON: WaitReason = WaitReason("loom");
 
@@ -95,6 +95,30 @@ fn loom_wait_until_finds_a_condition_set_before_or_after_it_looked() {
         queue.wake_one();
         waiter.join().expect("saw the flag");
         assert!(queue.is_empty());
+    });
+}
+
+#[test]
+fn loom_a_sleep_lock_has_one_holder_and_wakes_the_next() {
+    explore(Some(3), || {
+        let lock = Arc::new(SleepLock::new(&REASON));
+        let inside = Arc::new(AtomicUsize::new(0));
+        let work = |lock: &SleepLock, inside: &AtomicUsize| {
+            let _held = lock.lock();
+            assert_eq!(inside.fetch_add(1, Relaxed), 0, "two holders");
+            inside.fetch_sub(1, Relaxed);
+        };
+        let others: Vec<_> = ["one", "two"]
+            .map(|name| {
+                let (lock, inside) = (Arc::clone(&lock), Arc::clone(&inside));
+                start(&Task::detached(name), move || work(&lock, &inside))
+            })
+            .into_iter()
+            .collect();
+        Task::detached("main").run_as(|| work(&lock, &inside));
+        others
+            .into_iter()
+            .for_each(|other| other.join().expect("had its turn"));
     });
 }
 

@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | [`mod@park`] | the word behind `park` and `unpark`: a token that cannot be lost or doubled |
 //! | [`mod@wait`], [`completion`] | wait queues, one-shot events |
+//! | [`sleep_lock`] | a lock whose holder may sleep |
 //! | [`mod@sleep`] | timed waits |
 //! | [`mod@spawn`], [`mod@exit`] | the beginning and the end of a task, `join`, hooks |
 //! | [`table`] | all tasks, for diagnosis |
@@ -39,6 +40,7 @@ mod reaper;
 #[cfg(target_os = "none")]
 mod sched;
 pub mod sleep;
+pub mod sleep_lock;
 pub mod spawn;
 #[cfg(target_os = "none")]
 mod switch;
@@ -63,6 +65,7 @@ pub use exit::{Ending, Outcome, exit};
 pub use link::{FaultAdapter, WaitAdapter};
 pub use park::{park, park_on};
 pub use sleep::{now, sleep};
+pub use sleep_lock::{SleepGuard, SleepLock};
 pub use spawn::{SpawnError, spawn};
 pub use table::{TaskInfo, for_each};
 pub use task::{NAME_LEN, State, Task, TaskId};

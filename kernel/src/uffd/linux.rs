@@ -61,7 +61,7 @@ pub const fn refusal(why: Refusal) -> Errno {
         Refusal::Busy => Errno::EBUSY,
         Refusal::Exists | Refusal::PoolEmpty => Errno::EEXIST,
         Refusal::BadSource | Refusal::BeyondEnd | Refusal::NoPage => Errno::EFAULT,
-        Refusal::OutOfMemory => Errno::ENOMEM,
+        Refusal::OutOfMemory | Refusal::NoSpace => Errno::ENOMEM,
     }
 }
 

@@ -1,13 +1,20 @@
-//! The object: its size, its folios, its views.
+//! The object: its size, its pages, its views; and its cache as faults and fills use it.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
 use core::fmt;
 
+use super::quota::Quota;
+use super::radix::{InsertError, RadixTree};
+use super::views::{NoRoomForView, View, Views};
 use crate::mm::frame::Folio;
-use crate::mm::memtype::{MemType, Untouched};
+use crate::mm::memtype::{AllocError, MemType};
 use crate::sync::SpinLock;
+use crate::task::{SleepLock, WaitReason};
+
+/// Largest size of an object in bytes, as on Linux.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
+
+static LAYOUT: WaitReason = WaitReason("a change of a memory object by another task");
 
 /// Bytes `[start, end)` of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,59 +43,89 @@ pub enum CacheError {
     Exists(Folio),
     /// The offset lies past the end of the object.
     BeyondEnd(Folio),
-    /// No memory for the cache's own nodes, or the object may not have more pages.
+    /// No memory for the cache's own nodes.
     OutOfMemory(Folio),
+    /// The quota that the object counts towards is used up.
+    NoSpace(Folio),
 }
 
-/// Which translations of an object's pages a view has to take away.
+/// Why the object got no page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Taken {
-    /// Those of pages of the cache: private copies stay (a hole was punched).
-    CachePages,
-    /// All, private copies too (the object became shorter).
-    Everything,
+pub enum NoPage {
+    /// No frame is free, or no memory for the cache's own nodes (Linux: ENOMEM).
+    OutOfMemory,
+    /// The reserved pool of the memory type is empty (ENOSPC).
+    PoolEmpty,
+    /// The quota that the object counts towards is used up (ENOSPC).
+    NoSpace,
 }
 
-/// Who has translations of an object's pages.
-pub trait View: Send + Sync {
-    /// Takes the translations of `range` of `object` away; protection that a userfault context asked for is remembered.
-    /// False when the view does not map the object at all any more.
-    fn take_away(&self, object: &Object, range: ObjectRange, what: Taken) -> bool;
+impl From<AllocError> for NoPage {
+    fn from(error: AllocError) -> Self {
+        match error {
+            AllocError::OutOfFrames => Self::OutOfMemory,
+            AllocError::PoolEmpty => Self::PoolEmpty,
+        }
+    }
 }
 
 /// A memory object.
+#[derive(Debug)]
 pub struct Object {
     ty: &'static MemType,
-    cache: SpinLock<Cache>,
-    /// A superset of those that map it: who maps nothing any more is dropped when it is next asked.
-    views: SpinLock<Vec<Weak<dyn View>>>,
+    quota: Option<Arc<Quota>>,
+    /// Held by whoever changes size or contents, so that such calls come one after the other.
+    pub(super) layout: SleepLock,
+    pub(super) cache: SpinLock<Cache>,
+    pub(super) views: Views,
 }
 
-struct Cache {
-    size: u64,
-    folios: BTreeMap<u64, Folio>,
+/// What the `cache` lock protects.
+pub(super) struct Cache {
+    /// In bytes.
+    pub(super) size: u64,
+    /// By number: the offset divided by the type's granule. Pages past the end are there if they were allocated ahead.
+    pub(super) pages: RadixTree<Folio>,
 }
 
-impl fmt::Debug for Object {
+impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Object")
-            .field("ty", &self.ty.name)
-            .field("size", &self.size())
-            .finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("size", &self.size)
+            .field("pages", &self.pages.len())
+            .finish()
     }
 }
 
 impl Object {
     /// An object of `size` bytes, all of them holes.
+    ///
+    /// # Panics
+    /// The size is above [`MAX_SIZE`].
     pub fn new(ty: &'static MemType, size: u64) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::make(ty, size, None))
+    }
+
+    /// An object whose pages count towards `quota`.
+    ///
+    /// # Panics
+    /// The size is above [`MAX_SIZE`].
+    pub fn with_quota(ty: &'static MemType, size: u64, quota: Arc<Quota>) -> Arc<Self> {
+        Arc::new(Self::make(ty, size, Some(quota)))
+    }
+
+    fn make(ty: &'static MemType, size: u64, quota: Option<Arc<Quota>>) -> Self {
+        assert!(size <= MAX_SIZE, "an object of {size} bytes");
+        Self {
             ty,
+            quota,
+            layout: SleepLock::new(&LAYOUT),
             cache: SpinLock::new(Cache {
                 size,
-                folios: BTreeMap::new(),
+                pages: RadixTree::new(),
             }),
-            views: SpinLock::new(Vec::new()),
-        })
+            views: Views::default(),
+        }
     }
 
     /// Its memory type.
@@ -96,14 +133,19 @@ impl Object {
         self.ty
     }
 
-    /// What an untrapped touch of a hole finds.
-    pub fn untouched(&self) -> Untouched {
-        self.ty.untouched
-    }
-
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.cache.lock().size
+    }
+
+    /// Bytes of the pages in its cache.
+    pub fn resident(&self) -> u64 {
+        self.cache.lock().pages.len() * self.granule()
+    }
+
+    /// Bytes of a page.
+    pub(super) fn granule(&self) -> u64 {
+        self.ty.granule().size()
     }
 
     /// The page at `offset`, a multiple of the type's granule.
@@ -112,8 +154,11 @@ impl Object {
         if offset >= cache.size {
             return Lookup::BeyondEnd;
         }
-        match cache.folios.get(&offset) {
-            Some(folio) => Lookup::Present(folio.clone()),
+        match cache.pages.get(offset / self.granule()) {
+            Some(folio) => {
+                folio.note_used();
+                Lookup::Present(folio.clone())
+            }
             None => Lookup::Absent,
         }
     }
@@ -127,25 +172,82 @@ impl Object {
         if offset >= cache.size {
             return Err(CacheError::BeyondEnd(folio));
         }
-        if cache.folios.contains_key(&offset) {
-            return Err(CacheError::Exists(folio));
-        }
-        folio.note_cached();
-        cache.folios.insert(offset, folio);
-        Ok(())
+        self.put(&mut cache, offset / self.granule(), folio, false)
     }
 
-    /// Takes a page out that [`Self::insert`] has just put in and that nobody could map.
+    /// Takes a page out that [`Self::insert`] has just put in and that the caller could not map. If somebody else has found
+    /// it meanwhile, it stays.
     pub fn remove(&self, offset: u64) -> Option<Folio> {
-        self.cache.lock().folios.remove(&offset)
+        let mut cache = self.cache.lock();
+        let page = offset / self.granule();
+        if cache.pages.get(page)?.owners() > 1 {
+            return None;
+        }
+        self.take(&mut cache, page)
     }
 
-    /// Notes that `view` may have translations of its pages from now on. It is asked for them also by a removal that has
-    /// begun: a fork attaches the child while it has the parent locked, and the parent may be what the removal waits for.
-    pub fn attach(&self, view: Weak<dyn View>) {
-        let mut views = self.views.lock();
-        if !views.iter().any(|old| old.ptr_eq(&view)) {
-            views.push(view);
+    /// Notes that `view` may have translations of its pages from now on.
+    ///
+    /// The view calls this under the lock that keeps [`View::take_away`] out, and begins to map the object before it lets go
+    /// of that lock: it is not asked in between, to say that it maps nothing. A removal that has begun asks it too: a fork
+    /// attaches the child while it has the parent locked, and the parent may be what the removal waits for.
+    ///
+    /// # Errors
+    /// See [`NoRoomForView`].
+    pub fn attach(&self, view: Weak<dyn View>) -> Result<(), NoRoomForView> {
+        self.views.attach(view)
+    }
+
+    /// Number of views that are attached, or were and have not been asked since they stopped mapping the object.
+    pub fn views(&self) -> usize {
+        self.views.len()
+    }
+
+    /// Puts a page in, past the end too; `unused` if it is there ahead of use.
+    pub(super) fn put(
+        &self,
+        cache: &mut Cache,
+        page: u64,
+        folio: Folio,
+        unused: bool,
+    ) -> Result<(), CacheError> {
+        if !self
+            .quota
+            .as_ref()
+            .is_none_or(|quota| quota.charge(self.granule()))
+        {
+            return Err(CacheError::NoSpace(folio));
+        }
+        folio.note_cached(unused);
+        let (error, folio) = match cache.pages.insert(page, folio) {
+            Ok(()) => return Ok(()),
+            Err(InsertError::Exists(folio)) => (CacheError::Exists as fn(Folio) -> CacheError, folio),
+            Err(InsertError::OutOfMemory(folio)) => (CacheError::OutOfMemory as _, folio),
+        };
+        folio.note_not_cached();
+        self.uncharge();
+        Err(error(folio))
+    }
+
+    /// Takes a page out.
+    pub(super) fn take(&self, cache: &mut Cache, page: u64) -> Option<Folio> {
+        let folio = cache.pages.remove(page)?;
+        self.uncharge();
+        Some(folio)
+    }
+
+    fn uncharge(&self) {
+        if let Some(quota) = &self.quota {
+            quota.uncharge(self.granule());
+        }
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        let pages = self.cache.get_mut().pages.len();
+        if let Some(quota) = &self.quota {
+            quota.uncharge(pages * self.granule());
         }
     }
 }

@@ -273,7 +273,8 @@ impl FrameAllocator {
         }
     }
 
-    pub(super) fn injected_failure(&self) -> bool {
+    /// Whether an allocation that is about to be made shall fail, of frames or of anything else that may fail.
+    pub(in crate::mm) fn injected_failure(&self) -> bool {
         // Off: one load and a compare, on a slow path.
         self.fail_after.load(Relaxed) != NO_INJECTION
             && self
@@ -282,7 +283,8 @@ impl FrameAllocator {
                 .is_ok_and(|before| before == 0)
     }
 
-    /// Makes allocations fail after `successes` more have succeeded, until [`Self::stop_injection`].
+    /// Makes allocations (of frames, and of the nodes of memory objects) fail after `successes` more have succeeded, until
+    /// [`Self::stop_injection`].
     ///
     /// Meant for one CPU: caches of other CPUs may still hold frames.
     pub fn inject_failure(&self, successes: u64) {

@@ -12,7 +12,7 @@ use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::fence;
 
-use super::meta::{IN_CACHE, Kind};
+use super::meta::{IN_CACHE, Kind, UNUSED};
 use super::{OutOfFrames, allocator};
 use crate::mm::addr::Pfn;
 use crate::mm::phys;
@@ -160,14 +160,35 @@ impl Folio {
         allocator().meta(self.pfn).owners()
     }
 
-    /// Says that this is a page of a memory object's cache from now on.
-    pub(in crate::mm) fn note_cached(&self) {
-        allocator().meta(self.pfn).flags.fetch_or(IN_CACHE, Relaxed);
+    /// Says that this is a page of a memory object's cache from now on; `unused` if it is there ahead of use.
+    pub(in crate::mm) fn note_cached(&self, unused: bool) {
+        let flags = if unused { IN_CACHE | UNUSED } else { IN_CACHE };
+        allocator().meta(self.pfn).flags.fetch_or(flags, Relaxed);
+    }
+
+    /// Takes back what [`Self::note_cached`] said: it did not get there.
+    pub(in crate::mm) fn note_not_cached(&self) {
+        allocator()
+            .meta(self.pfn)
+            .flags
+            .fetch_and(!(IN_CACHE | UNUSED), Relaxed);
     }
 
     /// Whether this is, or was until a moment ago, a page of a memory object's cache; not somebody's own copy of one.
     pub fn is_cached(&self) -> bool {
         allocator().meta(self.pfn).flags.load(Relaxed) & IN_CACHE != 0
+    }
+
+    /// Says that somebody uses the page.
+    pub(in crate::mm) fn note_used(&self) {
+        if self.is_unused() {
+            allocator().meta(self.pfn).flags.fetch_and(!UNUSED, Relaxed);
+        }
+    }
+
+    /// Whether the page is in a cache ahead of use and nobody has used it since.
+    pub(in crate::mm) fn is_unused(&self) -> bool {
+        allocator().meta(self.pfn).flags.load(Relaxed) & UNUSED != 0
     }
 
     /// Gives up the handle but not the reference.

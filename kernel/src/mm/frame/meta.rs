@@ -6,6 +6,8 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 pub(super) const IN_CACHE: u8 = 1;
 /// Flag: the block is one of the pool of huge pages and goes back there.
 pub(super) const POOLED: u8 = 1 << 1;
+/// Flag: the page was put into a cache ahead of use, and nobody has used it since.
+pub(super) const UNUSED: u8 = 1 << 2;
 
 /// "No frame" in a link.
 pub(super) const NIL: u32 = u32::MAX;

@@ -1,14 +1,15 @@
 //! Anonymous memory: zero when first touched, copied when written while shared.
 
-use super::{AllocError, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched};
+use super::{AllocError, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps};
 use crate::mm::frame::{Anon, Frame};
 
 /// The type.
 pub static ANON: MemType = MemType {
     name: "anonymous",
     class: Class::Anonymous,
-    untouched: Untouched::Zeros,
     privately: Privately::Itself,
+    fixed_size: false,
+    guest_only: false,
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING.union(Modes::WP),

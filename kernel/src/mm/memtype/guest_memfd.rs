@@ -16,14 +16,15 @@
 //! minor fault, which CONTINUE resolves; without, the page is mapped. A monitor that knows who waits saves the second fault:
 //! it writes, then continues the range, which maps the page and wakes the waiters of the missing fault.
 
-use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched, anon};
+use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, anon};
 
 /// Filled by COPY, or by `write()` and CONTINUE.
 pub static GUEST_MEMFD: MemType = MemType {
     name: "guest",
     class: Class::File,
-    untouched: Untouched::Zeros,
     privately: Privately::Never,
+    fixed_size: true,
+    guest_only: false,
     uffd: Some(
         UffdOps {
             ops: CONTINUED.ops.union(OpSet::COPY),
@@ -37,8 +38,9 @@ pub static GUEST_MEMFD: MemType = MemType {
 pub static GUEST_MEMFD_WRITTEN: MemType = MemType {
     name: "guest, written",
     class: Class::File,
-    untouched: Untouched::Zeros,
     privately: Privately::Never,
+    fixed_size: true,
+    guest_only: false,
     uffd: Some(CONTINUED),
 };
 
@@ -46,8 +48,9 @@ pub static GUEST_MEMFD_WRITTEN: MemType = MemType {
 pub static GUEST_MEMFD_PRIVATE: MemType = MemType {
     name: "guest, private",
     class: Class::File,
-    untouched: Untouched::BusError,
     privately: Privately::Never,
+    fixed_size: true,
+    guest_only: true,
     uffd: None,
 };
 

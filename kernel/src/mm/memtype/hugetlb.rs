@@ -4,15 +4,16 @@
 //! There is no shared huge page of zeros, so ZEROPAGE is not among the operations, and its objects cannot be written to
 //! other than through a mapping (as on Linux).
 
-use super::{AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched};
+use super::{AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps};
 use crate::mm::frame::{Anon, Frame};
 
 /// The type.
 pub static HUGETLB: MemType = MemType {
     name: "huge",
     class: Class::Hugetlb,
-    untouched: Untouched::Zeros,
     privately: Privately::Itself,
+    fixed_size: false,
+    guest_only: false,
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING.union(Modes::MINOR).union(Modes::WP),

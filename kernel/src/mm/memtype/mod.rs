@@ -277,15 +277,6 @@ impl UffdOps {
     }
 }
 
-/// What a touch finds where nobody has put anything and no fault is trapped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Untouched {
-    /// Zeros.
-    Zeros,
-    /// Nothing: the access fails.
-    BusError,
-}
-
 /// What a private mapping of an object does with a hole that is touched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Privately {
@@ -322,10 +313,12 @@ pub struct MemType {
     pub name: &'static str,
     /// What Linux takes it for.
     pub class: Class,
-    /// What is found where nothing was put.
-    pub untouched: Untouched,
     /// How private mappings of its objects behave.
     pub privately: Privately,
+    /// Whether its objects keep the size that they are made with, and are allocated and punched in whole pages.
+    pub fixed_size: bool,
+    /// Whether only a guest can reach its pages: tasks can map them, and every touch fails.
+    pub guest_only: bool,
     /// What a userfault context may do; `None` when it may do nothing.
     pub uffd: Option<UffdOps>,
 }
@@ -348,6 +341,14 @@ impl MemType {
         match &self.uffd {
             Some(ops) => (ops.alloc)(),
             None => anon::fresh(),
+        }
+    }
+
+    /// Whether its objects can be written to, other than through a mapping.
+    pub const fn takes_writes(&self) -> bool {
+        match &self.uffd {
+            Some(ops) => ops.filled_by_write,
+            None => true,
         }
     }
 

@@ -1,13 +1,14 @@
 //! Shared memory: objects in base pages that several areas map (`memfd`, tmpfs files, shared anonymous memory).
 
-use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, Untouched, anon};
+use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, anon};
 
 /// The type. A private mapping takes untouched pages from the object as well, and copies them when they are stored to.
 pub static SHMEM: MemType = MemType {
     name: "shared",
     class: Class::Shmem,
-    untouched: Untouched::Zeros,
     privately: Privately::Caches,
+    fixed_size: false,
+    guest_only: false,
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING.union(Modes::MINOR).union(Modes::WP),

@@ -8,7 +8,12 @@ use super::{ALL, MemType};
 
 /// A type's table as a line of text.
 fn line(ty: &MemType) -> String {
-    let what = format!("{}: {:?}, {:?}", ty.name, ty.untouched, ty.privately);
+    let objects = match (ty.fixed_size, ty.guest_only) {
+        (false, _) => "",
+        (true, false) => " fixed",
+        (true, true) => " fixed, guest's",
+    };
+    let what = format!("{}: {:?}{objects}", ty.name, ty.privately);
     let Some(ops) = &ty.uffd else {
         return what + "; none";
     };
@@ -29,13 +34,13 @@ fn the_tables_of_all_types() {
     assert_eq!(
         tables,
         [
-            "anonymous: Zeros, Itself; Base [MISSING, WP] [COPY, ZEROPAGE, WRITEPROTECT, POISON, MOVE]",
-            "shared: Zeros, Caches; Base [MISSING, WP, MINOR] \
+            "anonymous: Itself; Base [MISSING, WP] [COPY, ZEROPAGE, WRITEPROTECT, POISON, MOVE]",
+            "shared: Caches; Base [MISSING, WP, MINOR] \
              [COPY, ZEROPAGE, CONTINUE, WRITEPROTECT, POISON] cache write()",
-            "huge: Zeros, Itself; Huge [MISSING, WP, MINOR] [COPY, CONTINUE, WRITEPROTECT, POISON] cache",
-            "guest: Zeros, Never; Base [MISSING, MINOR] [COPY, CONTINUE, POISON] cache write()",
-            "guest, written: Zeros, Never; Base [MISSING, MINOR] [CONTINUE, POISON] cache write()",
-            "guest, private: BusError, Never; none",
+            "huge: Itself; Huge [MISSING, WP, MINOR] [COPY, CONTINUE, WRITEPROTECT, POISON] cache",
+            "guest: Never fixed; Base [MISSING, MINOR] [COPY, CONTINUE, POISON] cache write()",
+            "guest, written: Never fixed; Base [MISSING, MINOR] [CONTINUE, POISON] cache write()",
+            "guest, private: Never fixed, guest's; none",
         ]
     );
 }

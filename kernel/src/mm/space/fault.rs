@@ -10,7 +10,7 @@ use crate::mm::cache::{CacheError, Lookup};
 use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use crate::mm::frame::{Anon, Folio, Frame};
 use crate::mm::kernel;
-use crate::mm::memtype::{AllocError, Modes, Privately, Untouched};
+use crate::mm::memtype::{AllocError, Modes, Privately};
 use crate::mm::phys;
 use crate::mm::pt::{
     Attr, AttrFlags, Cursor, Entry, Flush, InstallError, Leaf, Level, Marker, PageTable, Prot,
@@ -55,6 +55,9 @@ impl Space {
         task: &Arc<Task>,
         mut table: SpinGuard<'_, PageTable<Stage1>>,
     ) -> Verdict {
+        if vma.ty.guest_only {
+            return Verdict::Failed(FaultError::GuestOnly);
+        }
         let granule = vma.ty.granule().size();
         let start = info.addr.align_down(granule);
         let mut cursor = table.cursor(VirtRange::new(start, start + granule));
@@ -139,9 +142,6 @@ impl Space {
         let private = backing.sharing == Sharing::Private;
         let folio = match cached {
             Some(folio) => folio,
-            None if backing.object.untouched() == Untouched::BusError => {
-                return Err(FaultError::NothingThere);
-            }
             None => {
                 let mut frame = vma.ty.alloc()?;
                 phys::zero(&mut frame);
@@ -179,6 +179,7 @@ impl Space {
             },
             Err(CacheError::BeyondEnd(_)) => Err(FaultError::BeyondEnd),
             Err(CacheError::OutOfMemory(_)) => Err(FaultError::OutOfMemory),
+            Err(CacheError::NoSpace(_)) => Err(FaultError::NoSpace),
         }
     }
 

@@ -113,6 +113,8 @@ pub enum FillStop {
     OutOfMemory,
     /// The reserved pool of the memory type is empty.
     PoolEmpty,
+    /// The object behind the area may not have more pages.
+    NoSpace,
 }
 
 impl From<OutOfFrames> for FillStop {
@@ -358,6 +360,7 @@ impl Space {
             Err(CacheError::Exists(_)) => return Err(FillStop::Exists),
             Err(CacheError::BeyondEnd(_)) => return Err(FillStop::BeyondEnd),
             Err(CacheError::OutOfMemory(_)) => return Err(FillStop::OutOfMemory),
+            Err(CacheError::NoSpace(_)) => return Err(FillStop::NoSpace),
         }
         let put = self.put_folio(level, folio, prot, flags, cursor);
         if put.is_err() {

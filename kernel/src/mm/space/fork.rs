@@ -18,7 +18,7 @@ use alloc::sync::{Arc, Weak};
 use super::Space;
 use crate::arch::Stage1;
 use crate::mm::addr::VirtAddr;
-use crate::mm::cache::View;
+use crate::mm::cache::{NoRoomForView, View};
 use crate::mm::frame::OutOfFrames;
 use crate::mm::memtype::Modes;
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, InstallError, Leaf, Level, Marker, Prot};
@@ -37,6 +37,12 @@ pub enum ForkError {
 
 impl From<OutOfFrames> for ForkError {
     fn from(_: OutOfFrames) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<NoRoomForView> for ForkError {
+    fn from(_: NoRoomForView) -> Self {
         Self::OutOfMemory
     }
 }
@@ -104,11 +110,12 @@ impl Space {
             uffd,
             ..vma.clone()
         };
+        let mut areas = child.vmas.write();
         if let Some(backing) = &copy.backing {
-            // Before its pages are mapped: whoever takes pages away from now on asks the child too.
+            // Before its pages are mapped: whoever takes pages away from now on asks the child too, after the parent.
             let view: Weak<Self> = Arc::downgrade(child);
             let view: Weak<dyn View> = view;
-            backing.object.attach(view);
+            backing.object.attach(view)?;
         }
         let copying = Copying {
             private: !vma.is_shared(),
@@ -117,7 +124,8 @@ impl Space {
                 .as_ref()
                 .is_some_and(|registration| registration.modes.contains(Modes::WP)),
         };
-        child.vmas.write().insert(copy)?;
+        areas.insert(copy)?;
+        drop(areas);
         if !copying.private && !copying.keeps_protection {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use alloc::sync::{Arc, Weak};
 
 use super::Space;
 use crate::mm::addr::VirtAddr;
-use crate::mm::cache::{Object, View};
+use crate::mm::cache::{NoRoomForView, Object, View};
 use crate::mm::memtype::{MemType, Privately};
 use crate::mm::pt::Prot;
 use crate::mm::range::VirtRange;
@@ -81,7 +81,7 @@ pub enum MapError {
     Occupied,
     /// No free range is large enough.
     NoRoom,
-    /// The space has too many areas.
+    /// The space has too many areas, or the kernel has no memory for one more.
     TooManyAreas,
     /// The offset in the object is not a multiple of its type's granule, or the mapping's end in it is past 2^63.
     BadOffset,
@@ -89,6 +89,12 @@ pub enum MapError {
     NotPrivately,
     /// Stores are wanted, and the object may only be read.
     ReadOnly,
+}
+
+impl From<NoRoomForView> for MapError {
+    fn from(_: NoRoomForView) -> Self {
+        Self::TooManyAreas
+    }
 }
 
 impl From<TooManyVmas> for MapError {
@@ -114,12 +120,6 @@ impl Space {
         }
         let prot = super::possible(request.prot);
         let (backing, flags) = Self::backing(request.memory, len, prot)?;
-        if let Some(backing) = &backing {
-            // Before the area exists: whoever takes pages away from now on asks this space too.
-            let space: Weak<Self> = Arc::downgrade(self);
-            let view: Weak<dyn View> = space;
-            backing.object.attach(view);
-        }
         let mut vmas = self.vmas.write();
         let range = match request.at {
             None => vmas
@@ -136,6 +136,12 @@ impl Space {
                 range
             }
         };
+        if let Some(backing) = &backing {
+            // Under the lock that keeps `take_away` out: it finds the area, or did not ask this space.
+            let space: Weak<Self> = Arc::downgrade(self);
+            let view: Weak<dyn View> = space;
+            backing.object.attach(view)?;
+        }
         vmas.insert(Vma {
             range,
             prot,

@@ -100,6 +100,8 @@ pub enum Refusal {
     OutOfMemory,
     /// The reserved pool of the memory type is empty (Linux 6.18 says EEXIST, although nothing is there).
     PoolEmpty,
+    /// The object behind the area may not have more pages (ENOMEM, not ENOSPC).
+    NoSpace,
 }
 
 impl From<RangeError> for Refusal {
@@ -121,6 +123,7 @@ impl From<FillStop> for Refusal {
             FillStop::NoPage => Self::NoPage,
             FillStop::OutOfMemory => Self::OutOfMemory,
             FillStop::PoolEmpty => Self::PoolEmpty,
+            FillStop::NoSpace => Self::NoSpace,
         }
     }
 }

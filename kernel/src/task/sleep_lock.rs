@@ -1,0 +1,65 @@
+//! A lock whose holder may sleep.
+
+use super::wait::{WaitQueue, WaitReason};
+use crate::sync::model::atomic::{AtomicBool, Ordering};
+
+/// A lock for long work: whoever finds it taken sleeps, and whoever holds it may. It has no contents; what it protects is
+/// said where it stands.
+///
+/// No spin lock may be held by whoever takes it. Spin locks come after it.
+#[derive(Debug)]
+pub struct SleepLock {
+    taken: AtomicBool,
+    waiters: WaitQueue,
+}
+
+/// The lock is held until this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub struct SleepGuard<'a>(&'a SleepLock);
+
+impl SleepLock {
+    /// Free; `reason` is what those wait for who find it taken.
+    #[cfg(not(loom))]
+    pub const fn new(reason: &'static WaitReason) -> Self {
+        Self {
+            taken: AtomicBool::new(false),
+            waiters: WaitQueue::new(reason),
+        }
+    }
+
+    /// Free; `reason` is what those wait for who find it taken.
+    #[cfg(loom)]
+    pub fn new(reason: &'static WaitReason) -> Self {
+        Self {
+            taken: AtomicBool::new(false),
+            waiters: WaitQueue::new(reason),
+        }
+    }
+
+    /// Waits for the lock.
+    ///
+    /// # Panics
+    /// It has to wait while a spin lock is held.
+    #[track_caller]
+    pub fn lock(&self) -> SleepGuard<'_> {
+        self.waiters.wait_until(|| self.take());
+        SleepGuard(self)
+    }
+
+    /// Takes the lock if it is free.
+    fn take(&self) -> Option<()> {
+        // Acquire: what the last holder did is visible.
+        self.taken
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .ok()
+            .map(drop)
+    }
+}
+
+impl Drop for SleepGuard<'_> {
+    fn drop(&mut self) {
+        self.0.taken.store(false, Ordering::Release);
+        self.0.waiters.wake_one();
+    }
+}
