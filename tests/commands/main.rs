@@ -9,6 +9,7 @@ mod network;
 mod restores;
 mod setup;
 mod snapshots;
+mod tracking;
 mod usage;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@
 //! | [`restore`] | lazy restore of a snapshot: the main job |
 //! | [`cost`] | what the bare path of a delegated fault costs |
 //! | [`snapshot`] | a live, consistent snapshot of a region while a writer goes on |
+//! | [`track`] | dirty tracking, against writes that are known |
 //! | [`test`] | the tests of the image (`test`, `test-list`) |
 //! | [`info`] | what the machine is |
 //! | [`selftest`] | ways to end badly, to see them told apart; not listed |
@@ -40,6 +41,7 @@ pub mod restore;
 pub mod selftest;
 pub mod snapshot;
 pub mod test;
+pub mod track;
 
 /// An application.
 pub struct App {

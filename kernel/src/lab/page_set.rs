@@ -21,6 +21,13 @@ impl PageSet {
         }
     }
 
+    /// All of a region's `pages` pages.
+    pub fn full(pages: usize) -> Self {
+        let mut set = Self::new(pages);
+        (0..pages).for_each(|page| _ = set.insert(page));
+        set
+    }
+
     /// Adds `page`; says whether it was not in the set.
     ///
     /// # Panics
@@ -55,6 +62,11 @@ impl PageSet {
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.pages).filter(|page| self.contains(*page))
     }
+
+    /// The pages in the set that are not in `other`.
+    pub fn minus<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = usize> + 'a {
+        self.iter().filter(|page| !other.contains(*page))
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +84,17 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 64, 129]);
         assert_eq!(set.len(), 3);
         assert!(!set.contains(1) && !set.contains(1000));
+    }
+
+    #[test]
+    fn difference_has_what_only_the_first_set_has() {
+        let mut set = PageSet::full(4);
+        set.insert(2);
+        let mut other = PageSet::new(70);
+        other.insert(1);
+        other.insert(69);
+        assert_eq!(set.minus(&other).collect::<Vec<_>>(), [0, 2, 3]);
+        assert_eq!(other.minus(&set).collect::<Vec<_>>(), [69]);
     }
 
     #[test]

@@ -52,6 +52,11 @@ impl Samples {
         self.values.push(value);
     }
 
+    /// Adds what others have measured.
+    pub fn append(&mut self, mut other: Self) {
+        self.values.append(&mut other.values);
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         self.values.len()

@@ -8,9 +8,11 @@ use clap::{Args, Subcommand};
 mod region;
 mod restore;
 mod snapshot;
+mod track;
 
 pub use restore::{RestoreArgs, Source};
 pub use snapshot::SnapshotArgs;
+pub use track::TrackArgs;
 
 /// What the kernel is asked to do.
 #[derive(Subcommand, Clone, Debug)]
@@ -19,6 +21,8 @@ pub enum App {
     Restore(RestoreArgs),
     /// Take a consistent snapshot of a region by write protection while a writer goes on
     Snapshot(SnapshotArgs),
+    /// Track which pages are written with WP_ASYNC, against writes that are known
+    Track(TrackArgs),
     /// Measure the bare path of a delegated fault, from the touch to the next instruction
     Cost(CostArgs),
     /// Print what the machine is: memory, PCI functions, disks, ramdisk
@@ -71,6 +75,7 @@ impl App {
         match self {
             Self::Restore(_) => "restore",
             Self::Snapshot(_) => "snapshot",
+            Self::Track(_) => "track",
             Self::Cost(_) => "cost",
             Self::Info => "info",
             Self::Panic => "panic",
@@ -88,7 +93,7 @@ impl App {
     pub const fn reports(&self) -> bool {
         matches!(
             self,
-            Self::Restore(_) | Self::Snapshot(_) | Self::Cost(_) | Self::Info
+            Self::Restore(_) | Self::Snapshot(_) | Self::Track(_) | Self::Cost(_) | Self::Info
         )
     }
 }

@@ -65,6 +65,11 @@ impl Draft {
                 table.row(name, &summary.row());
             }
         }
+        self.table(table);
+    }
+
+    /// Adds a table; one without rows is left out.
+    pub fn table(&mut self, table: Table) {
         if !table.rows.is_empty() {
             self.report.tables.push(table);
         }

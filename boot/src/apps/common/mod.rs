@@ -10,6 +10,9 @@
 //! An experiment runs in three roles, each a task: whoever touches the region runs in its space; a monitor serves the
 //! faults; the application itself starts them, waits and tells.
 
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::trace::emit;
 use kernel::trace::record::Record;
@@ -21,7 +24,7 @@ mod tasks;
 
 pub use draft::Draft;
 pub use input::{MAX_PAGES, check_memory, entry, order, seed};
-pub use region::{Region, SetupError, next_fault};
+pub use region::{Region, SetupError, next_fault, populate};
 pub use tasks::{join, run_in, start};
 
 /// Bytes of a page.
@@ -30,6 +33,17 @@ pub const PAGE: usize = PAGE_SIZE as usize;
 pub const MAX_MISMATCHES: usize = 8;
 /// Progress records of a phase.
 const STEPS: usize = 20;
+
+/// A buffer of `bytes` zero bytes; an allocation that fails is an error and no panic.
+///
+/// # Errors
+/// There is no memory for it.
+pub fn buffer(bytes: usize) -> Result<Vec<u8>, TryReserveError> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(bytes)?;
+    buffer.resize(bytes, 0);
+    Ok(buffer)
+}
 
 /// Tells the host side how far a phase is, in twentieths; called with every `done` from 1 on.
 pub fn progress(what: &str, done: usize, total: usize) {

@@ -1,16 +1,22 @@
 //! A region in an address space of its own.
 
+use alloc::format;
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
 
+use kernel::lab::rng::SplitMix64;
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::frame::OutOfFrames;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapError, MapRequest, Memory, Privilege, Space};
+use kernel::mm::uaccess::{self, AccessError};
 use kernel::uffd::{Event, Features, Modes, ReadError, RegisterError, Uffd};
+
+use super::{PAGE, progress, run_in};
+use crate::apps::AppError;
 
 /// Anonymous memory that can be read and written, and the space that it is in.
 #[derive(Clone, Debug)]
@@ -112,4 +118,24 @@ pub fn next_fault(uffd: &Uffd) -> Option<VirtAddr> {
             Ok(_) | Err(ReadError::WouldBlock | ReadError::NotAdmitted) => {}
         }
     }
+}
+
+/// Fills the first `pages` pages of `region` with what `seed` decides, in a task of its own.
+///
+/// # Errors
+/// One could not be written, or there is no memory for the task.
+pub fn populate(region: &Region, pages: usize, seed: u64) -> Result<(), AppError> {
+    let of = region.clone();
+    let fill = move || {
+        let mut content = alloc::vec![0; PAGE];
+        let mut rng = SplitMix64::new(seed);
+        for page in 0..pages {
+            rng.fill(&mut content);
+            uaccess::write(of.address(page), &content)?;
+            progress("populated pages", page + 1, pages);
+        }
+        Ok(())
+    };
+    run_in(&region.space, "populate", fill)?
+        .map_err(|error: AccessError| AppError::Failed(format!("the region could not be filled: {error}")))
 }

@@ -2,9 +2,8 @@
 
 use kernel::lab::pages::Page;
 
-use super::buffer;
 use super::job::{FillError, Job};
-use crate::apps::common::{PAGE, progress};
+use crate::apps::common::{PAGE, buffer, progress};
 
 /// Pages that are read and filled at once.
 const RANGE: usize = 64;

@@ -22,7 +22,6 @@
 //! | `summary` | the report |
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use kernel::arch::{Clock, Machine};
 use kernel::mm::frame;
@@ -105,12 +104,4 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
         whole,
     };
     Ok(run.done(draft))
-}
-
-/// A buffer of `bytes` zero bytes; an allocation that fails is an error and no panic.
-fn buffer(bytes: usize) -> Result<Vec<u8>, alloc::collections::TryReserveError> {
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(bytes)?;
-    buffer.resize(bytes, 0);
-    Ok(buffer)
 }

@@ -34,7 +34,7 @@ use self::monitor::Monitor;
 use self::options::Options;
 use self::summary::Run;
 use self::writer::Writer;
-use super::common::{Draft, check_memory, join, run_in, start};
+use super::common::{Draft, check_memory, join, populate, run_in, start};
 use super::{App, AppError, AppResult, System, app};
 
 mod job;
@@ -63,11 +63,7 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     check_memory("the region and its image", 2 * options.pages)?;
     let job = Arc::new(Job::new(options.pages)?);
     let space = &job.region.space;
-    {
-        let (job, populate, seed) = (Arc::clone(&job), options.populate, options.seed);
-        let populated = run_in(space, "populate", move || writer::populate(&job, populate, seed))?;
-        populated.map_err(AppError::failed)?;
-    }
+    populate(&job.region, options.populate, options.seed)?;
 
     let writer = Writer::new(&job, order, &options);
     let writer = start("writer", Some(space), move || writer.run())?;

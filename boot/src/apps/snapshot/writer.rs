@@ -15,7 +15,7 @@ use kernel::task;
 
 use super::job::Job;
 use super::options::Options;
-use crate::apps::common::{PAGE, progress};
+use crate::apps::common::PAGE;
 
 /// Most stores before the snapshot is armed.
 const WARM_UP: usize = 1024;
@@ -44,21 +44,6 @@ pub struct Writer {
     rng: SplitMix64,
     stores: u64,
     written: Written,
-}
-
-/// Fills the first `pages` pages with what `seed` decides.
-///
-/// # Errors
-/// One could not be written.
-pub fn populate(job: &Job, pages: usize, seed: u64) -> Result<(), AccessError> {
-    let mut content = alloc::vec![0; PAGE];
-    let mut rng = SplitMix64::new(seed);
-    for page in 0..pages {
-        rng.fill(&mut content);
-        uaccess::write(job.region.address(page), &content)?;
-        progress("populated pages", page + 1, pages);
-    }
-    Ok(())
 }
 
 impl Writer {
