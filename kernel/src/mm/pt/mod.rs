@@ -40,7 +40,7 @@ pub use collapse::CollapseError;
 pub use cursor::{Cursor, InstallError, Installed, Progress};
 pub use flush::{Flush, Invalidator};
 pub use format::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot, PtFormat};
-pub use relocate::{ROUTE_PAGES, Route};
+pub use relocate::{Lifted, ROUTE_PAGES, Route};
 pub use split::SplitError;
 pub use table::{PageTable, lookup_from};
 pub use transform::Seen;

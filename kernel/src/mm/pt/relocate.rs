@@ -38,8 +38,19 @@ pub struct Route<'a, F: PtFormat> {
     source: Side<F>,
     target: Side<F>,
     pages: usize,
-    /// Leaves on their way, by page.
-    lifted: ArrayVec<(u8, Taken), ROUTE_PAGES>,
+    lifted: &'a mut Lifted,
+}
+
+/// Room for the leaves that are on their way, by page. Apart from the route, because it is too large to be moved about.
+#[derive(Default, Debug)]
+pub struct Lifted(ArrayVec<(u8, Taken), ROUTE_PAGES>);
+
+impl Lifted {
+    /// Nothing yet.
+    #[inline]
+    pub const fn new() -> Self {
+        Self(ArrayVec::new_const())
+    }
 }
 
 /// The entries at one end of a route.
@@ -88,7 +99,14 @@ impl<F: PtFormat> PageTable<F> {
     ///
     /// # Panics
     /// `pages` is zero, or an address is not page-aligned or belongs to another table.
-    pub fn route(&mut self, from: F::Addr, to: F::Addr, pages: u64) -> Route<'_, F> {
+    #[inline]
+    pub fn route<'a>(
+        &'a mut self,
+        from: F::Addr,
+        to: F::Addr,
+        pages: u64,
+        lifted: &'a mut Lifted,
+    ) -> Route<'a, F> {
         let (from, to) = (from.to_u64(), to.to_u64());
         assert!(pages > 0, "a route for nothing");
         let apart = (from.abs_diff(to) / PAGE_SIZE).max(1);
@@ -105,7 +123,7 @@ impl<F: PtFormat> PageTable<F> {
             source,
             target,
             pages: pages as usize,
-            lifted: ArrayVec::new(),
+            lifted,
         }
     }
 }
@@ -123,12 +141,13 @@ impl<F: PtFormat> Route<'_, F> {
         self.source.entry(page)
     }
 
-    /// How many owners the folio of the leaf of `page` has; 0 for borrowed leaves and absent entries.
+    /// How many owners the folio of a leaf has that was found at the source; 0 for borrowed ones.
     #[inline]
-    pub fn owners(&self, page: usize) -> u32 {
-        match self.source(page) {
-            Entry::Leaf(leaf) if !leaf.attr.is_borrowed() => allocator().owners(leaf.frame),
-            _ => 0,
+    pub fn owners(&self, leaf: &Leaf) -> u32 {
+        if leaf.attr.is_borrowed() {
+            0
+        } else {
+            allocator().owners(leaf.frame)
         }
     }
 
@@ -152,6 +171,7 @@ impl<F: PtFormat> Route<'_, F> {
     ///
     /// # Panics
     /// There is no leaf of [`Level::PAGE`], or no absent entry for it to go to.
+    #[inline]
     pub fn lift(&mut self, page: usize) -> Result<(), OutOfFrames> {
         assert!(page < self.pages, "a page beside the route");
         if let Side::Above(_) = self.target {
@@ -161,12 +181,12 @@ impl<F: PtFormat> Route<'_, F> {
             panic!("no node to lift from");
         };
         assert!(
-            node.load(index + page, Level::PAGE).is_leaf()
-                && matches!(self.target.entry(page), Entry::Absent(_)),
-            "nothing to lift, or nowhere to go"
+            matches!(self.target.entry(page), Entry::Absent(_)),
+            "nowhere to go"
         );
         let taken = Taken::out_of(*node, index + page, Level::PAGE, &Entry::EMPTY);
-        self.lifted.push((page as u8, taken));
+        assert!(taken.entry().is_leaf(), "nothing to lift");
+        self.lifted.0.push((page as u8, taken));
         Ok(())
     }
 
@@ -183,12 +203,9 @@ impl<F: PtFormat> Route<'_, F> {
 
     /// Has `tlb` drop what is cached for the pages that were lifted, and then puts each down where it goes, with the rights
     /// and attributes that `arrive` makes of its leaf. Frame and ownership stay.
-    pub fn land(
-        mut self,
-        tlb: &(impl Invalidator<F::Addr> + ?Sized),
-        arrive: impl Fn(&Leaf) -> (Prot, Attr),
-    ) {
-        let (Some((first, _)), Some((last, _))) = (self.lifted.first(), self.lifted.last()) else {
+    #[inline]
+    pub fn land(self, tlb: &(impl Invalidator<F::Addr> + ?Sized), arrive: impl Fn(&Leaf) -> (Prot, Attr)) {
+        let (Some((first, _)), Some((last, _))) = (self.lifted.0.first(), self.lifted.0.last()) else {
             return;
         };
         let (start, end) = (u64::from(*first), u64::from(*last) + 1);
@@ -196,13 +213,13 @@ impl<F: PtFormat> Route<'_, F> {
         flush.touch_run(
             self.from + start * PAGE_SIZE,
             (end - start) * PAGE_SIZE,
-            self.lifted.len() as u64,
+            self.lifted.0.len() as u64,
         );
         flush.spend(tlb);
         let Side::Node(node, index) = self.target else {
             unreachable!("a leaf was lifted, so it has a node to go to");
         };
-        for (page, leaf) in self.lifted.drain(..) {
+        for (page, leaf) in self.lifted.0.drain(..) {
             leaf.put_down(node, index + usize::from(page), Level::PAGE, &arrive);
         }
     }
@@ -216,9 +233,9 @@ impl<F: PtFormat> Drop for Route<'_, F> {
             return;
         }
         assert!(
-            self.lifted.is_empty(),
+            self.lifted.0.is_empty(),
             "{} leaves were lifted and did not land",
-            self.lifted.len()
+            self.lifted.0.len()
         );
     }
 }

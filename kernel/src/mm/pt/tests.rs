@@ -80,8 +80,8 @@ proptest! {
 /// Every raw access of a table's life once; these also run under Miri (see the frame allocator's tests for the command).
 mod small {
     use super::super::{
-        Attr, AttrFlags, CollapseError, Entry, Flush, InstallError, Invalidator, Leaf, Marker, PageTable,
-        Progress, SplitError, Writable, lookup_from,
+        Attr, AttrFlags, CollapseError, Entry, Flush, InstallError, Invalidator, Leaf, Lifted, Marker,
+        PageTable, Progress, SplitError, Writable, lookup_from,
     };
     use super::*;
     use crate::arch::host::Config;
@@ -378,8 +378,9 @@ mod small {
         let (machine, mut table, pfn) = stored_to();
         let to = PAGE + 0x8000_0000;
         let cpu = Storing(to, Default::default());
-        let mut route = table.route(PAGE, to, 1);
-        assert_eq!((route.pages(), route.owners(0), route.is_bare()), (1, 1, false));
+        let mut lifted = Lifted::new();
+        let mut route = table.route(PAGE, to, 1, &mut lifted);
+        assert_eq!((route.pages(), route.is_bare()), (1, false));
         assert_eq!(route.lift(0), Ok(()));
         let rights = RW | Prot::USER;
         route.land(&cpu, |leaf| {
@@ -392,6 +393,8 @@ mod small {
         );
         assert_eq!(table.lookup(PAGE).0, Entry::EMPTY);
         let leaf = leaf_at(&table, to).expect("moved");
+        let mut lifted = Lifted::new();
+        let owners = table.route(to, PAGE, 1, &mut lifted).owners(&leaf);
         let used = AttrFlags::ACCESSED | AttrFlags::DIRTY;
         assert_eq!(
             (leaf.frame, leaf.prot, leaf.attr),
@@ -399,13 +402,7 @@ mod small {
         );
         assert!(machine.probe(PAGE, Access::Read, Mode::Supervisor).is_err());
         assert!(machine.probe(to, Access::Read, Mode::Supervisor).is_ok());
-        assert_eq!(
-            (
-                table.route(to, PAGE, 1).owners(0),
-                allocator().stats().of(Kind::Anon)
-            ),
-            (1, 1)
-        );
+        assert_eq!((owners, allocator().stats().of(Kind::Anon)), (1, 1));
         Machine::load_root(Pfn::new(0));
     }
 
@@ -447,7 +444,8 @@ mod small {
             (3, 0, 10, 3),
             (7, 7, 10, 1),
         ] {
-            let route = table.route(page(from), page(to), pages);
+            let mut lifted = Lifted::new();
+            let route = table.route(page(from), page(to), pages, &mut lifted);
             assert_eq!(route.pages(), expected, "{pages} pages from {from} to {to}");
             assert!(route.is_bare());
         }
@@ -466,7 +464,8 @@ mod small {
                 .expect("nothing is there");
             let before = leaf_at(&table, PAGE);
             allocator().inject_failure(successes);
-            let mut route = table.route(PAGE, to, 1);
+            let mut lifted = Lifted::new();
+            let mut route = table.route(PAGE, to, 1, &mut lifted);
             let lifted = route.lift(0);
             route.land(&Nobody, |leaf| (leaf.prot, leaf.attr));
             allocator().stop_injection();
@@ -487,7 +486,8 @@ mod small {
             .cursor_at(PAGE)
             .install(Level::PAGE, folio(), RW, Attr::default())
             .expect("nothing is there");
-        let mut route = table.route(PAGE, PAGE + PAGE_SIZE, 1);
+        let mut lifted = Lifted::new();
+        let mut route = table.route(PAGE, PAGE + PAGE_SIZE, 1, &mut lifted);
         route.lift(0).expect("the node is there");
         drop(route);
     }

@@ -25,7 +25,7 @@ use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::frame::OutOfFrames;
 use crate::mm::memtype::OpSet;
 use crate::mm::pressure;
-use crate::mm::pt::{Attr, AttrFlags, Entry, Leaf, Prot, Route};
+use crate::mm::pt::{Attr, AttrFlags, Entry, Leaf, Lifted, Prot, Route};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Registration, Vma, VmaFlags, VmaSet};
 use crate::uffd::Ctx;
@@ -136,8 +136,9 @@ impl Space {
         from: VirtAddr,
         holes: bool,
     ) -> (u64, Result<(), MoveStop>) {
+        let mut lifted = Lifted::new();
         let mut table = self.table.lock();
-        let mut route = table.route(from, to.start, to.pages());
+        let mut route = table.route(from, to.start, to.pages(), &mut lifted);
         let (mut done, mut stop) = (0, Ok(()));
         while done < route.pages() {
             let step = match look(&route, done, holes) {
@@ -181,7 +182,7 @@ fn look(route: &Route<'_, Stage1>, page: usize, holes: bool) -> Result<Step, Mov
         Entry::EMPTY => Err(MoveStop::SourceHole),
         Entry::Absent(_) => Err(MoveStop::BadSource),
         Entry::Leaf(leaf) if leaf.attr.is_borrowed() => Ok(Step::Lift),
-        Entry::Leaf(leaf) if !leaf.attr.flags.contains(AttrFlags::FORKED) && route.owners(page) == 1 => {
+        Entry::Leaf(leaf) if !leaf.attr.flags.contains(AttrFlags::FORKED) && route.owners(&leaf) == 1 => {
             Ok(Step::Lift)
         }
         Entry::Leaf(_) | Entry::Table(_) => Err(MoveStop::Busy),

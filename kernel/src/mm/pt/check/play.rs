@@ -10,8 +10,8 @@ use crate::arch::host::{Config, SoftMachine};
 use crate::mm::addr::{PAGE_SIZE, PageAddr, Pfn};
 use crate::mm::frame::{Anon, Folio, Frame, ORDER_2M};
 use crate::mm::pt::{
-    Attr, AttrFlags, Entry, Flush, InstallError, Invalidator, Leaf, Level, Marker, PageTable, Progress, Prot,
-    SplitError, Writable,
+    Attr, AttrFlags, Entry, Flush, InstallError, Invalidator, Leaf, Level, Lifted, Marker, PageTable,
+    Progress, Prot, SplitError, Writable,
 };
 use crate::mm::range::AddrRange;
 
@@ -360,7 +360,8 @@ impl<F: CheckedFormat> Check<F> {
 
     fn move_pages(&mut self, from: u64, to: u64, pages: u64) {
         let (start, target) = (self.addr(from), self.addr(to));
-        let mut route = self.table.route(start, target, pages);
+        let mut lifted = Lifted::new();
+        let mut route = self.table.route(start, target, pages, &mut lifted);
         assert!((1..=pages).contains(&(route.pages() as u64)));
         for page in 0..route.pages() {
             let (old, new) = (from + page as u64, to + page as u64);
