@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 pub mod kinds;
+pub mod moving;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
