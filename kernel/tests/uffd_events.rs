@@ -6,21 +6,31 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    RW, World, answer, eventually, missing, page, part, populate, returned, shared_with, until_it_waits,
-    was_woken,
+    RW, World, answer, eventually, failed, missing, object_world, page, part, populate, returned,
+    shared_with, source, until_it_waits, was_woken, word,
 };
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
+use kernel::mm::cache::Object;
+use kernel::mm::fault::FaultError;
+use kernel::mm::memtype::Granule;
+use kernel::mm::memtype::anon::ANON;
+use kernel::mm::memtype::hugetlb::HUGETLB;
+use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::UnmapError;
+use kernel::mm::space::{MapError, MapRequest, Memory, UnmapError};
 use kernel::task::State;
 use kernel::task::spawn::JoinHandle;
 use kernel::uffd::{
-    Event, Features, FillMode, Modes, Outcome, ReadError, Refusal, Uffd, WriteProtectError, linux,
+    Event, Features, FillMode, Modes, MoveMode, Outcome, ReadError, Refusal, Uffd, WriteProtectError, linux,
 };
 
 const P: u64 = PAGE_SIZE;
 const NOW: FillMode = FillMode::empty();
 const TELL: Features = Features::EVENT_UNMAP;
+const EVERY_EVENT: Features = Features::EVENT_FORK
+    .union(Features::EVENT_REMAP)
+    .union(Features::EVENT_REMOVE)
+    .union(Features::EVENT_UNMAP);
 
 /// A world with `pages` of memory whose unmapping is told.
 fn told(pages: u64) -> (World, Arc<Uffd>, VirtRange) {
@@ -114,7 +124,7 @@ fn munmap_tells_every_context_in_the_range_once_one_after_the_other() {
 
 #[test]
 fn without_the_feature_nothing_is_sent() {
-    let (world, uffd, range) = shared_with(2, RW, Features::all() - TELL);
+    let (world, uffd, range) = shared_with(2, RW, EVERY_EVENT - TELL);
     assert_eq!(returned(unmapper(&world, range)), Ok(()));
     assert_eq!(uffd.try_read_event(), Err(ReadError::WouldBlock));
     assert!(!uffd.is_changing());
@@ -187,6 +197,123 @@ fn an_event_is_delivered_once_to_one_reader() {
 }
 
 #[test]
+fn mapping_over_registered_memory_sends_unmap_and_the_new_mapping_is_in_place() {
+    let (world, uffd, range) = told(4);
+    assert_eq!(uffd.zeropage(range, NOW), Outcome::Done);
+    let over = part(range, 1, 2);
+    let task = {
+        let space = Arc::clone(&world.space);
+        let request = MapRequest {
+            at: Some(over.start),
+            len: over.len(),
+            prot: Prot::READ,
+            memory: Memory::Own(&ANON),
+        };
+        world.spawn("mapper", move || space.map_over(request))
+    };
+    until_it_announces(&task);
+    let new = world.space.query(over.start).expect("mapped");
+    assert_eq!((new.range, new.prot, new.uffd), (over, Prot::READ, None));
+    assert!(
+        !world.space.entry(over.start).0.is_leaf(),
+        "what was there is gone"
+    );
+    assert_eq!(uffd.try_read_event(), unmapped(over));
+    assert_eq!(returned(task), Ok(over));
+    assert!(world.space.query(range.start).expect("mapped").uffd.is_some());
+    assert!(world.space.entry(range.start).0.is_leaf());
+}
+
+#[test]
+fn mapping_over_what_no_context_has_sends_nothing() {
+    let (world, uffd, range) = told(1);
+    let plain = world.map(3, RW);
+    populate(&world, plain);
+    let request = MapRequest {
+        at: Some(page(plain, 1)),
+        len: P,
+        prot: RW,
+        memory: Memory::Own(&ANON),
+    };
+    assert_eq!(world.space.map(request.clone()), Err(MapError::Occupied));
+    assert_eq!(world.space.map_over(request), Ok(part(plain, 1, 1)));
+    let seen = [0, 1, 2].map(|i| world.load(page(plain, i)));
+    assert_eq!(seen, [Ok(1), Ok(0), Ok(3)]);
+    assert_eq!(uffd.try_read_event(), Err(ReadError::WouldBlock));
+    assert!(world.space.query(range.start).expect("mapped").uffd.is_some());
+}
+
+#[test]
+fn mapping_over_part_of_a_large_page_is_refused_and_changes_nothing() {
+    let world = object_world();
+    let huge = Granule::Huge.size();
+    let request = MapRequest {
+        at: None,
+        len: huge,
+        prot: RW,
+        memory: Memory::shared(&Object::new(&HUGETLB, huge)),
+    };
+    let range = world.space.map(request).expect("there is room");
+    let uffd = Uffd::new(&world.space, TELL);
+    uffd.register(range, Modes::MISSING).expect("huge pages can");
+    let request = MapRequest {
+        at: Some(range.start + P),
+        len: P,
+        prot: RW,
+        memory: Memory::Own(&ANON),
+    };
+    assert_eq!(world.space.map_over(request), Err(MapError::SplitsPage));
+    assert_eq!(world.space.query(range.start).expect("mapped").range, range);
+    assert!(!uffd.is_changing() && !uffd.is_readable());
+}
+
+#[test]
+fn protecting_and_guarding_tell_nobody() {
+    let (world, uffd, range) = shared_with(2, RW, EVERY_EVENT);
+    world.space.protect(range, Prot::READ).expect("mapped");
+    world.space.install_guards(part(range, 1, 1)).expect("mapped");
+    assert_eq!(uffd.try_read_event(), Err(ReadError::WouldBlock));
+    assert!(!uffd.is_changing());
+}
+
+#[test]
+fn protecting_does_not_wake_and_a_copy_afterwards_fails_the_writer() {
+    let (world, uffd, range) = shared_with(1, RW, EVERY_EVENT);
+    let writer = world.spawn_store(range.start, 1);
+    until_it_waits(writer.task());
+    world.space.protect(range, Prot::READ).expect("mapped");
+    assert!(writer.task().fault.is_waiting());
+    assert_eq!(uffd.copy(range.start, &source(1, 1), P, NOW), Outcome::Done);
+    assert_eq!(failed(returned(writer)), Err(FaultError::Forbidden));
+    assert_eq!(world.load(range.start), Ok(word(1)));
+}
+
+#[test]
+fn unread_faults_are_readable_and_read_or_resolved_ones_are_not() {
+    let (world, uffd, range) = told(2);
+    let (first, second) = (world.stuck_at(range.start), world.stuck_at(page(range, 1)));
+    assert!(uffd.is_readable());
+    assert_eq!(uffd.try_read_event(), missing(range.start, false));
+    assert!(uffd.is_readable(), "the second is unread");
+    assert_eq!(uffd.zeropage(part(range, 1, 1), NOW), Outcome::Done);
+    assert!(!uffd.is_readable(), "it is resolved, and the first is read");
+    assert!(was_woken(&second) && !was_woken(&first));
+    assert_eq!(uffd.wake(range), Ok(()));
+    assert!(was_woken(&first));
+}
+
+#[test]
+fn nothing_is_readable_once_the_target_is_gone() {
+    let (world, uffd, _) = told(1);
+    let World { space, machine } = world;
+    drop(space);
+    assert!(!uffd.is_readable() && !uffd.is_changing());
+    assert_eq!(uffd.try_read_event(), Err(ReadError::WouldBlock));
+    drop(uffd);
+    drop(machine);
+}
+
+#[test]
 fn poll_says_readable_until_the_event_is_read() {
     let (world, uffd, range) = told(1);
     assert!(!uffd.is_readable());
@@ -212,6 +339,7 @@ fn while_an_event_is_outstanding_every_fill_is_refused_before_its_arguments_are_
             assert_eq!(uffd.copy(range.start, &[], P, mode), refused);
             assert_eq!(uffd.zeropage(range, mode), refused);
             assert_eq!(uffd.poison(range, mode), refused);
+            assert_eq!(uffd.cont(range, mode), refused);
             assert_eq!(
                 uffd.remove_write_protection(range, mode),
                 Err(WriteProtectError::Changing)
@@ -220,6 +348,12 @@ fn while_an_event_is_outstanding_every_fill_is_refused_before_its_arguments_are_
         assert_eq!(uffd.write_protect(range), Err(WriteProtectError::Changing));
     }
     assert_eq!(uffd.copy(VirtAddr::new(u64::MAX), &[], P, NOW), refused);
+    for (dst, src, mode) in [
+        (page(range, 1), range.start, MoveMode::empty()),
+        (VirtAddr::new(7), VirtAddr::new(u64::MAX), MoveMode::all()),
+    ] {
+        assert_eq!(uffd.move_pages(&world.space, dst, src, P, mode), refused);
+    }
     assert_eq!(answer(refused, P), (Some(11), Some(-11)));
     assert_eq!(linux::write_protect(WriteProtectError::Changing).number(), 11);
     assert_eq!(uffd.try_read_event(), unmapped(part(range, 0, 1)));

@@ -5,8 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    RW, World, eventually, failed, missing, object_world, page, part, returned, shared_with, source,
-    until_it_waits, word, write_protected,
+    RW, World, answer, eventually, failed, missing, object_world, page, part, populate, returned,
+    shared_with, source, until_it_waits, word, write_protected,
 };
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::cache::Object;
@@ -19,7 +19,9 @@ use kernel::mm::space::{ForkError, MapRequest, Memory, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::{JoinHandle, spawn_returning};
 use kernel::task::{State, Task};
-use kernel::uffd::{Event, Features, FillMode, Flags, Modes, Outcome, ReadError, Refusal, TrapKind, Uffd};
+use kernel::uffd::{
+    Event, Features, FillMode, Flags, Modes, MoveMode, Outcome, ReadError, Refusal, TrapKind, Uffd, message,
+};
 
 const P: u64 = PAGE_SIZE;
 const NOW: FillMode = FillMode::empty();
@@ -171,6 +173,22 @@ fn with_event_fork_the_child_gets_a_new_context_with_the_same_features_on_the_sa
     assert_eq!(childs.try_read_event(), Ok(expected));
     childs.close();
     assert_eq!(returned(faulter), Ok(0));
+}
+
+#[test]
+fn the_message_of_a_fork_carries_the_descriptor_and_nothing_else() {
+    let (world, uffd, _) = shared_with(1, RW, TELL);
+    let task = forker(&world);
+    let event = uffd.try_read_event().expect("the fork is told");
+    let bytes = message::encode(&event, |childs| {
+        assert_ne!(childs, &*uffd);
+        0xfedc_ba98
+    });
+    let mut expected = [0; 32];
+    expected[0] = 0x13;
+    expected[8..12].copy_from_slice(&0xfedc_ba98_u32.to_le_bytes());
+    assert_eq!(bytes, expected);
+    child_of(task);
 }
 
 #[test]
@@ -480,6 +498,17 @@ fn what_a_forked_child_does_with_an_inherited_handle_fills_the_parents_memory() 
     assert_eq!(returned(filler.expect("threads")), Outcome::Done);
     assert_eq!(world.load(range.start), Ok(word(3)));
     assert_eq!(load(&child, range.start), Ok(0));
+}
+
+#[test]
+fn moving_from_a_forked_child_with_an_inherited_handle_is_einval() {
+    let (world, uffd, dst) = shared_with(1, RW, Features::empty());
+    let src = world.map(1, RW);
+    populate(&world, src);
+    let child = world.space.fork().expect("nobody is to be told");
+    let outcome = uffd.move_pages(&child, dst.start, src.start, P, MoveMode::empty());
+    assert_eq!(outcome, Outcome::Refused(Refusal::ForeignSpace));
+    assert_eq!(answer(outcome, P), (Some(22), None));
 }
 
 #[test]

@@ -1,3 +1,4 @@
 //! Linux's application interface, as data: numbers and layouts, no behaviour.
 
 pub mod errno;
+pub mod uffd;

@@ -22,7 +22,7 @@
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
 //! | [`policy`] | who the monitor is, and what follows when it ends |
-//! | [`linux`] | what Linux answers for each outcome |
+//! | [`linux`], [`message`] | what Linux answers for each outcome, and what its read gives |
 //!
 //! Semantics are those of Linux's userfaultfd (checked against 6.18) unless a doc comment says otherwise. Outcomes are
 //! enums: "n bytes done", "refused, and why" never share an integer.
@@ -51,6 +51,7 @@ pub mod layout;
 pub mod linux;
 #[cfg(all(test, loom))]
 mod loom_tests;
+pub mod message;
 pub mod ops;
 pub mod policy;
 pub mod queue;

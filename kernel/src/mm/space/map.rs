@@ -2,13 +2,14 @@
 
 use alloc::sync::{Arc, Weak};
 
-use super::Space;
+use super::{Space, UnmapError};
 use crate::mm::addr::VirtAddr;
 use crate::mm::cache::{NoRoomForView, Object, View};
 use crate::mm::memtype::{MemType, Privately};
 use crate::mm::pt::Prot;
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{Backing, Sharing, TooManyVmas, Vma, VmaFlags};
+use crate::mm::vma::{Backing, Sharing, TooManyVmas, Vma, VmaFlags, VmaSet};
+use crate::uffd::{Changes, Event};
 
 /// The memory behind a mapping.
 #[derive(Clone, Debug)]
@@ -79,10 +80,14 @@ pub enum MapError {
     BadAddress,
     /// Something is mapped there already.
     Occupied,
+    /// An end of what is to be replaced lies inside a large page.
+    SplitsPage,
     /// No free range is large enough.
     NoRoom,
     /// The space has too many areas, or the kernel has no memory for one more.
     TooManyAreas,
+    /// No kernel memory to note who is to be told of what is replaced.
+    OutOfMemory,
     /// The offset in the object is not a multiple of its type's granule, or the mapping's end in it is past 2^63.
     BadOffset,
     /// The memory type cannot be mapped privately.
@@ -103,12 +108,41 @@ impl From<TooManyVmas> for MapError {
     }
 }
 
+impl From<UnmapError> for MapError {
+    fn from(error: UnmapError) -> Self {
+        match error {
+            UnmapError::BadRange => Self::BadAddress,
+            UnmapError::SplitsPage => Self::SplitsPage,
+            UnmapError::TooManyAreas => Self::TooManyAreas,
+            UnmapError::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
 impl Space {
     /// Maps memory without touching any of it; pages appear when they are touched, or when a monitor fills or maps them.
     ///
     /// # Errors
     /// See [`MapError`]; nothing changed then.
     pub fn map(self: &Arc<Self>, request: MapRequest) -> Result<VirtRange, MapError> {
+        self.map_as(request, false)
+    }
+
+    /// [`Self::map`] that removes whatever is mapped where the request says (Linux: `MAP_FIXED`).
+    ///
+    /// Returns when every context with [`Features::EVENT_UNMAP`](crate::uffd::Features::EVENT_UNMAP) that had memory
+    /// registered there has been told, once and about the whole range; the new mapping is in place by then.
+    ///
+    /// # Errors
+    /// See [`MapError`]. With [`MapError::TooManyAreas`] what was there may be gone.
+    ///
+    /// # Panics
+    /// There is somebody to tell, and a lock is held.
+    pub fn map_over(self: &Arc<Self>, request: MapRequest) -> Result<VirtRange, MapError> {
+        self.map_as(request, true)
+    }
+
+    fn map_as(self: &Arc<Self>, request: MapRequest, replaces: bool) -> Result<VirtRange, MapError> {
         let ty = request.memory.ty();
         let align = ty.granule().size();
         let len = request
@@ -121,6 +155,7 @@ impl Space {
         let prot = super::possible(request.prot);
         let (backing, flags) = Self::backing(request.memory, len, prot)?;
         let mut vmas = self.vmas.write();
+        let mut changes = Changes::default();
         let range = match request.at {
             None => vmas
                 .find_gap(len, align, Self::window())
@@ -130,27 +165,40 @@ impl Space {
                 if !at.is_aligned(align) || !Self::window().covers(&range) {
                     return Err(MapError::BadAddress);
                 }
-                if !vmas.is_free(range) {
+                if replaces {
+                    changes = self.take_out(&mut vmas, range)?;
+                } else if !vmas.is_free(range) {
                     return Err(MapError::Occupied);
                 }
                 range
             }
         };
-        if let Some(backing) = &backing {
+        let placed = self.place(
+            &mut vmas,
+            Vma {
+                range,
+                prot,
+                ty,
+                backing,
+                flags,
+                uffd: None,
+            },
+        );
+        drop(vmas);
+        changes.announce(|| Event::Unmap { range });
+        placed?;
+        Ok(range)
+    }
+
+    /// Puts an area where there is none.
+    fn place(self: &Arc<Self>, vmas: &mut VmaSet, vma: Vma) -> Result<(), MapError> {
+        if let Some(backing) = &vma.backing {
             // Under the lock that keeps `take_away` out: it finds the area, or did not ask this space.
             let space: Weak<Self> = Arc::downgrade(self);
             let view: Weak<dyn View> = space;
             backing.object.attach(view)?;
         }
-        vmas.insert(Vma {
-            range,
-            prot,
-            ty,
-            backing,
-            flags,
-            uffd: None,
-        })?;
-        Ok(range)
+        Ok(vmas.insert(vma)?)
     }
 
     /// How an area of `len` bytes with rights `prot` refers to what it maps.

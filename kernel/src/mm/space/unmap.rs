@@ -50,18 +50,26 @@ impl Space {
         if !Self::is_nameable(range) {
             return Err(UnmapError::BadRange);
         }
-        let mut vmas = self.vmas.write();
+        let changes = self.take_out(&mut self.vmas.write(), range)?;
+        changes.announce(|| Event::Unmap { range });
+        Ok(())
+    }
+
+    /// Removes whatever is mapped in `range` from `vmas`, the space's own, locked exclusively by the caller. Once they are
+    /// unlocked, it announces what this returns.
+    ///
+    /// # Errors
+    /// See [`UnmapError`]; nothing changed then.
+    pub(super) fn take_out(&self, vmas: &mut VmaSet, range: VirtRange) -> Result<Changes, UnmapError> {
         if !vmas.can_split_at_ends_of(range) {
             return Err(UnmapError::SplitsPage);
         }
-        let changes = begin_unmap(&vmas, range)?;
+        let changes = begin_unmap(vmas, range)?;
         vmas.remove(range, drop)?;
         // Still under exclusive `vmas`: nobody fills or faults here while nodes go away.
         self.clear(range);
         self.prune_ends(range);
-        drop(vmas);
-        changes.announce(|| Event::Unmap { range });
-        Ok(())
+        Ok(changes)
     }
 
     /// Frees the nodes at both ends of `range` unless they are used beside it: small areas that come and go leave nothing

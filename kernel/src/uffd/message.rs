@@ -1,0 +1,116 @@
+//! A message as Linux's read gives it: 32 bytes (`struct uffd_msg`).
+//!
+//! | event | byte 0 | offset 8 | offset 16 | offset 24 |
+//! | --- | --- | --- | --- | --- |
+//! | page fault | 0x12 | flags | address | thread, 32 bits |
+//! | fork | 0x13 | descriptor, 32 bits | | |
+//! | remap | 0x14 | from | to | length before |
+//! | remove | 0x15 | start | end | |
+//! | unmap | 0x16 | start | end | |
+//!
+//! Everything else is zero.
+
+use super::classify::TrapKind;
+use super::ctx::Uffd;
+use super::event::Event;
+use crate::abi::uffd::{
+    EVENT_FORK, EVENT_PAGEFAULT, EVENT_REMAP, EVENT_REMOVE, EVENT_UNMAP, MESSAGE_SIZE, PAGEFAULT_FLAG_MINOR,
+    PAGEFAULT_FLAG_WP, PAGEFAULT_FLAG_WRITE,
+};
+
+/// The message about `event`. `descriptor` gives the number that the reader has put a fork's context under.
+pub fn encode(event: &Event, descriptor: impl FnOnce(&Uffd) -> u32) -> [u8; MESSAGE_SIZE] {
+    let (number, words) = match event {
+        Event::Pagefault {
+            kind,
+            write,
+            addr,
+            thread,
+        } => {
+            let why = match kind {
+                TrapKind::Missing => 0,
+                TrapKind::WriteProtect => PAGEFAULT_FLAG_WP,
+                TrapKind::Minor => PAGEFAULT_FLAG_MINOR,
+            };
+            let flags = if *write { why | PAGEFAULT_FLAG_WRITE } else { why };
+            // Linux's thread numbers have 32 bits.
+            let thread = thread.map_or(0, |thread| u64::from(thread.as_u64() as u32));
+            (EVENT_PAGEFAULT, [flags, addr.as_u64(), thread])
+        }
+        Event::Fork { uffd } => (EVENT_FORK, [descriptor(uffd).into(), 0, 0]),
+        Event::Remap { from, to, len } => (EVENT_REMAP, [from.as_u64(), to.as_u64(), *len]),
+        Event::Remove { range } => (EVENT_REMOVE, [range.start.as_u64(), range.end.as_u64(), 0]),
+        Event::Unmap { range } => (EVENT_UNMAP, [range.start.as_u64(), range.end.as_u64(), 0]),
+    };
+    let mut message = [0; MESSAGE_SIZE];
+    message[0] = number;
+    for (bytes, word) in message[8..].chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::addr::VirtAddr;
+    use crate::mm::range::VirtRange;
+    use crate::task::TaskId;
+
+    const ADDR: VirtAddr = VirtAddr::new(0x7f12_3456_7000);
+    const END: VirtAddr = VirtAddr::new(0x7f12_3456_9000);
+
+    fn words(event: &Event) -> [u64; 4] {
+        let message = encode(event, |_| unreachable!("no fork here"));
+        let word = |i: usize| u64::from_le_bytes(message[i * 8..][..8].try_into().expect("8 bytes"));
+        [word(0), word(1), word(2), word(3)]
+    }
+
+    #[test]
+    fn every_kind_of_fault_has_its_flags() {
+        let rows = [
+            (TrapKind::Missing, false, 0),
+            (TrapKind::Missing, true, 1),
+            (TrapKind::WriteProtect, true, 3),
+            (TrapKind::Minor, false, 4),
+            (TrapKind::Minor, true, 5),
+        ];
+        for (kind, write, flags) in rows {
+            let event = Event::Pagefault {
+                kind,
+                write,
+                addr: ADDR,
+                thread: None,
+            };
+            assert_eq!(words(&event), [0x12, flags, ADDR.as_u64(), 0]);
+        }
+    }
+
+    #[test]
+    fn the_thread_is_the_low_half_of_the_last_word() {
+        let event = Event::Pagefault {
+            kind: TrapKind::Missing,
+            write: false,
+            addr: ADDR,
+            thread: Some(TaskId::from_u64(0x1_0000_0007)),
+        };
+        assert_eq!(words(&event)[3], 7);
+    }
+
+    #[test]
+    fn ranges_and_moves_have_their_words_in_order() {
+        let range = VirtRange {
+            start: ADDR,
+            end: END,
+        };
+        let (start, end) = (ADDR.as_u64(), END.as_u64());
+        assert_eq!(words(&Event::Remove { range }), [0x15, start, end, 0]);
+        assert_eq!(words(&Event::Unmap { range }), [0x16, start, end, 0]);
+        let remap = Event::Remap {
+            from: ADDR,
+            to: END,
+            len: 0x3000,
+        };
+        assert_eq!(words(&remap), [0x14, start, end, 0x3000]);
+    }
+}
