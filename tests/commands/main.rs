@@ -2,6 +2,7 @@
 //! looked at. Each success has its refusals.
 
 mod endings;
+mod evictions;
 mod faults;
 mod images;
 mod live_snapshots;

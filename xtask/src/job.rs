@@ -92,6 +92,7 @@ pub fn check(app: &App, machine: &dyn Machine, disk: Option<&Location>) -> anyho
         App::Restore(args) => check_restore(args, machine, disk),
         App::Snapshot(args) => args.check(machine),
         App::Track(args) => args.check(machine),
+        App::Evict(args) => args.check(machine),
         _ => Ok(()),
     }
 }
@@ -181,6 +182,7 @@ impl Job {
             App::Restore(args) => job.restore(args, machine, ui)?,
             App::Snapshot(args) => (args.tokens(), job.with_order(args.order_entry()?)),
             App::Track(args) => (args.tokens(), job),
+            App::Evict(args) => (args.tokens(), job),
             App::Cost(args) => (args.tokens(), job),
             App::Test(args) => (args.tokens(), job),
             App::Raw { tokens } => (Tokens::new(&tokens.join(" ")), job),

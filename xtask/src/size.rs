@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::status::usage;
+
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
 /// Bytes in a mebibyte.
@@ -14,7 +16,25 @@ const RESERVE: u64 = 32 * MIB;
 /// Memory of a machine that can hold `content` bytes.
 pub const fn needed_for(content: u64) -> u64 {
     // Page tables and per-frame records take about one part in 64.
-    content + content / 64 + RESERVE
+    content.saturating_add(content / 64 + RESERVE)
+}
+
+/// Checks that a machine with `memory` bytes can hold `pages` pages: `what` says which.
+///
+/// # Errors
+/// A usage error with both figures and the memory that would do.
+pub fn check_fits(what: &str, pages: u64, memory: u64) -> anyhow::Result<()> {
+    let bytes = pages.saturating_mul(PAGE);
+    let needed = needed_for(bytes);
+    if needed <= memory {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "{what} take {} and the machine has only {} of memory; give it more with --mem {}",
+        human(bytes),
+        human(memory),
+        needed.div_ceil(MIB)
+    )))
 }
 
 /// A size in bytes, parsed from a number with an optional binary suffix; without one the number counts MiB.
@@ -180,6 +200,18 @@ mod tests {
             "18446744073709551615T".parse::<MemSize>(),
             Err(SizeError::TooLarge)
         );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_both_figures_and_what_would_do() {
+        assert!(check_fits("they", 1000, 64 * MIB).is_ok());
+        let error = check_fits("they", 16384, 64 * MIB).expect_err("nothing is left beside them");
+        assert_eq!(
+            error.to_string(),
+            "they take 64 MiB and the machine has only 64 MiB of memory; give it more with --mem 97"
+        );
+        assert!(check_fits("they", 16384, 97 * MIB).is_ok());
+        assert!(check_fits("they", u64::MAX, u64::MAX - 1).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | application | what |
 //! | --- | --- |
 //! | [`restore`] | lazy restore of a snapshot: the main job |
+//! | [`evict`] | a region larger than its memory |
 //! | [`cost`] | what the bare path of a delegated fault costs |
 //! | [`snapshot`] | a live, consistent snapshot of a region while a writer goes on |
 //! | [`track`] | dirty tracking, against writes that are known |
@@ -36,6 +37,7 @@ use crate::report;
 
 mod common;
 pub mod cost;
+pub mod evict;
 pub mod info;
 pub mod restore;
 pub mod selftest;

@@ -7,6 +7,7 @@
 //! | [`pages`] | which pages are present, why, and whether a prefetch paid |
 //! | [`page_set`] | sets of pages |
 //! | [`capture`] | an image that is taken while others write |
+//! | [`residency`] | which pages are resident when only so many may be |
 //! | [`rng`] | random numbers that are the same on every run |
 //! | [`samples`] | exact percentiles of what was measured |
 //! | [`table`] | a report as text |
@@ -18,6 +19,7 @@ pub mod digest;
 pub mod order;
 pub mod page_set;
 pub mod pages;
+pub mod residency;
 pub mod rng;
 pub mod samples;
 pub mod table;

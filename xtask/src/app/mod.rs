@@ -5,11 +5,13 @@
 
 use clap::{Args, Subcommand};
 
+mod evict;
 mod region;
 mod restore;
 mod snapshot;
 mod track;
 
+pub use evict::EvictArgs;
 pub use restore::{RestoreArgs, Source};
 pub use snapshot::SnapshotArgs;
 pub use track::TrackArgs;
@@ -23,6 +25,8 @@ pub enum App {
     Snapshot(SnapshotArgs),
     /// Track which pages are written with WP_ASYNC, against writes that are known
     Track(TrackArgs),
+    /// Work on a region larger than its memory: cold pages are moved out and back
+    Evict(EvictArgs),
     /// Measure the bare path of a delegated fault, from the touch to the next instruction
     Cost(CostArgs),
     /// Print what the machine is: memory, PCI functions, disks, ramdisk
@@ -76,6 +80,7 @@ impl App {
             Self::Restore(_) => "restore",
             Self::Snapshot(_) => "snapshot",
             Self::Track(_) => "track",
+            Self::Evict(_) => "evict",
             Self::Cost(_) => "cost",
             Self::Info => "info",
             Self::Panic => "panic",
@@ -93,7 +98,12 @@ impl App {
     pub const fn reports(&self) -> bool {
         matches!(
             self,
-            Self::Restore(_) | Self::Snapshot(_) | Self::Track(_) | Self::Cost(_) | Self::Info
+            Self::Restore(_)
+                | Self::Snapshot(_)
+                | Self::Track(_)
+                | Self::Evict(_)
+                | Self::Cost(_)
+                | Self::Info
         )
     }
 }

@@ -5,7 +5,7 @@ use clap::builder::RangedU64ValueParser;
 
 use crate::machine::Machine;
 use crate::order::{self, Order};
-use crate::size::{MIB, PAGE, human, needed_for};
+use crate::size::check_fits;
 use crate::status::usage;
 
 /// A number of pages, or of what there is at most as many of, from `least` on.
@@ -40,17 +40,11 @@ impl Region {
     /// A usage error with both figures and the memory that would do.
     pub fn check_fits(&self, copies: u64, what: &str, machine: &dyn Machine) -> anyhow::Result<()> {
         let Some(pages) = self.pages else { return Ok(()) };
-        let bytes = pages * copies * PAGE;
-        let needed = needed_for(bytes);
-        if needed <= machine.memory() {
-            return Ok(());
-        }
-        Err(usage(format!(
-            "--pages {pages}: {what} take {} and the machine has only {} of memory; give it more with --mem {}",
-            human(bytes),
-            human(machine.memory()),
-            needed.div_ceil(MIB)
-        )))
+        check_fits(
+            &format!("--pages {pages}: {what}"),
+            pages * copies,
+            machine.memory(),
+        )
     }
 
     /// Checks an option that counts pages of the region.

@@ -60,7 +60,18 @@ impl Region {
     /// # Errors
     /// See [`SetupError`].
     pub fn new(pages: u64) -> Result<Self, SetupError> {
-        let space = Space::new(Privilege::Kernel)?;
+        Self::map(&Space::new(Privilege::Kernel)?, pages)
+    }
+
+    /// Another region of `pages` pages in the same space.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub fn beside(&self, pages: u64) -> Result<Self, SetupError> {
+        Self::map(&self.space, pages)
+    }
+
+    fn map(space: &Arc<Space>, pages: u64) -> Result<Self, SetupError> {
         let request = MapRequest {
             at: None,
             len: pages * PAGE_SIZE,
@@ -68,6 +79,7 @@ impl Region {
             memory: Memory::Own(&ANON),
         };
         let range = space.map(request).map_err(SetupError::Map)?;
+        let space = Arc::clone(space);
         Ok(Self { space, range })
     }
 
@@ -77,8 +89,17 @@ impl Region {
     /// [`SetupError::Register`].
     pub fn delegate(&self, modes: Modes, features: Features) -> Result<Uffd, SetupError> {
         let uffd = Uffd::new(&self.space, features);
-        uffd.register(self.range, modes).map_err(SetupError::Register)?;
+        self.join(&uffd, modes)?;
         Ok(uffd)
+    }
+
+    /// Registers all of the region with a context that is there.
+    ///
+    /// # Errors
+    /// [`SetupError::Register`].
+    pub fn join(&self, uffd: &Uffd, modes: Modes) -> Result<(), SetupError> {
+        uffd.register(self.range, modes).map_err(SetupError::Register)?;
+        Ok(())
     }
 
     /// Number of pages.
