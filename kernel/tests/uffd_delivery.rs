@@ -17,7 +17,7 @@ use kernel::mm::uaccess::{self};
 use kernel::task::State;
 use kernel::uffd::slot::FaultState;
 use kernel::uffd::{
-    Event, Features, FillMode, Modes, Outcome, RangeError, ReadError, RegisterError, TrapKind,
+    Event, Features, FillMode, Modes, Outcome, RangeError, ReadError, RegisterError, TrapKind, WakeError,
 };
 
 const P: u64 = PAGE_SIZE;
@@ -278,7 +278,7 @@ fn waking_a_bad_range_is_einval() {
         (VirtAddr::new(0), USER_TOP + P, RangeError::BeyondTop),
     ];
     for (start, end, why) in rows {
-        assert_eq!(uffd.wake(VirtRange { start, end }), Err(why));
+        assert_eq!(uffd.wake(VirtRange { start, end }), Err(WakeError::Range(why)));
     }
 }
 

@@ -19,8 +19,9 @@ use kernel::mm::space::{ForkError, MapRequest, Memory, Space};
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::{JoinHandle, spawn_returning};
 use kernel::task::{State, Task};
+use kernel::uffd::linux::message;
 use kernel::uffd::{
-    Event, Features, FillMode, Flags, Modes, MoveMode, Outcome, ReadError, Refusal, TrapKind, Uffd, message,
+    Event, Features, FillMode, Flags, Modes, MoveMode, Outcome, ReadError, Refusal, TrapKind, Uffd,
 };
 
 const P: u64 = PAGE_SIZE;

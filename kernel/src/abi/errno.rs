@@ -1,4 +1,4 @@
-//! Error numbers of the system-call interface (`asm-generic/errno-base.h`).
+//! Error numbers of the system-call interface (`asm-generic/errno-base.h`, `asm-generic/errno.h`).
 
 /// An error number, positive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -20,8 +20,10 @@ macro_rules! errnos {
 }
 
 errnos! {
+    EPERM = 1, "Not permitted.";
     ENOENT = 2, "No such thing.";
     ESRCH = 3, "No such process.";
+    EIO = 5, "Input or output failed.";
     EBADF = 9, "Not an open descriptor.";
     EAGAIN = 11, "Try again.";
     ENOMEM = 12, "Out of memory.";
@@ -29,4 +31,6 @@ errnos! {
     EBUSY = 16, "In use by somebody else.";
     EEXIST = 17, "There already.";
     EINVAL = 22, "Invalid argument.";
+    EMFILE = 24, "Too many open descriptors.";
+    EHWPOISON = 133, "The page is poisoned.";
 }

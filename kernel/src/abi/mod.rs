@@ -1,4 +1,5 @@
 //! Linux's application interface, as data: numbers and layouts, no behaviour.
 
 pub mod errno;
+pub mod signal;
 pub mod uffd;

@@ -6,11 +6,12 @@ use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::admit::{Admission, admit};
-use super::api::{Features, Flags};
+use super::api::{Features, Flags, Ioctls};
 use super::classify::Trap;
 use super::delivery::Delivery;
 use super::event::{Event, ReadError};
 use super::queue::{Queue, State};
+use super::release::Release;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::fault::Origin;
 use crate::mm::memtype::{Class, MemType, Modes};
@@ -22,6 +23,9 @@ use crate::task::{self, WaitReason};
 
 /// What a monitor in [`Uffd::read_event`] waits for.
 static READING: WaitReason = WaitReason("a message of userfault context");
+
+/// That the handshake is made; Linux keeps it in the same bit of its word, and shows it.
+const READY: u64 = 1 << 31;
 
 /// Number of a context; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,12 +49,20 @@ impl fmt::Display for CtxId {
     }
 }
 
+/// A flag that the release does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownFlag;
+
 /// A context: delivers the faults of the registered ranges of one address space. Areas that are registered keep it alive.
 pub struct Ctx {
     id: CtxId,
     space: Weak<Space>,
     flags: Flags,
-    pub(super) features: Features,
+    release: &'static Release,
+    /// [`Features`], and [`READY`] once the handshake is made.
+    features: AtomicU64,
+    /// [`Ioctls`]; none before the handshake.
+    commands: AtomicU64,
     pub(super) delivery: Delivery,
     pub(super) queue: SpinLock<Queue>,
     /// Handles that are not dropped yet.
@@ -64,7 +76,8 @@ impl fmt::Debug for Ctx {
         f.debug_struct("Ctx")
             .field("id", &self.id)
             .field("flags", &self.flags)
-            .field("features", &self.features)
+            .field("release", &self.release.name)
+            .field("features", &self.features())
             .field("delivery", &self.delivery)
             .finish_non_exhaustive()
     }
@@ -110,24 +123,43 @@ impl Deref for Uffd {
 }
 
 impl Uffd {
-    /// A context for the faults of `space`, which are read as messages.
+    /// A context for the faults of `space`, which are read as messages. It is ready; nothing is negotiated.
     pub fn new(space: &Arc<Space>, features: Features) -> Self {
         Self::with_delivery(space, features, Delivery::Queue)
     }
 
     /// The same, made with `flags`.
     pub fn with_flags(space: &Arc<Space>, flags: Flags, features: Features) -> Self {
-        Self::of(Ctx::new(Arc::downgrade(space), flags, features, Delivery::Queue))
+        Self::ready(
+            Ctx::new(Arc::downgrade(space), flags, &Release::ALL, Delivery::Queue),
+            features,
+        )
     }
 
-    /// A context for the faults of `space`, which are handed over in the given way.
+    /// A context for the faults of `space`, which are handed over in the given way. It is ready.
     pub fn with_delivery(space: &Arc<Space>, features: Features, delivery: Delivery) -> Self {
-        Self::of(Ctx::new(
-            Arc::downgrade(space),
-            Flags::empty(),
+        Self::ready(
+            Ctx::new(Arc::downgrade(space), Flags::empty(), &Release::ALL, delivery),
             features,
-            delivery,
-        ))
+        )
+    }
+
+    /// A fresh context for the faults of `space` that offers what `release` did: everything is refused until
+    /// [`Self::api`] has been called.
+    ///
+    /// # Errors
+    /// The release does not have one of the flags (Linux: EINVAL).
+    pub fn open(space: &Arc<Space>, flags: Flags, release: &'static Release) -> Result<Self, UnknownFlag> {
+        if !release.flags.contains(flags) {
+            return Err(UnknownFlag);
+        }
+        let ctx = Ctx::new(Arc::downgrade(space), flags, release, Delivery::Queue);
+        Ok(Self::of(ctx))
+    }
+
+    fn ready(ctx: Arc<Ctx>, features: Features) -> Self {
+        ctx.make_ready(features);
+        Self::of(ctx)
     }
 
     /// The handle to a context that has none yet.
@@ -229,13 +261,15 @@ impl PartialEq for Uffd {
 impl Eq for Uffd {}
 
 impl Ctx {
-    /// A context that is about to get its first handle.
-    fn new(space: Weak<Space>, flags: Flags, features: Features, delivery: Delivery) -> Arc<Self> {
+    /// A fresh context that is about to get its first handle.
+    fn new(space: Weak<Space>, flags: Flags, release: &'static Release, delivery: Delivery) -> Arc<Self> {
         Arc::new(Self {
             id: CtxId::next(),
             space,
             flags,
-            features: features.with_implied(),
+            release,
+            features: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
             delivery,
             queue: SpinLock::new(Queue::new()),
             handles: AtomicUsize::new(1),
@@ -246,9 +280,50 @@ impl Ctx {
     /// A context like this one for `child`, a copy of its space, and the only handle to it. It has no monitor yet.
     pub(super) fn forked(&self, child: &Arc<Space>) -> Uffd {
         let space = Arc::downgrade(child);
-        let uffd = Uffd::of(Self::new(space, self.flags, self.features, self.delivery.clone()));
+        let ctx = Self::new(space, self.flags, self.release, self.delivery.clone());
+        let uffd = Uffd::ready(ctx, self.features());
         uffd.on_monitor_death(self.queue.lock().on_death);
         uffd
+    }
+
+    /// Ends the handshake: `features` are in force from now on. False when it was made before.
+    pub(super) fn make_ready(&self, features: Features) -> bool {
+        let word = features.with_implied().bits() | READY;
+        let (set, fail) = (Ordering::Release, Ordering::Relaxed);
+        if self.features.compare_exchange(0, word, set, fail).is_err() {
+            return false;
+        }
+        self.queue.lock().open();
+        self.commands.store(self.release.ioctls.bits(), Ordering::Release);
+        true
+    }
+
+    /// Whether the handshake is made.
+    pub fn is_ready(&self) -> bool {
+        self.features.load(Ordering::Relaxed) != 0
+    }
+
+    /// What it was asked for.
+    #[inline]
+    pub fn features(&self) -> Features {
+        Features::from_bits_truncate(self.features.load(Ordering::Relaxed))
+    }
+
+    /// What it was made with.
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// What it offers.
+    #[inline]
+    pub fn release(&self) -> &'static Release {
+        self.release
+    }
+
+    /// Which commands it has, for now.
+    #[inline]
+    pub(super) fn commands(&self) -> Ioctls {
+        Ioctls::from_bits_truncate(self.commands.load(Ordering::Acquire))
     }
 
     /// Which context this is.
@@ -276,7 +351,9 @@ impl Ctx {
     /// A context of no space.
     #[cfg(all(test, loom))]
     pub(super) fn of_nothing() -> Arc<Self> {
-        Self::new(Weak::new(), Flags::empty(), Features::all(), Delivery::Queue)
+        let ctx = Self::new(Weak::new(), Flags::empty(), &Release::ALL, Delivery::Queue);
+        ctx.make_ready(Features::all());
+        ctx
     }
 
     /// Whether a layout change of registered memory has begun and is not over. Stays as it is for whoever holds the
@@ -296,13 +373,19 @@ impl Ctx {
 
     /// Whether protecting a range covers its absent pages: a choice of the context that traps there, whoever protects.
     pub(crate) fn protects_unpopulated(&self) -> bool {
-        self.features.contains(Features::WP_UNPOPULATED)
+        self.has(Features::WP_UNPOPULATED)
+    }
+
+    /// Whether the context was asked for all of `features`.
+    #[inline]
+    pub(super) fn has(&self, features: Features) -> bool {
+        self.features.load(Ordering::Relaxed) & features.bits() == features.bits()
     }
 
     /// Whether stores to protected pages are only noted, by ending the protection.
     #[inline]
     pub(crate) fn tracks_stores(&self) -> bool {
-        self.features.contains(Features::WP_ASYNC)
+        self.has(Features::WP_ASYNC)
     }
 
     /// Whether memory of type `ty` may be registered with `modes` although its table does not have them: noting stores takes
@@ -314,14 +397,11 @@ impl Ctx {
     /// What becomes of a trap that an access on the account of `origin` raises.
     #[inline]
     pub(crate) fn admit(&self, trap: Trap, origin: Origin) -> Admission {
-        if origin == Origin::Task
-            && !self
-                .features
-                .intersects(Features::SIGBUS.union(Features::WP_ASYNC))
-        {
+        let features = self.features();
+        if origin == Origin::Task && !features.intersects(Features::SIGBUS.union(Features::WP_ASYNC)) {
             return Admission::Message;
         }
-        admit(self.flags, self.features, trap, origin)
+        admit(self.flags, features, trap, origin)
     }
 
     /// Whether the context was closed. Stays true; and stays false as long as the space's areas are locked.

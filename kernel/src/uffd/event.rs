@@ -86,8 +86,10 @@ impl From<Pagefault> for Event {
 /// Why there is nothing to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadError {
-    /// Nothing is pending, and the call was not to wait.
+    /// Nothing is pending, and the call was not to wait (Linux: EAGAIN).
     WouldBlock,
+    /// The handshake has not been made (EINVAL).
+    Fresh,
     /// The caller could not take the event, which stays queued, behind the others (Linux: EMFILE for a fork's descriptor).
     NotAdmitted,
     /// The context was closed.

@@ -49,7 +49,7 @@ impl Change {
     /// The caller holds the space's areas. If it holds them exclusively, every fill of the context either was complete
     /// before or is refused.
     pub(crate) fn begin(ctx: &Arc<Ctx>, feature: Features) -> Option<Self> {
-        if !ctx.features.contains(feature) {
+        if !ctx.has(feature) {
             return None;
         }
         ctx.raise_changing();
@@ -67,7 +67,7 @@ impl Change {
     /// # Panics
     /// A lock is held.
     pub(crate) fn announce(&self, event: Event) {
-        debug_assert!(self.ctx.features.contains(event.feature()));
+        debug_assert!(self.ctx.has(event.feature()));
         let me = task::current();
         let unread = match self.ctx.enqueue_event(&me, event) {
             Ok(()) => {

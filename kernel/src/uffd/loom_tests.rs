@@ -9,15 +9,18 @@ use alloc::sync::Arc;
 
 use loom::thread;
 
+use super::api::Features;
 use super::classify::{Trap, TrapKind};
-use super::ctx::{Ctx, Features, Uffd};
+use super::ctx::{Ctx, Uffd};
 use super::delivery::queue::hand_over;
 use super::event::{Event, ReadError};
 use super::layout::Change;
 use super::policy::MonitorDeath;
+use super::slot::Fault;
 use crate::arch::host::{Config, SoftMachine};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
+use crate::mm::memtype::Granule;
 use crate::mm::range::VirtRange;
 use crate::sync::model::SpinLock;
 use crate::task::{Task, current};
@@ -29,9 +32,13 @@ const RANGE: VirtRange = VirtRange {
     end: END,
 };
 const UNMAPPED: Result<Event, ReadError> = Ok(Event::Unmap { range: RANGE });
-const TRAP: Trap = Trap {
-    kind: TrapKind::Missing,
-    write: true,
+const FAULT: Fault = Fault {
+    trap: Trap {
+        kind: TrapKind::Missing,
+        write: true,
+    },
+    addr: PAGE,
+    granule: Granule::Base,
 };
 
 /// A page that is missing, and the context it is registered with.
@@ -57,7 +64,7 @@ impl World {
             if *present {
                 return Ok(());
             }
-            self.ctx.enqueue(&task, TRAP, PAGE)?;
+            self.ctx.enqueue(&task, FAULT)?;
             drop(present);
             hand_over(&task);
         }
@@ -318,7 +325,7 @@ fn loom_finds_the_lost_wakeup_of_a_fault_queued_after_the_table_is_unlocked() {
         let faulter = world.start("faulter", |world| {
             let task = current();
             while !*world.present.lock() {
-                world.ctx.enqueue(&task, TRAP, PAGE).expect("the context is open");
+                world.ctx.enqueue(&task, FAULT).expect("the context is open");
                 hand_over(&task);
             }
         });

@@ -11,7 +11,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`api`] | what a context can be asked to do differently |
+//! | [`api`], [`release`] | the handshake; what a context offers, also what older releases of Linux did |
 //! | [`ctx`] | the context, [`Uffd`], the monitor's handle to it, and [`Resolver`], who has the operations |
 //! | [`register`] | registering and unregistering ranges |
 //! | [`classify`](mod@classify) | which fault is a trap: a pure function |
@@ -22,7 +22,7 @@
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
 //! | [`policy`] | who the monitor is, and what follows when it ends |
-//! | [`linux`], [`message`] | what Linux answers for each outcome, and what its read gives |
+//! | [`linux`] | what Linux answers for each outcome, and how it lays things out |
 //!
 //! Semantics are those of Linux's userfaultfd (checked against 6.18) unless a doc comment says otherwise. Outcomes are
 //! enums: "n bytes done", "refused, and why" never share an integer.
@@ -51,26 +51,27 @@ pub mod layout;
 pub mod linux;
 #[cfg(all(test, loom))]
 mod loom_tests;
-pub mod message;
 pub mod ops;
 pub mod policy;
 pub mod queue;
 mod readers;
 pub mod register;
+pub mod release;
 pub mod slot;
 
 pub use admit::{Admission, admit};
-pub use api::{Features, Flags};
+pub use api::{Agreement, ApiError, Features, Flags, Handshake, Ioctls, Unavailable};
 pub use classify::{CacheState, EntryState, Trap, TrapKind, classify};
-pub use ctx::{Ctx, CtxId, Resolver, Uffd};
+pub use ctx::{Ctx, CtxId, Resolver, Uffd, UnknownFlag};
 pub use delivery::{Delivery, FaultHandler, Handled, Upcall};
 pub use event::{Event, ReadError};
 pub(crate) use fork::Forks;
 pub use layout::EventSlot;
 pub(crate) use layout::{Change, Changes};
-pub use ops::{FillMode, MoveMode, Outcome, RangeError, Refusal, WriteProtectError};
+pub use ops::{FillMode, MoveMode, Outcome, RangeError, Refusal, WakeError, WriteProtectError};
 pub use policy::MonitorDeath;
-pub use register::{RegisterError, UnregisterError};
-pub use slot::FaultSlot;
+pub use register::{RegisterError, Registered, UnregisterError};
+pub use release::Release;
+pub use slot::{Fault, FaultSlot};
 
 pub use crate::mm::memtype::{Modes, OpSet};

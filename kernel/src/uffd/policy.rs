@@ -198,7 +198,7 @@ impl Ctx {
         };
         match state {
             State::Open if attached => self.lose_monitor(),
-            State::Open => self.close(),
+            State::Fresh | State::Open => self.close(),
             State::Orphaned(_) | State::Closed => {}
         }
         // Nobody can read without a handle, and the last reader may be what keeps the space that keeps this context.
@@ -258,7 +258,7 @@ pub(super) fn resolve(fault: &Upcall<'_>) -> Result<(), FaultError> {
         }
         State::Orphaned(_) => Err(FaultError::MonitorGone),
         // A monitor was attached meanwhile, or the memory is plain.
-        State::Open | State::Closed => Ok(()),
+        State::Fresh | State::Open | State::Closed => Ok(()),
     }
 }
 

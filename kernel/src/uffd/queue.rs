@@ -15,9 +15,9 @@ use super::ctx::Ctx;
 use super::event::{Event, Pagefault, ReadError};
 use super::policy::{Monitor, MonitorDeath};
 use super::readers::Readers;
-use super::slot::{FaultState, Outstanding};
+use super::slot::{Fault, FaultState, Outstanding};
 use crate::arch::{Clock, Machine};
-use crate::mm::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
 use crate::task::Task;
 use crate::task::link::FaultAdapter;
@@ -43,6 +43,8 @@ pub(super) struct Queue {
 /// Whether a context still delivers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
+    /// Not yet: the handshake is to be made.
+    Fresh,
     /// It does.
     Open,
     /// Its monitor ended, and this is what follows.
@@ -58,7 +60,7 @@ impl State {
         match self {
             Self::Open => true,
             Self::Orphaned(policy) => policy.queues(),
-            Self::Closed => false,
+            Self::Fresh | Self::Closed => false,
         }
     }
 
@@ -66,6 +68,7 @@ impl State {
     #[cold]
     fn read_error(self) -> ReadError {
         match self {
+            Self::Fresh => ReadError::Fresh,
             Self::Open | Self::Orphaned(MonitorDeath::Hang) => ReadError::WouldBlock,
             Self::Orphaned(_) => ReadError::Orphaned,
             Self::Closed => ReadError::Closed,
@@ -80,9 +83,16 @@ impl Queue {
             read: LinkedList::new(FaultAdapter::new()),
             events: LinkedList::new(FaultAdapter::new()),
             readers: Readers::new(),
-            state: State::Open,
+            state: State::Fresh,
             monitor: None,
             on_death: MonitorDeath::default(),
+        }
+    }
+
+    /// The handshake is made.
+    pub(super) fn open(&mut self) {
+        if self.state == State::Fresh {
+            self.state = State::Open;
         }
     }
 
@@ -172,21 +182,16 @@ impl Ctx {
     /// # Errors
     /// Nobody would ever resolve the fault; it is not queued.
     #[inline]
-    pub(super) fn enqueue(
-        self: &Arc<Self>,
-        task: &Arc<Task>,
-        trap: Trap,
-        addr: VirtAddr,
-    ) -> Result<(), FaultError> {
+    pub(super) fn enqueue(self: &Arc<Self>, task: &Arc<Task>, fault: Fault) -> Result<(), FaultError> {
         let mut queue = self.queue.lock();
         match queue.state {
             State::Open => {}
             State::Orphaned(policy) if policy.queues() => {}
             State::Orphaned(MonitorDeath::Poison | MonitorDeath::Kill) => {
                 drop(queue);
-                return self.call_up(task, trap, addr);
+                return self.call_up(task, fault);
             }
-            State::Orphaned(_) | State::Closed => return Err(FaultError::MonitorGone),
+            State::Orphaned(_) | State::Closed | State::Fresh => return Err(FaultError::MonitorGone),
         }
         if let Some(Monitor { id: monitor, .. }) = queue.monitor
             && monitor == task.id()
@@ -194,12 +199,14 @@ impl Ctx {
             return Err(FaultError::SelfFault { monitor });
         }
         // A reader sleeps only while nothing is pending, so giving it this message keeps the order.
-        let message = self.describe(trap, addr, task);
+        let message = self.describe(fault, task);
         if queue.readers.wake_one(|reader| reader.fault.inbox.put(message)) {
-            task.fault.arm(trap, addr, Machine::ticks(), FaultState::Read);
+            task.fault
+                .arm(fault, message.addr, Machine::ticks(), FaultState::Read);
             queue.read.push_back(task.clone());
         } else {
-            task.fault.arm(trap, addr, Machine::ticks(), FaultState::Pending);
+            task.fault
+                .arm(fault, message.addr, Machine::ticks(), FaultState::Pending);
             queue.pending.push_back(task.clone());
         }
         Ok(())
@@ -251,7 +258,7 @@ impl Ctx {
             // What is queued is for the next monitor.
             Err(ReadError::Orphaned)
         } else if let Some(task) = queue.pending.pop_front() {
-            let fault = self.describe(task.fault.trap(), task.fault.addr(), &task);
+            let fault = self.message(task.fault.trap(), task.fault.reported(), &task);
             task.fault.set(FaultState::Read);
             queue.read.push_back(task);
             Ok(fault.into())
@@ -274,14 +281,26 @@ impl Ctx {
 
     /// The message about a fault.
     #[inline]
-    pub(super) fn describe(&self, trap: Trap, exact: VirtAddr, task: &Task) -> Pagefault {
-        let addr = if self.features.contains(Features::EXACT_ADDRESS) {
-            exact
+    pub(super) fn describe(&self, fault: Fault, task: &Task) -> Pagefault {
+        let addr = if self.has(Features::EXACT_ADDRESS) {
+            fault.addr
         } else {
-            exact.align_down(PAGE_SIZE)
+            fault.addr.align_down(fault.granule.size())
         };
-        let thread = self.features.contains(Features::THREAD_ID).then(|| task.id());
+        self.message(fault.trap, addr, task)
+    }
+
+    #[inline]
+    fn message(&self, trap: Trap, addr: VirtAddr, task: &Task) -> Pagefault {
+        let thread = self.has(Features::THREAD_ID).then(|| task.id());
         Pagefault { trap, addr, thread }
+    }
+
+    /// How many faults wait here unread, and how many altogether.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        let pending = queue.pending.iter().count();
+        (pending, pending + queue.read.iter().count())
     }
 
     /// Every fault that waits at this context, unread ones first, oldest first.

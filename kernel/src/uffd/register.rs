@@ -2,17 +2,23 @@
 
 use alloc::sync::Arc;
 
+use super::api::{Ioctls, Unavailable};
 use super::ctx::{Ctx, Uffd};
 use super::ops::{RangeError, check_range};
+use crate::mm::addr::VirtAddr;
 use crate::mm::memtype::{Modes, OpSet};
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{Registration, TooManyVmas, Vma};
+use crate::mm::vma::{Registration, TooManyVmas, Vma, VmaFlags};
 
 /// Why nothing was registered; nothing changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RegisterError {
-    /// No mode was named (Linux: EINVAL).
+    /// The context does not register anything (Linux: EINVAL).
+    Unavailable(Unavailable),
+    /// No mode was named (EINVAL).
     NoMode,
+    /// A mode means nothing (EINVAL).
+    UnknownMode,
     /// The range is not one (EINVAL).
     Range(RangeError),
     /// The address space is gone (ENOMEM).
@@ -21,6 +27,10 @@ pub enum RegisterError {
     NotMapped,
     /// A memory type in the range cannot trap what was asked for (EINVAL).
     Unsupported,
+    /// An area in the range maps an object that was opened for reading only, so that nothing can be filled in (EPERM).
+    ReadOnly,
+    /// The range cuts through a huge page (EINVAL).
+    Misaligned,
     /// An area in the range is registered with another context (EBUSY).
     Busy,
     /// The context was closed (EBADF).
@@ -32,18 +42,34 @@ pub enum RegisterError {
 /// Why nothing was unregistered; nothing changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnregisterError {
+    /// The context does not unregister anything (Linux: EINVAL).
+    Unavailable(Unavailable),
     /// The range is not one (EINVAL).
     Range(RangeError),
     /// The address space is gone (ENOMEM).
     SpaceGone,
     /// Nothing is mapped anywhere in the range (EINVAL).
     NotMapped,
+    /// The range cuts through a huge page (EINVAL).
+    Misaligned,
     /// An area in the range is of a type that can never be registered (EINVAL).
     Unsupported,
     /// An area in the range is registered with another context (EINVAL).
     NotOurs,
     /// Splitting areas would leave too many of them (ENOMEM).
     TooManyAreas,
+}
+
+impl From<Unavailable> for RegisterError {
+    fn from(why: Unavailable) -> Self {
+        Self::Unavailable(why)
+    }
+}
+
+impl From<Unavailable> for UnregisterError {
+    fn from(why: Unavailable) -> Self {
+        Self::Unavailable(why)
+    }
 }
 
 impl From<RangeError> for RegisterError {
@@ -70,6 +96,35 @@ impl From<TooManyVmas> for UnregisterError {
     }
 }
 
+/// What a registration found in its range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Registered {
+    /// The operations that work on all of it.
+    pub ops: OpSet,
+    /// Whether there is memory in it for which Linux names fewer ioctls ([`Release::is_basic`](super::Release::is_basic)).
+    pub basic: bool,
+}
+
+impl Registered {
+    /// Of two areas together.
+    fn and(self, other: Self) -> Self {
+        Self {
+            ops: self.ops & other.ops,
+            basic: self.basic || other.basic,
+        }
+    }
+}
+
+/// Whether the range starts where no page of its first area could: also in front of the area (as on Linux).
+fn starts_amiss(first: Option<&Vma>, range: VirtRange) -> bool {
+    first.is_some_and(|vma| !range.start.is_aligned(vma.ty.granule().size()))
+}
+
+/// Whether `at` lies inside the area, and not where one of its pages begins.
+fn cuts(vma: &Vma, at: VirtAddr) -> bool {
+    vma.range.start < at && at < vma.range.end && !at.is_aligned(vma.ty.granule().size())
+}
+
 impl Uffd {
     /// Traps `modes` on everything mapped in `range`; holes are skipped. Returns the operations that work on all of it.
     ///
@@ -79,8 +134,20 @@ impl Uffd {
     /// # Errors
     /// See [`RegisterError`]; all areas are looked at before any changes.
     pub fn register(&self, range: VirtRange, modes: Modes) -> Result<OpSet, RegisterError> {
+        Ok(self.register_areas(range, modes)?.ops)
+    }
+
+    /// [`Self::register`] that tells more of what it found.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn register_areas(&self, range: VirtRange, modes: Modes) -> Result<Registered, RegisterError> {
+        self.ctx.gate(Ioctls::REGISTER)?;
         if modes.is_empty() {
             return Err(RegisterError::NoMode);
+        }
+        if !self.ctx.release().modes().contains(modes) {
+            return Err(RegisterError::UnknownMode);
         }
         check_range(range)?;
         let space = self.ctx.space().ok_or(RegisterError::SpaceGone)?;
@@ -88,12 +155,19 @@ impl Uffd {
         if self.ctx.is_closed() {
             return Err(RegisterError::Closed);
         }
-        let mut ops = None;
-        for vma in vmas.overlapping(range) {
-            let can = self.may_register(vma, modes)?;
-            ops = Some(ops.unwrap_or(OpSet::all()) & can);
+        if starts_amiss(vmas.overlapping(range).next(), range) {
+            return Err(RegisterError::Misaligned);
         }
-        let ops = ops.ok_or(RegisterError::NotMapped)?;
+        let mut found = None;
+        for vma in vmas.overlapping(range) {
+            let ops = self.may_register(vma, range, modes)?;
+            let basic = self.ctx.release().is_basic(vma.ty.class);
+            found = Some(match found {
+                None => Registered { ops, basic },
+                Some(before) => Registered { ops, basic }.and(before),
+            });
+        }
+        let found = found.ok_or(RegisterError::NotMapped)?;
         vmas.update(range, |vma| {
             let keeps = vma.uffd.as_ref().is_some_and(|old| old.modes.contains(modes));
             if !keeps {
@@ -103,16 +177,22 @@ impl Uffd {
                 });
             }
         })?;
-        Ok(ops)
+        Ok(found)
     }
 
     /// What can be done with the area once it is registered with `modes`.
-    fn may_register(&self, vma: &Vma, modes: Modes) -> Result<OpSet, RegisterError> {
-        let ops = match &vma.ty.uffd {
-            Some(ops) if ops.modes.contains(modes) => ops.ops,
+    fn may_register(&self, vma: &Vma, range: VirtRange, modes: Modes) -> Result<OpSet, RegisterError> {
+        let ops = match self.ctx.release().offer(vma.ty) {
+            Some(offer) if offer.modes.contains(modes) => offer.ops,
             _ if self.ctx.only_tracks(vma.ty, modes) => OpSet::WRITEPROTECT,
             _ => return Err(RegisterError::Unsupported),
         };
+        if vma.flags.contains(VmaFlags::READ_ONLY) {
+            return Err(RegisterError::ReadOnly);
+        }
+        if cuts(vma, range.end) {
+            return Err(RegisterError::Misaligned);
+        }
         match &vma.uffd {
             Some(other) if !Arc::ptr_eq(&other.ctx, &self.ctx) => Err(RegisterError::Busy),
             _ if modes.contains(Modes::WP) => Ok(ops),
@@ -126,15 +206,24 @@ impl Uffd {
     /// # Errors
     /// See [`UnregisterError`]; all areas are looked at before any changes.
     pub fn unregister(&self, range: VirtRange) -> Result<(), UnregisterError> {
+        self.ctx.gate(Ioctls::UNREGISTER)?;
         check_range(range)?;
         let space = self.ctx.space().ok_or(UnregisterError::SpaceGone)?;
         let mut vmas = space.vmas().write();
+        if starts_amiss(vmas.overlapping(range).next(), range) {
+            return Err(UnregisterError::Misaligned);
+        }
         let mut mapped = false;
         for vma in vmas.overlapping(range) {
+            if cuts(vma, range.end) {
+                return Err(UnregisterError::Misaligned);
+            }
             mapped = true;
             match &vma.uffd {
                 Some(other) if !Arc::ptr_eq(&other.ctx, &self.ctx) => return Err(UnregisterError::NotOurs),
-                None if vma.ty.uffd.is_none() => return Err(UnregisterError::Unsupported),
+                None if self.ctx.release().offer(vma.ty).is_none() => {
+                    return Err(UnregisterError::Unsupported);
+                }
                 _ => {}
             }
         }

@@ -20,6 +20,7 @@ use super::delivery::queue::Inbox;
 use super::delivery::upcall::Calls;
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::{FaultError, Origin};
+use crate::mm::memtype::Granule;
 use crate::sync::SpinLock;
 use crate::sync::model::atomic::{AtomicU8, Ordering};
 use crate::task::Task;
@@ -38,11 +39,24 @@ pub enum FaultState {
     Called = 3,
 }
 
+/// A fault that is to be delegated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Why, and how the page was accessed.
+    pub trap: Trap,
+    /// The exact address.
+    pub addr: VirtAddr,
+    /// The unit of the memory there: what a monitor is told about is all of it.
+    pub granule: Granule,
+}
+
 /// The record.
 #[derive(Debug)]
 pub struct FaultSlot {
     state: AtomicU8,
     addr: AtomicU64,
+    /// What the message says, and what waking goes by.
+    reported: AtomicU64,
     /// `TrapKind` in bits 1 and 2, "write" in bit 0.
     trap: AtomicU8,
     since: AtomicU64,
@@ -60,6 +74,7 @@ impl Default for FaultSlot {
         Self {
             state: AtomicU8::new(FaultState::Idle as u8),
             addr: AtomicU64::new(0),
+            reported: AtomicU64::new(0),
             trap: AtomicU8::new(0),
             since: AtomicU64::new(0),
             inbox: Inbox::default(),
@@ -94,6 +109,12 @@ impl FaultSlot {
         VirtAddr::new(self.addr.load(Ordering::Relaxed))
     }
 
+    /// The address that its message has.
+    #[inline]
+    pub(super) fn reported(&self) -> VirtAddr {
+        VirtAddr::new(self.reported.load(Ordering::Relaxed))
+    }
+
     /// Why it was trapped.
     #[inline]
     pub fn trap(&self) -> Trap {
@@ -105,18 +126,19 @@ impl FaultSlot {
         self.since.load(Ordering::Relaxed)
     }
 
-    /// Whether the exact address of the fault lies in `[start, end)`.
+    /// Whether the fault, by the address in its message, lies in `[start, end)`.
     #[inline]
     pub(super) fn lies_in(&self, start: VirtAddr, end: VirtAddr) -> bool {
-        let addr = self.addr();
+        let addr = self.reported();
         start <= addr && addr < end
     }
 
     /// Queued just now, for nobody yet or for a reader that waits. Under the queue lock.
     #[inline]
-    pub(super) fn arm(&self, trap: Trap, addr: VirtAddr, now: u64, state: FaultState) {
-        self.addr.store(addr.as_u64(), Ordering::Relaxed);
-        self.trap.store(trap.to_bits(), Ordering::Relaxed);
+    pub(super) fn arm(&self, fault: Fault, reported: VirtAddr, now: u64, state: FaultState) {
+        self.addr.store(fault.addr.as_u64(), Ordering::Relaxed);
+        self.reported.store(reported.as_u64(), Ordering::Relaxed);
+        self.trap.store(fault.trap.to_bits(), Ordering::Relaxed);
         self.since.store(now, Ordering::Relaxed);
         self.set(state);
     }

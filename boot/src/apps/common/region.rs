@@ -134,7 +134,7 @@ pub fn next_fault(uffd: &Uffd) -> Option<VirtAddr> {
     loop {
         match uffd.read_event() {
             Ok(Event::Pagefault { addr, .. }) => return Some(addr),
-            Err(ReadError::Closed | ReadError::Orphaned) => return None,
+            Err(ReadError::Closed | ReadError::Orphaned | ReadError::Fresh) => return None,
             // Nothing else is delivered to such a context.
             Ok(_) | Err(ReadError::WouldBlock | ReadError::NotAdmitted) => {}
         }

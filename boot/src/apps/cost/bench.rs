@@ -348,7 +348,7 @@ fn monitor(
                     resolve(&uffd, &source, VirtRange::page(addr))?;
                     faults += 1;
                 }
-                Err(ReadError::Closed | ReadError::Orphaned) => return Ok(faults),
+                Err(ReadError::Closed | ReadError::Orphaned | ReadError::Fresh) => return Ok(faults),
                 // The context asked for no other events.
                 Ok(_) | Err(ReadError::WouldBlock | ReadError::NotAdmitted) => {}
             }

@@ -19,7 +19,7 @@ use crate::mm::range::VirtRange;
 use crate::mm::vma::{Backing, Sharing, Vma};
 use crate::sync::SpinGuard;
 use crate::task::Task;
-use crate::uffd::{Admission, CacheState, EntryState, classify};
+use crate::uffd::{Admission, CacheState, EntryState, Fault, classify};
 
 impl Space {
     /// Looks at a fault once. All guards are dropped when this returns.
@@ -312,7 +312,14 @@ fn trapped(
     let registration = vma.uffd.as_ref()?;
     let trap = classify(entry, cache, registration.modes, info.access)?;
     let result = match registration.ctx.admit(trap, info.origin) {
-        Admission::Message => registration.ctx.deliver(task, trap, info.addr),
+        Admission::Message => {
+            let fault = Fault {
+                trap,
+                addr: info.addr,
+                granule: vma.ty.granule(),
+            };
+            registration.ctx.deliver(task, fault)
+        }
         Admission::Note => return None,
         Admission::BusError(why) => Err(FaultError::BusError(why)),
     };

@@ -18,7 +18,7 @@ use crate::mm::pressure;
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Backing, Sharing, Vma};
-use crate::uffd::{Ctx, FillMode};
+use crate::uffd::{Ctx, FillMode, Ioctls};
 
 /// Pages that are prepared before the table is locked.
 const CHUNK: usize = 16;
@@ -58,6 +58,8 @@ impl<E: Into<FillStop>> From<E> for Unready {
 pub trait Filler {
     /// The operation.
     const OP: OpSet;
+    /// The same as a command.
+    const COMMAND: Ioctls;
     /// Modes that it has.
     const MODES: FillMode;
 
@@ -433,7 +435,7 @@ fn registered<'a, F: Filler>(
         .ty
         .uffd
         .as_ref()
-        .filter(|ops| ops.ops.contains(F::OP))
+        .filter(|ops| ops.ops.contains(F::OP) && ctx.release().has(F::OP, vma.ty))
         .ok_or(FillStop::Unsupported)?;
     if !range.is_aligned(ops.granule.size()) {
         return Err(FillStop::Unsupported);

@@ -12,10 +12,8 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use super::classify::Trap;
 use super::ctx::Ctx;
-use super::slot::FaultState;
-use crate::mm::addr::VirtAddr;
+use super::slot::{Fault, FaultState};
 use crate::mm::fault::FaultError;
 use crate::task::Task;
 
@@ -60,21 +58,16 @@ impl fmt::Debug for Delivery {
 }
 
 impl Ctx {
-    /// Notes down a fault of `task`, the current one, at exactly `addr`; [`hand_over`] comes next. Called with the entry's
+    /// Notes down a fault of `task`, the current one; [`hand_over`] comes next. Called with the entry's
     /// table locked, so that whoever changes the entry afterwards finds who waits for that.
     ///
     /// # Errors
     /// Nobody would ever resolve the fault.
     #[inline]
-    pub(crate) fn deliver(
-        self: &Arc<Self>,
-        task: &Arc<Task>,
-        trap: Trap,
-        addr: VirtAddr,
-    ) -> Result<(), FaultError> {
+    pub(crate) fn deliver(self: &Arc<Self>, task: &Arc<Task>, fault: Fault) -> Result<(), FaultError> {
         match &self.delivery {
-            Delivery::Queue => self.enqueue(task, trap, addr),
-            Delivery::Upcall(_) => self.call_up(task, trap, addr),
+            Delivery::Queue => self.enqueue(task, fault),
+            Delivery::Upcall(_) => self.call_up(task, fault),
         }
     }
 }

@@ -25,7 +25,7 @@ use core::ops::Deref;
 use arrayvec::ArrayVec;
 
 use crate::arch::{Clock, Machine};
-use crate::mm::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
 use crate::mm::range::VirtRange;
 use crate::mm::uaccess;
@@ -35,7 +35,7 @@ use crate::uffd::classify::Trap;
 use crate::uffd::ctx::{Ctx, Resolver};
 use crate::uffd::event::Event;
 use crate::uffd::policy;
-use crate::uffd::slot::{FaultState, Outstanding};
+use crate::uffd::slot::{Fault, FaultState, Outstanding};
 
 /// Most handlers that one task is in at a time, each because of a fault in the one before.
 pub const DEPTH: usize = 4;
@@ -69,28 +69,26 @@ impl<F: Fn(&Upcall<'_>) -> Handled + Send + Sync> FaultHandler for F {
 #[derive(Debug)]
 pub struct Upcall<'a> {
     resolver: Resolver,
-    trap: Trap,
-    addr: VirtAddr,
+    fault: Fault,
     task: &'a Arc<Task>,
 }
 
 impl Upcall<'_> {
     /// Why it was trapped.
     pub fn trap(&self) -> Trap {
-        self.trap
+        self.fault.trap
     }
 
     /// The exact address, whatever the context's features are.
     pub fn addr(&self) -> VirtAddr {
-        self.addr
+        self.fault.addr
     }
 
     /// What the operations would have to resolve: the page, or what its memory type is filled in.
     pub fn page(&self) -> VirtRange {
-        let vma = self.resolver.ctx.space().and_then(|space| space.query(self.addr));
-        let size = vma.map_or(PAGE_SIZE, |vma| vma.ty.granule().size());
-        let start = self.addr.align_down(size);
-        VirtRange::new(start, start + size)
+        let Fault { addr, granule, .. } = self.fault;
+        let start = addr.align_down(granule.size());
+        VirtRange::new(start, start + granule.size())
     }
 
     /// The task that faulted: the one that runs the handler.
@@ -100,7 +98,7 @@ impl Upcall<'_> {
 
     /// The message that a monitor would read.
     pub fn event(&self) -> Event {
-        self.resolver.ctx.describe(self.trap, self.addr, self.task).into()
+        self.resolver.ctx.describe(self.fault, self.task).into()
     }
 }
 
@@ -117,10 +115,8 @@ impl Deref for Upcall<'_> {
 pub(in crate::uffd) struct Call {
     /// Whose handler.
     pub ctx: Arc<Ctx>,
-    /// Why.
-    pub trap: Trap,
-    /// The exact address.
-    pub addr: VirtAddr,
+    /// What it is about.
+    pub fault: Fault,
     /// When the fault came, in ticks of the clock.
     pub since: u64,
 }
@@ -141,8 +137,7 @@ impl Ctx {
     pub(in crate::uffd) fn call_up(
         self: &Arc<Self>,
         task: &Arc<Task>,
-        trap: Trap,
-        addr: VirtAddr,
+        fault: Fault,
     ) -> Result<(), FaultError> {
         let mut calls = task.fault.calls.0.lock();
         if calls.iter().any(|call| Arc::ptr_eq(&call.ctx, self)) {
@@ -150,8 +145,7 @@ impl Ctx {
         }
         let call = Call {
             ctx: Arc::clone(self),
-            trap,
-            addr,
+            fault,
             since: Machine::ticks(),
         };
         calls.try_push(call).map_err(|_| FaultError::HandlersNested)?;
@@ -175,8 +169,8 @@ impl Drop for InCall<'_> {
 pub fn upcalls_of(task: &Arc<Task>) -> ArrayVec<Outstanding, DEPTH> {
     let outstanding = |call: &Call| Outstanding {
         task: Arc::clone(task),
-        addr: call.addr,
-        trap: call.trap,
+        addr: call.fault.addr,
+        trap: call.fault.trap,
         since: call.since,
         state: FaultState::Called,
     };
@@ -196,7 +190,7 @@ pub(super) fn run(task: &Arc<Task>) -> Result<(), FaultError> {
     // Whoever faulted: what the handler touches, it touches itself.
     match uaccess::as_the_task(|| handler.handle(&fault)) {
         Handled::Resolved => Ok(()),
-        Handled::Failed if fault.ctx.traps_at(fault.addr) => Err(FaultError::HandlerFailed),
+        Handled::Failed if fault.ctx.traps_at(fault.addr()) => Err(FaultError::HandlerFailed),
         Handled::Failed => Ok(()),
     }
 }
@@ -208,8 +202,7 @@ fn innermost(task: &Arc<Task>) -> Option<Upcall<'_>> {
         resolver: Resolver {
             ctx: Arc::clone(&call.ctx),
         },
-        trap: call.trap,
-        addr: call.addr,
+        fault: call.fault,
         task,
     })
 }

@@ -6,6 +6,7 @@ use crate::mm::range::VirtRange;
 use crate::mm::space::{Filler, Filling, Unready};
 use crate::mm::vma::Vma;
 use crate::uffd::Resolver;
+use crate::uffd::api::Ioctls;
 
 /// The pages of the cache.
 struct FromCache {
@@ -14,6 +15,7 @@ struct FromCache {
 
 impl Filler for FromCache {
     const OP: OpSet = OpSet::CONTINUE;
+    const COMMAND: Ioctls = Ioctls::CONTINUE;
     const MODES: FillMode = FillMode::DONTWAKE.union(FillMode::WP);
 
     fn goes_over_markers(_vma: &Vma) -> bool {

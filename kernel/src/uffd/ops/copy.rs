@@ -9,6 +9,7 @@ use crate::mm::space::{FillStop, Filler, Filling, Unready};
 use crate::mm::uaccess;
 use crate::mm::vma::Vma;
 use crate::uffd::Resolver;
+use crate::uffd::api::Ioctls;
 
 /// Takes pages out of kernel memory.
 struct FromKernel<'a> {
@@ -18,6 +19,7 @@ struct FromKernel<'a> {
 
 impl Filler for FromKernel<'_> {
     const OP: OpSet = OpSet::COPY;
+    const COMMAND: Ioctls = Ioctls::COPY;
     const MODES: FillMode = FillMode::DONTWAKE.union(FillMode::WP);
 
     fn goes_over_markers(_vma: &Vma) -> bool {
@@ -53,6 +55,7 @@ struct FromTask {
 
 impl Filler for FromTask {
     const OP: OpSet = OpSet::COPY;
+    const COMMAND: Ioctls = Ioctls::COPY;
     const MODES: FillMode = FromKernel::MODES;
 
     fn goes_over_markers(vma: &Vma) -> bool {
@@ -70,7 +73,7 @@ impl Filler for FromTask {
 
     fn prepare_waiting(&mut self, ops: &UffdOps, _size: u64, offset: u64) -> Result<Filling, FillStop> {
         let mut frame = (ops.alloc)()?;
-        match uaccess::read(self.src + offset, phys::bytes_mut(&mut frame)) {
+        match uaccess::on_behalf(|| uaccess::read(self.src + offset, phys::bytes_mut(&mut frame))) {
             Ok(()) => Ok(Filling::Folio(frame.into())),
             Err(_) => Err(FillStop::BadSource),
         }
@@ -86,7 +89,7 @@ impl Resolver {
             VirtRange::from_len(dst, len),
             source.is_some_and(|source| source.end <= USER_TOP),
         ) else {
-            return self.refuse(RangeError::BeyondTop);
+            return self.refuse(Ioctls::COPY, RangeError::BeyondTop);
         };
         let protect = mode.contains(FillMode::WP);
         self.fill(range, mode, &mut FromTask { src, protect })
@@ -102,7 +105,7 @@ impl Resolver {
     /// write-protect fault.
     pub fn copy(&self, dst: VirtAddr, src: &[u8], len: u64, mode: FillMode) -> Outcome {
         let Some(range) = VirtRange::from_len(dst, len) else {
-            return self.refuse(RangeError::BeyondTop);
+            return self.refuse(Ioctls::COPY, RangeError::BeyondTop);
         };
         self.fill(
             range,

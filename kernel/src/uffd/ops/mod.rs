@@ -9,10 +9,12 @@ mod writeprotect;
 mod zeropage;
 
 pub use move_pages::MoveMode;
+pub use wake::WakeError;
 pub use writeprotect::WriteProtectError;
 
 use bitflags::bitflags;
 
+use super::api::{Ioctls, Unavailable};
 use super::ctx::Resolver;
 use crate::mm::addr::{PAGE_SIZE, USER_TOP};
 use crate::mm::range::VirtRange;
@@ -63,6 +65,8 @@ pub enum Refusal {
     /// The space's layout changes, and the monitor has not read of it (Linux: EAGAIN). Found before anything else is
     /// looked at. Read the event and try again.
     Changing,
+    /// The context does not have the operation at all (EINVAL, output field untouched). Found first of all.
+    Unavailable(Unavailable),
     /// The caller lives in another address space than the context's (MOVE only; EINVAL, output field untouched).
     ForeignSpace,
     /// The range is not one (EINVAL, output field untouched).
@@ -107,6 +111,12 @@ pub enum Refusal {
 impl From<RangeError> for Refusal {
     fn from(error: RangeError) -> Self {
         Self::Range(error)
+    }
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(why: Unavailable) -> Self {
+        Self::Unavailable(why)
     }
 }
 
@@ -158,26 +168,30 @@ impl Outcome {
 }
 
 impl Resolver {
-    /// The answer to arguments that are wrong in themselves: that the layout changes is found even before that.
+    /// The answer to arguments of `command` that are wrong in themselves: that the context does not have it, or that the
+    /// layout changes, is found even before that.
     #[cold]
-    fn refuse(&self, why: impl Into<Refusal>) -> Outcome {
-        Outcome::Refused(if self.is_changing() {
-            Refusal::Changing
-        } else {
-            why.into()
+    fn refuse(&self, command: Ioctls, why: impl Into<Refusal>) -> Outcome {
+        Outcome::Refused(match self.ctx.gate(command) {
+            Err(unavailable) => unavailable.into(),
+            Ok(()) if self.is_changing() => Refusal::Changing,
+            Ok(()) => why.into(),
         })
     }
 
     /// What COPY, ZEROPAGE, CONTINUE and POISON have in common: check, fill, wake what was filled.
     #[inline]
     fn fill<F: Filler>(&self, range: VirtRange, mode: FillMode, filler: &mut F) -> Outcome {
+        if let Err(why) = self.ctx.gate(F::COMMAND) {
+            return Outcome::Refused(why.into());
+        }
         if self.ctx.is_changing() {
             return Outcome::Refused(Refusal::Changing);
         }
         if let Err(error) = check_range(range) {
             return Outcome::Refused(error.into());
         }
-        if !F::MODES.contains(mode) {
+        if !self.ctx.release().fill_modes(F::OP, F::MODES).contains(mode) {
             return Outcome::Refused(Refusal::UnknownMode);
         }
         let Some(space) = self.ctx.space() else {

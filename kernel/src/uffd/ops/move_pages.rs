@@ -7,6 +7,7 @@ use crate::mm::addr::VirtAddr;
 use crate::mm::range::VirtRange;
 use crate::mm::space::{MoveStop, Space};
 use crate::uffd::Resolver;
+use crate::uffd::api::Ioctls;
 
 bitflags! {
     /// How to move. The values are Linux's `UFFDIO_MOVE_MODE_*`.
@@ -60,6 +61,9 @@ impl Resolver {
         len: u64,
         mode: MoveMode,
     ) -> Outcome {
+        if let Err(why) = self.ctx.gate(Ioctls::MOVE) {
+            return Outcome::Refused(why.into());
+        }
         if self.is_changing() {
             return Outcome::Refused(Refusal::Changing);
         }

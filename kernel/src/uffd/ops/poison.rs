@@ -6,12 +6,14 @@ use crate::mm::range::VirtRange;
 use crate::mm::space::{Filler, Filling, Unready};
 use crate::mm::vma::Vma;
 use crate::uffd::Resolver;
+use crate::uffd::api::Ioctls;
 
 /// Poison, for every entry that remembers nothing.
 struct Poison;
 
 impl Filler for Poison {
     const OP: OpSet = OpSet::POISON;
+    const COMMAND: Ioctls = Ioctls::POISON;
     const MODES: FillMode = FillMode::DONTWAKE;
 
     fn goes_over_markers(_vma: &Vma) -> bool {

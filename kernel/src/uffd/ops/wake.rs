@@ -2,7 +2,29 @@
 
 use super::{RangeError, check_range};
 use crate::mm::range::VirtRange;
-use crate::uffd::Resolver;
+use crate::uffd::api::{Ioctls, Unavailable};
+use crate::uffd::ctx::Resolver;
+
+/// Why nobody was woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WakeError {
+    /// The context does not have the operation at all (Linux: EINVAL).
+    Unavailable(Unavailable),
+    /// The range is not one (EINVAL).
+    Range(RangeError),
+}
+
+impl From<Unavailable> for WakeError {
+    fn from(why: Unavailable) -> Self {
+        Self::Unavailable(why)
+    }
+}
+
+impl From<RangeError> for WakeError {
+    fn from(error: RangeError) -> Self {
+        Self::Range(error)
+    }
+}
 
 impl Resolver {
     /// Wakes every task that waits for a page in `range`, whether its message was read or not. They execute their access
@@ -10,8 +32,9 @@ impl Resolver {
     /// affected. Neither mapping nor registration matter, nor whether the space still exists.
     ///
     /// # Errors
-    /// The range is not one.
-    pub fn wake(&self, range: VirtRange) -> Result<(), RangeError> {
+    /// See [`WakeError`].
+    pub fn wake(&self, range: VirtRange) -> Result<(), WakeError> {
+        self.ctx.gate(Ioctls::WAKE)?;
         check_range(range)?;
         self.ctx.queue.lock().wake(range.start, range.end);
         Ok(())

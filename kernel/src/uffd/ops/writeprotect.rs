@@ -3,7 +3,8 @@
 use super::{FillMode, RangeError, check_range};
 use crate::mm::range::VirtRange;
 use crate::mm::space::ProtectStop;
-use crate::uffd::Resolver;
+use crate::uffd::api::{Ioctls, Unavailable};
+use crate::uffd::ctx::Resolver;
 
 /// Why write protection did not change, or not everywhere: areas before the one that failed have changed already, as on
 /// Linux.
@@ -12,7 +13,9 @@ pub enum WriteProtectError {
     /// The space's layout changes, and the monitor has not read of it (Linux: EAGAIN). Found before anything else is
     /// looked at.
     Changing,
-    /// The range is not one (Linux: EINVAL).
+    /// The context does not have the operation at all (EINVAL).
+    Unavailable(Unavailable),
+    /// The range is not one (EINVAL).
     Range(RangeError),
     /// The mode has a bit that means nothing here (EINVAL).
     UnknownMode,
@@ -24,6 +27,12 @@ pub enum WriteProtectError {
     Misaligned,
     /// No frame for the tables that remember the protection of pages that are not there (ENOMEM).
     OutOfMemory,
+}
+
+impl From<Unavailable> for WriteProtectError {
+    fn from(why: Unavailable) -> Self {
+        Self::Unavailable(why)
+    }
 }
 
 impl From<RangeError> for WriteProtectError {
@@ -52,6 +61,7 @@ impl Resolver {
     /// # Errors
     /// See [`WriteProtectError`].
     pub fn write_protect(&self, range: VirtRange) -> Result<(), WriteProtectError> {
+        self.ctx.gate(Ioctls::WRITEPROTECT)?;
         if self.is_changing() {
             return Err(WriteProtectError::Changing);
         }
@@ -66,6 +76,7 @@ impl Resolver {
     /// # Errors
     /// See [`WriteProtectError`].
     pub fn remove_write_protection(&self, range: VirtRange, mode: FillMode) -> Result<(), WriteProtectError> {
+        self.ctx.gate(Ioctls::WRITEPROTECT)?;
         if self.is_changing() {
             return Err(WriteProtectError::Changing);
         }

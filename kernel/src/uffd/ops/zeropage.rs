@@ -6,12 +6,14 @@ use crate::mm::range::VirtRange;
 use crate::mm::space::{Filler, Filling, Unready};
 use crate::mm::vma::Vma;
 use crate::uffd::Resolver;
+use crate::uffd::api::Ioctls;
 
 /// The shared zero page, for every entry that remembers nothing.
 struct Zeros;
 
 impl Filler for Zeros {
     const OP: OpSet = OpSet::ZEROPAGE;
+    const COMMAND: Ioctls = Ioctls::ZEROPAGE;
     const MODES: FillMode = FillMode::DONTWAKE;
 
     /// A page of a shared object is filled in the object, whatever this mapping remembers of it.

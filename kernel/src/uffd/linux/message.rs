@@ -10,13 +10,13 @@
 //!
 //! Everything else is zero.
 
-use super::classify::TrapKind;
-use super::ctx::Uffd;
-use super::event::Event;
 use crate::abi::uffd::{
     EVENT_FORK, EVENT_PAGEFAULT, EVENT_REMAP, EVENT_REMOVE, EVENT_UNMAP, MESSAGE_SIZE, PAGEFAULT_FLAG_MINOR,
     PAGEFAULT_FLAG_WP, PAGEFAULT_FLAG_WRITE,
 };
+use crate::uffd::classify::TrapKind;
+use crate::uffd::ctx::Uffd;
+use crate::uffd::event::Event;
 
 /// The message about `event`. `descriptor` gives the number that the reader has put a fork's context under.
 pub fn encode(event: &Event, descriptor: impl FnOnce(&Uffd) -> u32) -> [u8; MESSAGE_SIZE] {

@@ -1,0 +1,15 @@
+//! Signals (`asm-generic/signal.h`, `asm-generic/siginfo.h`).
+
+/// An address that no memory answers for.
+pub const SIGBUS: u8 = 7;
+/// The end, which cannot be caught.
+pub const SIGKILL: u8 = 9;
+/// An address that is not the task's, or not for this access.
+pub const SIGSEGV: u8 = 11;
+
+/// `si_code` of [`SIGBUS`]: nothing is at the address.
+pub const BUS_ADRERR: i32 = 2;
+/// `si_code` of [`SIGSEGV`]: nothing is mapped.
+pub const SEGV_MAPERR: i32 = 1;
+/// `si_code` of [`SIGSEGV`]: the mapping does not allow the access.
+pub const SEGV_ACCERR: i32 = 2;
