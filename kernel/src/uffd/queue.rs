@@ -97,7 +97,7 @@ impl Queue {
     }
 
     /// Takes all tasks off `list` whose address lies in `[start, end)`, and lets them run.
-    #[inline]
+    #[inline(always)]
     fn wake_list(list: &mut LinkedList<FaultAdapter>, start: VirtAddr, end: VirtAddr) -> usize {
         let mut woken = 0;
         let mut cursor = list.front_mut();
@@ -116,12 +116,13 @@ impl Queue {
     }
 
     /// Wakes everybody who waits for a page in `[start, end)`, read or not.
-    #[inline]
+    #[inline(always)]
     pub(super) fn wake(&mut self, start: VirtAddr, end: VirtAddr) -> usize {
         Self::wake_list(&mut self.read, start, end) + Self::wake_list(&mut self.pending, start, end)
     }
 
     /// Wakes everybody.
+    #[cold]
     pub(super) fn wake_all(&mut self) -> usize {
         self.wake(VirtAddr::new(0), VirtAddr::new(u64::MAX))
     }
@@ -137,6 +138,7 @@ impl Queue {
     }
 
     /// Nothing more is delivered: whoever waits for a page, for its event to be read, or for a message, looks again.
+    #[cold]
     pub(super) fn dismiss_all(&mut self) {
         self.wake_all();
         while let Some(task) = self.events.pop_front() {
@@ -149,6 +151,8 @@ impl Queue {
 
     /// The oldest event, if `admit` takes it; whoever announced it goes on. One that it does not take is the youngest from
     /// now on, as on Linux.
+    #[cold]
+    #[inline(never)]
     fn next_of_events(&mut self, admit: impl FnOnce(&Event) -> bool) -> Option<Result<Event, ReadError>> {
         let task = self.events.pop_front()?;
         if !task.event.look(admit)? {
@@ -262,7 +266,9 @@ impl Ctx {
             task.fault.set(FaultState::Read);
             queue.read.push_back(task);
             Ok(fault.into())
-        } else if let Some(found) = queue.next_of_events(admit) {
+        } else if !queue.events.is_empty()
+            && let Some(found) = queue.next_of_events(admit)
+        {
             found
         } else if !queue.state.queues() {
             // Nothing will ever be queued again, so nobody sleeps here.

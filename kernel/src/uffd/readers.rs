@@ -73,7 +73,7 @@ impl Readers {
     }
 
     /// Takes one that sleeps, has `prepare` done to it, and wakes it. False when nobody sleeps.
-    #[inline]
+    #[inline(always)]
     pub(super) fn wake_one(&mut self, prepare: impl FnOnce(&Task)) -> bool {
         if self.last_sleeps
             && let Some(last) = &self.last
@@ -92,6 +92,7 @@ impl Readers {
     }
 
     /// Lets all of them look again.
+    #[cold]
     pub(super) fn wake_all(&mut self) {
         while self.wake_one(|_| ()) {}
     }
