@@ -275,7 +275,7 @@ fn a_type_whose_cache_makes_pages_up_has_minor_faults_on_them() {
 fn a_type_of_huge_pages_is_filled_by_writes_of_any_size() {
     let world = object_world();
     let object = Object::new(&HUGE_WRITTEN, 0);
-    let text: Vec<u8> = (0..3 * P + 77).map(|i| (i * 31 >> 3) as u8).collect();
+    let text: Vec<u8> = (0..3 * P + 77).map(|i| ((i * 31) >> 3) as u8).collect();
     let at = H - P - 5;
     assert_eq!(object.write(at, &text), (text.len() as u64, Ok(())));
     assert_eq!(
