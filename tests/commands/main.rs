@@ -1,6 +1,7 @@
 //! The commands, end to end: xtask's own binary is run with good and bad input, and its exit status and words are
 //! looked at. Each success has its refusals.
 
+mod clones;
 mod endings;
 mod evictions;
 mod faults;

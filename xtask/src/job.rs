@@ -12,14 +12,14 @@ use std::str::FromStr;
 
 use anyhow::Context;
 
-use crate::app::{App, RestoreArgs, Source, Tokens};
+use crate::app::{App, FromFile, Origin, SnapshotFile, Source, Tokens};
 use crate::cpio::Archive;
 use crate::elf::Kernel;
 use crate::fetch::Fetched;
 use crate::machine::Machine;
-use crate::order::{self, Order};
+use crate::order;
 use crate::paths::{RunDir, shown};
-use crate::size::{PAGE, human};
+use crate::size::{PAGE, check_fits, human};
 use crate::snapshot::Snapshot;
 use crate::status::usage;
 use crate::ui::Ui;
@@ -88,62 +88,64 @@ pub fn check(app: &App, machine: &dyn Machine, disk: Option<&Location>) -> anyho
     if let Some(Location::File(path)) = disk {
         Snapshot::open(path).context("--disk")?;
     }
-    match app {
-        App::Restore(args) => check_restore(args, machine, disk),
-        App::Snapshot(args) => args.check(machine),
-        App::Track(args) => args.check(machine),
-        App::Evict(args) => args.check(machine),
-        _ => Ok(()),
+    match app.from_file() {
+        Some(from) => check_file(from, machine, disk),
+        None => app.check(machine),
     }
 }
 
-fn check_restore(args: &RestoreArgs, machine: &dyn Machine, disk: Option<&Location>) -> anyhow::Result<()> {
-    let source = source(args, machine)?;
-    if source == Source::Ramdisk && (args.inject_error.is_some() || disk.is_some()) {
+fn check_file(from: FromFile<'_>, machine: &dyn Machine, disk: Option<&Location>) -> anyhow::Result<()> {
+    let file = from.file;
+    let source = source(file, machine)?;
+    if source == Source::Ramdisk && (file.inject_error.is_some() || disk.is_some()) {
         return Err(usage("--disk and --inject-error need --source virtio"));
     }
-    for path in args.digests_from.iter().chain(&args.snapshot) {
+    for path in file.digests_from.iter().chain(&file.snapshot) {
         Snapshot::open(path)?;
     }
-    let local = args.snapshot.as_ref().or(match disk {
+    let local = file.snapshot.as_ref().or(match disk {
         Some(Location::File(path)) => Some(path),
         _ => None,
     });
     if let Some(path) = local {
         let snapshot = Snapshot::open(path)?;
-        check_snapshot(args, &snapshot, source, machine)?;
+        check_snapshot(from, &snapshot, source, machine)?;
     }
     Ok(())
 }
 
 fn check_snapshot(
-    args: &RestoreArgs,
+    from: FromFile<'_>,
     snapshot: &Snapshot,
     source: Source,
     machine: &dyn Machine,
 ) -> anyhow::Result<()> {
-    if !args.no_memory_check {
+    let pages = snapshot.pages();
+    if !from.file.no_memory_check {
         let in_ramdisk = if source == Source::Ramdisk {
             snapshot.size
         } else {
             0
         };
-        snapshot.check_fits(machine.memory(), in_ramdisk + snapshot.pages() * 16)?;
+        snapshot.check_fits(machine.memory(), in_ramdisk + pages * 16)?;
+        let all = pages + from.pages_beside(pages);
+        check_fits(
+            "the snapshot's pages and those that the clones change",
+            all,
+            machine.memory(),
+        )?;
     }
-    if let Some(Order::File(path)) = &args.order {
-        order::read(path, snapshot.pages())?;
-    }
-    match args.touch {
-        Some(touch) if touch > snapshot.pages() => Err(usage(format!(
-            "--touch {touch}: the snapshot has {} pages",
-            snapshot.pages()
-        ))),
+    order::entry(from.order, pages)?;
+    match from.touch {
+        Some(touch) if touch > pages => {
+            Err(usage(format!("--touch {touch}: the snapshot has {pages} pages")))
+        }
         _ => Ok(()),
     }
 }
 
-fn source(args: &RestoreArgs, machine: &dyn Machine) -> anyhow::Result<Source> {
-    match args.source {
+fn source(file: &SnapshotFile, machine: &dyn Machine) -> anyhow::Result<Source> {
+    match file.source {
         Some(Source::Virtio) if !machine.has_disk() => Err(usage(format!(
             "{} has no virtio disk; use --source ramdisk",
             machine.name()
@@ -166,7 +168,7 @@ impl Job {
         disk: Option<Location>,
         ui: &mut Ui,
     ) -> anyhow::Result<Self> {
-        let job = Self {
+        let mut job = Self {
             name: app.name().to_owned(),
             kernel,
             cmdline: String::new(),
@@ -178,17 +180,19 @@ impl Job {
             wants_report: app.reports(),
             snapshot: None,
         };
-        let (tokens, mut job) = match app {
-            App::Restore(args) => job.restore(args, machine, ui)?,
-            App::Snapshot(args) => (args.tokens(), job.with_order(args.order_entry()?)),
-            App::Track(args) => (args.tokens(), job),
-            App::Evict(args) => (args.tokens(), job),
-            App::Cost(args) => (args.tokens(), job),
-            App::Test(args) => (args.tokens(), job),
-            App::Raw { tokens } => (Tokens::new(&tokens.join(" ")), job),
-            App::Info | App::Panic | App::TripleFault | App::Hang | App::TestList => {
-                (Tokens::new(app.name()), job)
+        let tokens = match app {
+            App::Restore(args) => args.tokens(job.add_snapshot(args.from_file(), machine, ui)?),
+            App::Clone(args) => args.tokens(job.add_snapshot(args.from_file(), machine, ui)?),
+            App::Snapshot(args) => {
+                job.add_order(args.order_entry()?);
+                args.tokens()
             }
+            App::Track(args) => args.tokens(),
+            App::Evict(args) => args.tokens(),
+            App::Cost(args) => args.tokens(),
+            App::Test(args) => args.tokens(),
+            App::Raw { tokens } => Tokens::new(&tokens.join(" ")),
+            App::Info | App::Panic | App::TripleFault | App::Hang | App::TestList => Tokens::new(app.name()),
         };
         let exit = Some(machine.exit_token());
         job.cmdline = tokens
@@ -198,31 +202,32 @@ impl Job {
         Ok(job)
     }
 
-    fn with_order(mut self, entry: Option<String>) -> Self {
+    fn add_order(&mut self, entry: Option<String>) {
         if let Some(entry) = entry {
             self.ramdisk.add("order", entry);
         }
-        self
     }
 
-    fn restore(
-        mut self,
-        args: &RestoreArgs,
+    /// Attaches the snapshot, adds its digests and the order of touches.
+    fn add_snapshot(
+        &mut self,
+        from: FromFile<'_>,
         machine: &dyn Machine,
         ui: &mut Ui,
-    ) -> anyhow::Result<(Tokens, Self)> {
-        let source = source(args, machine)?;
-        let fetched: Option<Fetched> = match (&args.snapshot, &self.disk) {
+    ) -> anyhow::Result<Origin> {
+        let file = from.file;
+        let source = source(file, machine)?;
+        let fetched: Option<Fetched> = match (&file.snapshot, &self.disk) {
             (
                 None,
                 Some(Disk {
                     location: Location::Url(url),
                     ..
                 }),
-            ) => Some(Fetched::new(url, machine, args.no_memory_check, ui)?),
+            ) => Some(Fetched::new(url, machine, file.no_memory_check, ui)?),
             _ => None,
         };
-        let path = match (&args.snapshot, &self.disk) {
+        let path = match (&file.snapshot, &self.disk) {
             (Some(path), _) => path,
             (
                 None,
@@ -234,7 +239,7 @@ impl Job {
             _ => fetched.as_ref().map_or(self.kernel.path.as_path(), Fetched::path),
         };
         let snapshot = Snapshot::open(path)?;
-        check_snapshot(args, &snapshot, source, machine)?;
+        check_snapshot(from, &snapshot, source, machine)?;
         if snapshot.padding() > 0 {
             ui.note(&format!(
                 "{} has {} bytes, no multiple of {PAGE}: its last page is filled up with {} zero bytes",
@@ -243,32 +248,34 @@ impl Job {
                 snapshot.padding()
             ));
         }
-        self.add_digests(args, &snapshot, ui)?;
-        if let Some(Order::File(path)) = &args.order {
-            self.ramdisk.add("order", order::read(path, snapshot.pages())?);
-        }
+        self.add_digests(file, &snapshot, ui)?;
+        self.add_order(order::entry(from.order, snapshot.pages())?);
         match (source, &mut self.disk) {
             (Source::Ramdisk, _) => {
                 let bytes = std::fs::read(&snapshot.path).context("cannot read the snapshot")?;
                 self.ramdisk.add("snapshot", bytes);
             }
-            (Source::Virtio, Some(disk)) => disk.inject_error = args.inject_error,
+            (Source::Virtio, Some(disk)) => disk.inject_error = file.inject_error,
             (Source::Virtio, none) => {
                 let location = Location::File(snapshot.path.clone());
                 *none = Some(Disk {
                     location,
-                    inject_error: args.inject_error,
+                    inject_error: file.inject_error,
                 });
             }
         }
-        let tokens = args.tokens(source, snapshot.size, snapshot.pages());
+        let origin = Origin {
+            source,
+            bytes: snapshot.size,
+            pages: snapshot.pages(),
+        };
         // A fetched copy is gone once its digests are known; there is nothing to watch then.
         self.snapshot = fetched.is_none().then_some(snapshot);
-        Ok((tokens, self))
+        Ok(origin)
     }
 
-    fn add_digests(&mut self, args: &RestoreArgs, snapshot: &Snapshot, ui: &mut Ui) -> anyhow::Result<()> {
-        let of = match &args.digests_from {
+    fn add_digests(&mut self, file: &SnapshotFile, snapshot: &Snapshot, ui: &mut Ui) -> anyhow::Result<()> {
+        let of = match &file.digests_from {
             Some(path) => &Snapshot::open(path)?,
             None => snapshot,
         };

@@ -48,6 +48,17 @@ impl Order {
     }
 }
 
+/// The ramdisk's entry for an order that is a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn entry(order: Option<&Order>, pages: u64) -> anyhow::Result<Option<String>> {
+    match order {
+        Some(Order::File(path)) => read(path, pages).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// Reads an order file for a region of `pages` pages; returns the ramdisk entry.
 ///
 /// # Errors

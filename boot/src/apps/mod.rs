@@ -6,6 +6,7 @@
 //! | application | what |
 //! | --- | --- |
 //! | [`restore`] | lazy restore of a snapshot: the main job |
+//! | [`mod@clone`] | address spaces started from one snapshot |
 //! | [`evict`] | a region larger than its memory |
 //! | [`cost`] | what the bare path of a delegated fault costs |
 //! | [`snapshot`] | a live, consistent snapshot of a region while a writer goes on |
@@ -35,6 +36,7 @@ use linkme::distributed_slice;
 
 use crate::report;
 
+pub mod clone;
 mod common;
 pub mod cost;
 pub mod evict;

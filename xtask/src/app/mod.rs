@@ -5,14 +5,20 @@
 
 use clap::{Args, Subcommand};
 
+use crate::machine::Machine;
+
+mod clone;
 mod evict;
+mod file;
 mod region;
 mod restore;
 mod snapshot;
 mod track;
 
+pub use clone::CloneArgs;
 pub use evict::EvictArgs;
-pub use restore::{RestoreArgs, Source};
+pub use file::{FromFile, Origin, SnapshotFile, Source};
+pub use restore::{MonitorDeath, RestoreArgs};
 pub use snapshot::SnapshotArgs;
 pub use track::TrackArgs;
 
@@ -27,6 +33,8 @@ pub enum App {
     Track(TrackArgs),
     /// Work on a region larger than its memory: cold pages are moved out and back
     Evict(EvictArgs),
+    /// Start address spaces from one snapshot: pages that they do not change are in memory once
+    Clone(CloneArgs),
     /// Measure the bare path of a delegated fault, from the touch to the next instruction
     Cost(CostArgs),
     /// Print what the machine is: memory, PCI functions, disks, ramdisk
@@ -81,6 +89,7 @@ impl App {
             Self::Snapshot(_) => "snapshot",
             Self::Track(_) => "track",
             Self::Evict(_) => "evict",
+            Self::Clone(_) => "clone",
             Self::Cost(_) => "cost",
             Self::Info => "info",
             Self::Panic => "panic",
@@ -94,6 +103,28 @@ impl App {
         }
     }
 
+    /// What is asked of a snapshot file, by an application that starts from one.
+    pub fn from_file(&self) -> Option<FromFile<'_>> {
+        match self {
+            Self::Restore(args) => Some(args.from_file()),
+            Self::Clone(args) => Some(args.from_file()),
+            _ => None,
+        }
+    }
+
+    /// Checks the options of an application that starts from no file.
+    ///
+    /// # Errors
+    /// What is wrong with a number or a file.
+    pub fn check(&self, machine: &dyn Machine) -> anyhow::Result<()> {
+        match self {
+            Self::Snapshot(args) => args.check(machine),
+            Self::Track(args) => args.check(machine),
+            Self::Evict(args) => args.check(machine),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a success without a report would be no success.
     pub const fn reports(&self) -> bool {
         matches!(
@@ -102,6 +133,7 @@ impl App {
                 | Self::Snapshot(_)
                 | Self::Track(_)
                 | Self::Evict(_)
+                | Self::Clone(_)
                 | Self::Cost(_)
                 | Self::Info
         )

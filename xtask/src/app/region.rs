@@ -72,9 +72,6 @@ impl Orders {
     /// # Errors
     /// A usage error that names file and line.
     pub fn entry(&self, region: &Region) -> anyhow::Result<Option<String>> {
-        match &self.order {
-            Some(Order::File(path)) => order::read(path, region.pages.unwrap_or(u32::MAX.into())).map(Some),
-            _ => Ok(None),
-        }
+        order::entry(self.order.as_ref(), region.pages.unwrap_or(u32::MAX.into()))
     }
 }

@@ -1,27 +1,23 @@
 //! `restore`: its options.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 
 use super::Tokens;
+use super::file::{FromFile, Origin, SnapshotFile};
 use crate::order::Order;
 
 /// Options of `restore`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RestoreArgs {
-    /// The file to restore; default: the kernel's own ELF image
-    #[arg(long, value_name = "FILE")]
-    pub snapshot: Option<PathBuf>,
+    /// What is restored.
+    #[command(flatten)]
+    pub file: SnapshotFile,
     /// Order of the touches: sequential (the default), random, reverse, or a file of page numbers
     #[arg(long, value_name = "ORDER")]
     pub order: Option<Order>,
     /// Seed of the random order; default: 1
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
-    /// Where the monitor reads pages from; default: virtio where the machine has it
-    #[arg(long)]
-    pub source: Option<Source>,
     /// Pages to fetch beyond each missing one, resolved in one call, at most 4096; default: 0
     #[arg(long, value_name = "PAGES", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=4096))]
     pub prefetch: Option<u64>,
@@ -40,33 +36,6 @@ pub struct RestoreArgs {
     /// Let allocations of frames fail after N of them
     #[arg(long, value_name = "N", hide = true)]
     pub fail_frames_after: Option<u64>,
-    /// Compute the digests from another file than the one that is restored
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub digests_from: Option<PathBuf>,
-    /// Let the disk answer with an I/O error at this 512-byte sector
-    #[arg(long, value_name = "SECTOR", hide = true)]
-    pub inject_error: Option<u64>,
-    /// Start even when the snapshot does not fit into the machine's memory
-    #[arg(long, hide = true)]
-    pub no_memory_check: bool,
-}
-
-/// `--source`.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
-    /// A virtio-blk disk.
-    Virtio,
-    /// The initial ramdisk, for small files.
-    Ramdisk,
-}
-
-impl Source {
-    const fn token(self) -> &'static str {
-        match self {
-            Self::Virtio => "virtio",
-            Self::Ramdisk => "ramdisk",
-        }
-    }
 }
 
 /// `--on-monitor-death`.
@@ -100,12 +69,21 @@ impl MonitorDeath {
 }
 
 impl RestoreArgs {
-    /// The command line for a snapshot of `bytes` bytes in `pages` pages.
-    pub fn tokens(&self, source: Source, bytes: u64, pages: u64) -> Tokens {
-        Tokens::new("restore")
-            .opt("source", Some(source.token()))
-            .opt("snapshot-bytes", Some(bytes))
-            .opt("digests", Some(pages))
+    /// What is asked of the snapshot's file.
+    pub fn from_file(&self) -> FromFile<'_> {
+        FromFile {
+            file: &self.file,
+            order: self.order.as_ref(),
+            touch: self.touch,
+            clones: 0,
+            private: 0,
+        }
+    }
+
+    /// The command line.
+    pub fn tokens(&self, origin: Origin) -> Tokens {
+        origin
+            .tokens("restore")
             .opt("order", self.order.as_ref().map(Order::token))
             .opt("seed", self.seed)
             .opt("prefetch", self.prefetch)
@@ -120,10 +98,16 @@ impl RestoreArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Source;
 
     #[test]
     fn defaults_leave_everything_to_the_kernel() {
-        let line = RestoreArgs::default().tokens(Source::Virtio, 5000, 2).finish();
+        let origin = Origin {
+            source: Source::Virtio,
+            bytes: 5000,
+            pages: 2,
+        };
+        let line = RestoreArgs::default().tokens(origin).finish();
         assert_eq!(line, "restore source=virtio snapshot-bytes=5000 digests=2");
     }
 
@@ -140,8 +124,13 @@ mod tests {
             fail_frames_after: Some(2),
             ..RestoreArgs::default()
         };
+        let origin = Origin {
+            source: Source::Ramdisk,
+            bytes: 4096,
+            pages: 1,
+        };
         assert_eq!(
-            args.tokens(Source::Ramdisk, 4096, 1).finish(),
+            args.tokens(origin).finish(),
             "restore source=ramdisk snapshot-bytes=4096 digests=1 order=random seed=7 prefetch=8 touch=9 \
              kill-monitor-after=3 on-monitor-death=reattach monitor-touches-own-region=1 fail-frames-after=2"
         );

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::app::{App, RestoreArgs};
+use crate::app::{App, RestoreArgs, SnapshotFile};
 use crate::elf::Kernel;
 use crate::image::{Outputs, build};
 use crate::job::{self, Job};
@@ -45,7 +45,10 @@ pub fn run(args: &Args) -> anyhow::Result<Status> {
         Some(app) => app.clone(),
         // The image without its debug sections: a BIOS reads the ramdisk slowly.
         None => App::Restore(RestoreArgs {
-            snapshot: Some(kernel.stripped()?),
+            file: SnapshotFile {
+                snapshot: Some(kernel.stripped()?),
+                ..SnapshotFile::default()
+            },
             ..RestoreArgs::default()
         }),
     };
@@ -136,7 +139,10 @@ mod tests {
     #[test]
     fn a_real_machine_is_offered_no_virtio_disk() {
         let args = RestoreArgs {
-            source: Some(Source::Virtio),
+            file: SnapshotFile {
+                source: Some(Source::Virtio),
+                ..SnapshotFile::default()
+            },
             ..RestoreArgs::default()
         };
         let error = job::check(&App::Restore(args), &RealMachine { memory: 1 << 30 }, None).unwrap_err();

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::app::App;
+use crate::app::{App, FromFile};
 use crate::elf::Kernel;
 use crate::job::{self, Job, Location};
 use crate::machine::{Launch, Machine};
@@ -48,7 +48,8 @@ pub fn execute(
 ) -> anyhow::Result<Status> {
     job::check(app, machine, disk.as_ref())?;
     let mut needs = machine.needs();
-    if matches!((&disk, app), (Some(Location::Url(_)), App::Restore(args)) if args.snapshot.is_none()) {
+    let reads_url = |from: FromFile<'_>| from.file.snapshot.is_none();
+    if matches!(disk, Some(Location::Url(_))) && app.from_file().is_some_and(reads_url) {
         needs.push(Need::Tool(Tool::QemuImg));
     }
     setup::ensure(&needs, options.install)?;

@@ -4,6 +4,9 @@
 //! | --- | --- |
 //! | `region` | an address space with a region that is delegated, and its faults |
 //! | `input` | the order of touches, the ramdisk's entries, and whether memory is enough |
+//! | `snapshot` | a snapshot that was taken elsewhere |
+//! | `notes` | what a monitor notes about pages for those who touch them |
+//! | `frames` | how much memory tasks have in use |
 //! | `tasks` | tasks whose result is needed |
 //! | `draft` | a report in the making |
 //!
@@ -18,13 +21,19 @@ use kernel::trace::emit;
 use kernel::trace::record::Record;
 
 mod draft;
+mod frames;
 mod input;
+mod notes;
 mod region;
+mod snapshot;
 mod tasks;
 
 pub use draft::Draft;
+pub use frames::Frames;
 pub use input::{MAX_PAGES, check_memory, entry, order, seed};
-pub use region::{Region, SetupError, next_fault, populate};
+pub use notes::Notes;
+pub use region::{Fault, Region, SetupError, next_fault, populate};
+pub use snapshot::Snapshot;
 pub use tasks::{join, run_in, start};
 
 /// Bytes of a page.

@@ -7,18 +7,19 @@ use core::ops::Range;
 
 use kernel::lab::rng::SplitMix64;
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::cache::Object;
 use kernel::mm::frame::OutOfFrames;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapError, MapRequest, Memory, Privilege, Space};
 use kernel::mm::uaccess::{self, AccessError};
-use kernel::uffd::{Event, Features, Modes, ReadError, RegisterError, Uffd};
+use kernel::uffd::{Event, Features, Modes, ReadError, RegisterError, TrapKind, Uffd};
 
 use super::{PAGE, progress, run_in};
 use crate::apps::AppError;
 
-/// Anonymous memory that can be read and written, and the space that it is in.
+/// Memory that can be read and written, and the space that it is in.
 #[derive(Clone, Debug)]
 pub struct Region {
     /// The address space.
@@ -60,7 +61,16 @@ impl Region {
     /// # Errors
     /// See [`SetupError`].
     pub fn new(pages: u64) -> Result<Self, SetupError> {
-        Self::map(&Space::new(Privilege::Kernel)?, pages)
+        Self::map(&Space::new(Privilege::Kernel)?, pages, Memory::Own(&ANON))
+    }
+
+    /// A region that maps all of `object` privately, in a space of its own.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub fn of(object: &Arc<Object>) -> Result<Self, SetupError> {
+        let pages = object.size().div_ceil(PAGE_SIZE);
+        Self::map(&Space::new(Privilege::Kernel)?, pages, Memory::private(object))
     }
 
     /// Another region of `pages` pages in the same space.
@@ -68,15 +78,15 @@ impl Region {
     /// # Errors
     /// See [`SetupError`].
     pub fn beside(&self, pages: u64) -> Result<Self, SetupError> {
-        Self::map(&self.space, pages)
+        Self::map(&self.space, pages, Memory::Own(&ANON))
     }
 
-    fn map(space: &Arc<Space>, pages: u64) -> Result<Self, SetupError> {
+    fn map(space: &Arc<Space>, pages: u64, memory: Memory) -> Result<Self, SetupError> {
         let request = MapRequest {
             at: None,
             len: pages * PAGE_SIZE,
             prot: Prot::READ | Prot::WRITE,
-            memory: Memory::Own(&ANON),
+            memory,
         };
         let range = space.map(request).map_err(SetupError::Map)?;
         let space = Arc::clone(space);
@@ -127,13 +137,21 @@ impl Region {
     }
 }
 
-/// Where the next task waits; `None` once the channel is closed, or its monitor is another's. For contexts that asked for no
-/// events.
+/// A task waits for a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// The page's address.
+    pub addr: VirtAddr,
+    /// Why it waits.
+    pub kind: TrapKind,
+}
+
+/// The next fault; `None` once the channel is closed, or its monitor is another's. For contexts that asked for no events.
 #[inline]
-pub fn next_fault(uffd: &Uffd) -> Option<VirtAddr> {
+pub fn next_fault(uffd: &Uffd) -> Option<Fault> {
     loop {
         match uffd.read_event() {
-            Ok(Event::Pagefault { addr, .. }) => return Some(addr),
+            Ok(Event::Pagefault { addr, kind, .. }) => return Some(Fault { addr, kind }),
             Err(ReadError::Closed | ReadError::Orphaned | ReadError::Fresh) => return None,
             // Nothing else is delivered to such a context.
             Ok(_) | Err(ReadError::WouldBlock | ReadError::NotAdmitted) => {}

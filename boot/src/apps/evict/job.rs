@@ -1,14 +1,10 @@
 //! What the tasks of an eviction run share.
 
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-
-use kernel::mm::frame::{self, Kind};
 use kernel::uffd::{Features, Modes, Uffd};
 
 use super::options::Options;
 use crate::apps::AppError;
-use crate::apps::common::Region;
+use crate::apps::common::{Frames, Notes, Region};
 
 /// What it took to have a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,8 +35,8 @@ pub struct Job {
     pub uffd: Uffd,
     /// Memory in use.
     pub frames: Frames,
-    /// How each page came when it last was missing.
-    came: Vec<AtomicU8>,
+    /// The [`Source`] that each page came from when it last was missing.
+    came: Notes,
 }
 
 impl Job {
@@ -57,61 +53,22 @@ impl Job {
             .delegate(Modes::MISSING, Features::empty())
             .map_err(AppError::failed)?;
         staging.join(&uffd, Modes::MISSING).map_err(AppError::failed)?;
-        let mut came = Vec::new();
-        came.resize_with(region.pages(), || AtomicU8::new(Source::Resident as u8));
         Ok(Self {
+            came: Notes::new(region.pages()),
             region,
             staging,
             uffd,
             frames,
-            came,
         })
     }
 
     /// Notes how `page` has come.
     pub fn brought(&self, page: usize, from: Source) {
-        self.came[page].store(from as u8, Ordering::Relaxed);
+        self.came.note(page, from as u8);
     }
 
     /// How `page` has come since this was last asked.
     pub fn came(&self, page: usize) -> Source {
-        let came = self.came[page].swap(Source::Resident as u8, Ordering::Relaxed);
-        Source::ALL[usize::from(came)]
-    }
-}
-
-/// Frames that tasks have in use, as the allocator counts them.
-#[derive(Debug)]
-pub struct Frames {
-    before: u64,
-    peak: AtomicU64,
-}
-
-impl Frames {
-    /// From now on.
-    fn new() -> Self {
-        Self {
-            before: frame::allocator().stats().of(Kind::Anon),
-            peak: AtomicU64::new(0),
-        }
-    }
-
-    /// More than there were at the beginning.
-    pub fn in_use(&self) -> u64 {
-        frame::allocator()
-            .stats()
-            .of(Kind::Anon)
-            .saturating_sub(self.before)
-    }
-
-    /// Looks how many there are. Whoever may have taken one calls this before any is given back.
-    #[inline]
-    pub fn look(&self) {
-        self.peak.fetch_max(self.in_use(), Ordering::Relaxed);
-    }
-
-    /// The most that were ever seen.
-    pub fn peak(&self) -> u64 {
-        self.peak.load(Ordering::Relaxed)
+        Source::ALL[usize::from(self.came.take(page))]
     }
 }

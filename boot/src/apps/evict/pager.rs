@@ -14,7 +14,7 @@ use kernel::uffd::{FillMode, MoveMode, Outcome};
 
 use super::job::{Job, Source};
 use super::options::Options;
-use crate::apps::common::{PAGE, buffer, next_fault};
+use crate::apps::common::{Fault, PAGE, buffer, next_fault};
 
 /// What a pager has done when it ends.
 #[derive(Debug, Default)]
@@ -137,7 +137,7 @@ impl Pager {
 
     fn serve_all(&mut self) -> Result<(), PagerError> {
         while self.kill_after != Some(self.paged.faults) {
-            let Some(addr) = next_fault(&self.job.uffd) else {
+            let Some(Fault { addr, .. }) = next_fault(&self.job.uffd) else {
                 return Ok(());
             };
             self.paged.faults += 1;

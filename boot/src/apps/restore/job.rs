@@ -1,16 +1,14 @@
 //! What the tasks of a restore share.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use kernel::drivers::source::{PageSource, SourceError};
-use kernel::lab::digest::Digests;
+use kernel::drivers::source::SourceError;
 use kernel::lab::pages::Pages;
 use kernel::uffd::{Features, FillMode, Modes, Outcome, Refusal, Uffd};
 
 use super::options::Options;
-use crate::apps::common::{PAGE, Region, SetupError};
+use crate::apps::common::{PAGE, Region, SetupError, Snapshot};
 
 /// The region, who serves it and what it should hold.
 pub struct Job {
@@ -20,10 +18,8 @@ pub struct Job {
     pub uffd: Uffd,
     /// Which pages are there, and why.
     pub pages: Pages,
-    /// Where they come from.
-    pub source: Arc<dyn PageSource>,
-    /// What they should be.
-    pub digests: Digests<'static>,
+    /// Where they come from, and what they should be.
+    pub snapshot: Snapshot,
 }
 
 /// Why pages could not be filled.
@@ -64,15 +60,14 @@ impl Job {
     /// # Errors
     /// See [`SetupError`].
     pub fn new(options: &Options) -> Result<Self, SetupError> {
-        let pages = options.source.pages();
+        let pages = options.snapshot.source.pages();
         let region = Region::new(pages)?;
         let uffd = region.delegate(Modes::MISSING, Features::empty())?;
         Ok(Self {
             region,
             uffd,
             pages: Pages::new(pages as usize),
-            source: Arc::clone(&options.source),
-            digests: options.digests,
+            snapshot: options.snapshot.clone(),
         })
     }
 
@@ -82,16 +77,11 @@ impl Job {
     /// See [`FillError`].
     #[inline]
     pub fn fill(&self, pages: core::ops::Range<usize>, buffer: &mut Vec<u8>) -> Result<(), FillError> {
-        let (first, count) = (pages.start as u64, pages.len());
-        let bytes = match self.source.in_memory(first, count as u64) {
-            Some(bytes) => bytes,
-            None => {
-                buffer.resize(count * PAGE, 0);
-                self.source.read(first, buffer).map_err(FillError::Source)?;
-                buffer
-            }
-        };
-        let len = (count * PAGE) as u64;
+        let bytes = self
+            .snapshot
+            .read(pages.clone(), buffer)
+            .map_err(FillError::Source)?;
+        let len = bytes.len() as u64;
         let outcome = self
             .uffd
             .copy(self.region.address(pages.start), bytes, len, FillMode::empty());

@@ -13,7 +13,7 @@ use kernel::task::{self, TaskId};
 
 use super::job::{FillError, Job};
 use super::options::Options;
-use crate::apps::common::{PAGE, next_fault};
+use crate::apps::common::{Fault, PAGE, next_fault};
 
 /// What the monitors have done when the last one ends.
 #[derive(Debug, Default)]
@@ -117,7 +117,7 @@ impl Monitor {
 
     fn serve_all(&mut self) -> Result<(), MonitorError> {
         while self.kill_after != Some(self.served.faults) {
-            let Some(addr) = next_fault(&self.job.uffd) else {
+            let Some(Fault { addr, .. }) = next_fault(&self.job.uffd) else {
                 return Ok(());
             };
             if self.touches_own_region {

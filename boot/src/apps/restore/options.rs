@@ -14,16 +14,11 @@
 //! | `monitor-touches-own-region` | the monitor first touches what it is to serve | 0 |
 //! | `fail-frames-after` | allocations of frames fail after so many | never |
 
-use alloc::sync::Arc;
-
-use kernel::drivers::source::{DiskSource, MemorySource, PageSource};
-use kernel::lab::digest::Digests;
 use kernel::lab::order::Order;
-use kernel::mm::addr::PAGE_SIZE;
 use kernel::trace::cmdline::Cmdline;
 use kernel::uffd::MonitorDeath;
 
-use crate::apps::common::{MAX_PAGES, entry, order};
+use crate::apps::common::{Snapshot, order};
 use crate::apps::{AppError, System};
 
 const KEYS: &[&str] = &[
@@ -39,18 +34,13 @@ const KEYS: &[&str] = &[
     "monitor-touches-own-region",
     "fail-frames-after",
 ];
-const SOURCES: &[&str] = &["virtio", "ramdisk"];
-/// Largest region.
-const MAX_BYTES: u64 = MAX_PAGES * PAGE_SIZE;
 /// Largest prefetch: 16 MiB are read for one fault then.
 const MAX_PREFETCH: u64 = 4096;
 
 /// A restore, as it is asked for.
 pub struct Options {
-    /// Where pages come from.
-    pub source: Arc<dyn PageSource>,
-    /// What they should be.
-    pub digests: Digests<'static>,
+    /// What is restored.
+    pub snapshot: Snapshot,
     /// In which order they are touched.
     pub order: Order<'static>,
     /// How many are touched.
@@ -74,9 +64,8 @@ impl Options {
     /// A key or value that makes no sense; a source, digests or an order that are not there or do not fit together.
     pub fn parse(cmdline: &Cmdline<'static>, system: &'static System) -> Result<Self, AppError> {
         cmdline.allow(KEYS)?;
-        let source = source(cmdline, system)?;
         Ok(Self {
-            digests: digests(cmdline, system, source.pages())?,
+            snapshot: Snapshot::parse(cmdline, system)?,
             order: order(cmdline, system, Order::Sequential)?,
             touch: cmdline
                 .number("touch", 1, u32::MAX.into())?
@@ -88,53 +77,6 @@ impl Options {
                 .map_or(MonitorDeath::default(), |index| MonitorDeath::ALL[index]),
             monitor_touches_own_region: cmdline.flag("monitor-touches-own-region")?,
             fail_frames_after: cmdline.number("fail-frames-after", 0, u64::MAX - 1)?,
-            source,
         })
     }
-}
-
-fn source(cmdline: &Cmdline<'static>, system: &'static System) -> Result<Arc<dyn PageSource>, AppError> {
-    let bytes = cmdline.number("snapshot-bytes", 1, MAX_BYTES)?;
-    let source: Arc<dyn PageSource> = match cmdline.choice("source", SOURCES)? {
-        Some(1) => {
-            let content = entry(system, "snapshot")?;
-            if let Some(bytes) = bytes.filter(|bytes| *bytes != content.len() as u64) {
-                let message = alloc::format!(
-                    "the ramdisk's `snapshot` has {} bytes, the command line says {bytes}",
-                    content.len()
-                );
-                return Err(AppError::Failed(message));
-            }
-            Arc::new(MemorySource::new(content))
-        }
-        _ => {
-            let Some(disk) = system.disks.first() else {
-                let message = "no virtio disk was found; attach one (QEMU: -device virtio-blk-pci) or use source=ramdisk";
-                return Err(AppError::Failed(message.into()));
-            };
-            Arc::new(DiskSource::new(disk, bytes).map_err(AppError::failed)?)
-        }
-    };
-    match source.bytes() {
-        0 => Err(AppError::Failed(
-            "the snapshot is empty: there is nothing to restore".into(),
-        )),
-        bytes if bytes > MAX_BYTES => Err(AppError::Failed(alloc::format!(
-            "the snapshot has {bytes} bytes; the most are {MAX_BYTES}"
-        ))),
-        _ => Ok(source),
-    }
-}
-
-fn digests(
-    cmdline: &Cmdline<'static>,
-    system: &'static System,
-    pages: u64,
-) -> Result<Digests<'static>, AppError> {
-    let announced = cmdline.number("digests", 0, u32::MAX.into())?.unwrap_or(pages);
-    if announced != pages {
-        let message = alloc::format!("there are {announced} digests for a snapshot of {pages} pages");
-        return Err(AppError::Failed(message));
-    }
-    Digests::new(entry(system, "digests")?, pages).map_err(AppError::failed)
 }

@@ -41,7 +41,7 @@ impl Run<'_> {
     /// Tells it all.
     pub fn done(self, mut report: Draft) -> Done {
         report.failures(self.failures());
-        let source = &self.options.source;
+        let source = &self.options.snapshot.source;
         report.figure("snapshot", source.bytes(), "bytes");
         report.figure("region", source.pages(), "pages");
         let padding = source.pages() * PAGE_SIZE - source.bytes();
@@ -88,8 +88,8 @@ impl Run<'_> {
         }
         let unreachable = self.work.error.iter().chain(&self.verified.error);
         failures.extend(unreachable.map(|(page, error)| format!("page {page} could not be read: {error}")));
-        if !failures.is_empty() && self.options.source.pages() > self.free {
-            let (pages, free) = (self.options.source.pages(), self.free);
+        if !failures.is_empty() && self.options.snapshot.source.pages() > self.free {
+            let (pages, free) = (self.options.snapshot.source.pages(), self.free);
             failures.push(format!(
                 "the region has {pages} pages; {free} frames were free at the start"
             ));

@@ -81,7 +81,7 @@ fn touch_one(job: &Job, page: usize, work: &mut Work, content: &mut [u8]) -> Res
     }
     uaccess::read(addr, content)?;
     work.mismatches
-        .extend(job.digests.check(page as u64, content).err());
+        .extend(job.snapshot.digests.check(page as u64, content).err());
     Ok(())
 }
 
@@ -94,7 +94,7 @@ pub fn verify(job: &Job) -> Verified {
             verified.error = Some((page, error));
             break;
         }
-        match job.digests.check(page as u64, &content) {
+        match job.snapshot.digests.check(page as u64, &content) {
             Ok(()) => verified.pages += 1,
             Err(mismatch) => verified.mismatches.push(mismatch),
         }

@@ -9,7 +9,7 @@ use kernel::task;
 
 use super::job::{Job, SaveError};
 use super::options::Options;
-use crate::apps::common::next_fault;
+use crate::apps::common::{Fault, next_fault};
 
 /// What a monitor has done when it ends.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl Monitor {
 
     fn serve_all(&mut self) -> Result<(), MonitorError> {
         while self.kill_after != Some(self.served.faults) {
-            let Some(addr) = next_fault(&self.job.uffd) else {
+            let Some(Fault { addr, .. }) = next_fault(&self.job.uffd) else {
                 return Ok(());
             };
             self.served.faults += 1;
