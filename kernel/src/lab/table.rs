@@ -37,6 +37,12 @@ impl Table {
 
     /// Adds a row; as many numbers as there are columns.
     pub fn row(&mut self, name: &str, numbers: &[u64]) {
+        let numbers: Vec<_> = numbers.iter().copied().map(Some).collect();
+        self.sparse_row(name, &numbers);
+    }
+
+    /// Adds a row in which some numbers are not known.
+    pub fn sparse_row(&mut self, name: &str, numbers: &[Option<u64>]) {
         debug_assert_eq!(numbers.len(), self.columns.len());
         self.rows.push((name.into(), numbers.to_vec()));
     }
@@ -55,6 +61,11 @@ fn grouped(number: u64) -> String {
     text
 }
 
+/// A number, or that there is none.
+fn cell(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".into(), grouped)
+}
+
 /// Width of the widest of `texts`, in characters.
 fn widest<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
     texts.map(|text| text.chars().count()).max().unwrap_or(0)
@@ -66,7 +77,7 @@ impl fmt::Display for Table {
         let numbers: Vec<Vec<String>> = self
             .rows
             .iter()
-            .map(|(_, row)| row.iter().copied().map(grouped).collect())
+            .map(|(_, row)| row.iter().copied().map(cell).collect())
             .collect();
         let first = widest(
             self.rows

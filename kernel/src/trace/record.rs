@@ -147,6 +147,6 @@ pub struct Table {
     pub unit: String,
     /// Heads of the number columns.
     pub columns: Vec<String>,
-    /// Rows: a name and a number for each column.
-    pub rows: Vec<(String, Vec<u64>)>,
+    /// Rows: a name, and a number for each column where there is one.
+    pub rows: Vec<(String, Vec<Option<u64>>)>,
 }
