@@ -10,11 +10,14 @@
 //! access is executed again and, if the page is still not there, faults again from the top.
 
 use alloc::format;
+use alloc::sync::Arc;
 use core::fmt;
 
 use super::addr::VirtAddr;
 use super::memtype::AllocError;
 use super::pressure;
+use super::pt::Prot;
+use super::space::Space;
 use crate::task::{self, Outcome, Task, TaskId};
 use crate::uffd;
 
@@ -27,6 +30,18 @@ pub enum Access {
     Write,
     /// An instruction fetch.
     Execute,
+}
+
+impl Access {
+    /// The right that it takes.
+    #[inline]
+    pub const fn right(self) -> Prot {
+        match self {
+            Self::Read => Prot::READ,
+            Self::Write => Prot::WRITE,
+            Self::Execute => Prot::EXEC,
+        }
+    }
 }
 
 /// On whose account memory is touched: decides whether a monitor can be asked.
@@ -191,6 +206,22 @@ pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
         Some(space) => space.step(info, task),
         None => Verdict::Failed(FaultError::Unmapped),
     };
+    finish(verdict, info, task)
+}
+
+/// Handles a fault that the current task has on another space than its own, or that no exception reports; may sleep. `Ok`
+/// means: look again.
+///
+/// # Errors
+/// The access is impossible.
+pub fn resolve(space: &Space, info: &FaultInfo) -> Result<(), FaultError> {
+    let current = task::current();
+    let task = &*current;
+    finish(space.step(info, task), info, task)
+}
+
+#[inline]
+fn finish(verdict: Verdict, info: &FaultInfo, task: &Arc<Task>) -> Result<(), FaultError> {
     let result = match verdict {
         Verdict::Resolved | Verdict::Retry => return Ok(()),
         Verdict::Delegated => uffd::delivery::hand_over(task),

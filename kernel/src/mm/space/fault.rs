@@ -239,12 +239,7 @@ impl Space {
         level: Level,
         flush: &mut Flush<VirtAddr>,
     ) -> Verdict {
-        let wanted = match access {
-            Access::Read => Prot::READ,
-            Access::Write => Prot::WRITE,
-            Access::Execute => Prot::EXEC,
-        };
-        if leaf.prot.contains(wanted) {
+        if leaf.prot.contains(access.right()) {
             return Verdict::Retry;
         }
         if access != Access::Write {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `map`, `unmap`, `protect`, `lock`, `advise` | operations on areas |
 //! | `discard`, `guard` | operations on the contents of areas that stay |
+//! | `access` | the memory as the kernel reaches it on somebody's behalf |
 //! | `fork` | copying the space |
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
 //! | `fill` | the loop behind COPY, ZEROPAGE and POISON |
@@ -28,6 +29,7 @@ use super::vma::{Vma, VmaSet};
 use crate::arch::Stage1;
 use crate::sync::{RwLock, SpinLock};
 
+mod access;
 mod advise;
 mod discard;
 mod fault;

@@ -111,11 +111,7 @@ impl Vma {
     /// Whether the area's rights allow the access.
     #[inline]
     pub fn allows(&self, access: Access) -> bool {
-        self.prot.contains(match access {
-            Access::Read => Prot::READ,
-            Access::Write => Prot::WRITE,
-            Access::Execute => Prot::EXEC,
-        })
+        self.prot.contains(access.right())
     }
 
     /// The offset in its object of `addr`, which lies in the area; 0 without an object.

@@ -1,0 +1,201 @@
+//! Memory of a space as the kernel reaches it on somebody's behalf: through the tables, page by page.
+//!
+//! The caller need not be a task of the space. Faults are the space's all the same: its userfault contexts are asked, and
+//! the caller sleeps until they have answered. A context that is told about the tasks' own accesses only is not asked, nor
+//! is any on behalf of somebody who cannot wait ([`Origin`]).
+//!
+//! | system call on Linux | here | raises |
+//! | --- | --- | --- |
+//! | `read` into memory, any result that is stored | [`uaccess::on_behalf`], a write | a store's faults |
+//! | `write` from memory | [`uaccess::on_behalf`], a read | a load's |
+//! | `MADV_POPULATE_READ`, `MADV_POPULATE_WRITE` | [`Space::populate`] | a load's, a store's |
+//! | `mlock` | [`Space::populate_to_lock`] | a store's where a private area may be written, else a load's |
+//! | `process_vm_readv`, `vmsplice` | [`Space::read_bytes`] | a load's |
+//! | `process_vm_writev`, `O_DIRECT` reads | [`Space::write_bytes`] | a store's |
+//! | `futex` on a word | [`Space::populate`] as for a store, then a load | a store's |
+//! | `/proc/pid/mem` | the two above with [`Origin::NoRetry`] | none: it fails |
+//!
+//! A page is copied with the table locked, so that no store of ours goes to a page that was just replaced. Pages of tasks
+//! are memory; nothing here touches devices.
+//!
+//! [`uaccess::on_behalf`]: crate::mm::uaccess::on_behalf
+
+use super::Space;
+use crate::arch::Stage1;
+use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
+use crate::mm::fault::{self, Access, FaultError, FaultInfo, Origin};
+use crate::mm::phys;
+use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Leaf, Level, Prot};
+use crate::mm::range::VirtRange;
+use crate::mm::uaccess::AccessError;
+use crate::mm::vma::{Sharing, Vma};
+
+impl Space {
+    /// Copies out of the space. May sleep; no lock may be held.
+    ///
+    /// # Errors
+    /// A byte could not be read: the one at the error's address. Those before it are in `out`.
+    pub fn read_bytes(&self, addr: VirtAddr, out: &mut [u8], origin: Origin) -> Result<(), AccessError> {
+        self.by_page(addr, out.len(), Access::Read, origin, |page, first, len| {
+            page.load(&mut out[first..first + len]);
+        })
+    }
+
+    /// Copies into the space. May sleep; no lock may be held.
+    ///
+    /// # Errors
+    /// A byte could not be written: the one at the error's address. Those before it are.
+    pub fn write_bytes(&self, addr: VirtAddr, bytes: &[u8], origin: Origin) -> Result<(), AccessError> {
+        self.by_page(addr, bytes.len(), Access::Write, origin, |page, first, len| {
+            page.store(&bytes[first..first + len]);
+        })
+    }
+
+    /// Makes every page of `range` as it would be after a load or a store of the kernel's. May sleep; no lock may be held.
+    ///
+    /// # Errors
+    /// The access would fail at the error's address; the pages before it are there.
+    pub fn populate(&self, range: VirtRange, access: Access) -> Result<(), AccessError> {
+        self.by_page(
+            range.start,
+            range.len() as usize,
+            access,
+            Origin::Kernel,
+            |_, _, _| (),
+        )
+    }
+
+    /// Populates what is about to be locked: like a store where that gives a private area its own pages now, and like a load
+    /// elsewhere.
+    ///
+    /// # Errors
+    /// As for [`Self::populate`].
+    pub fn populate_to_lock(&self, range: VirtRange) -> Result<(), AccessError> {
+        let mut at = range.start;
+        while at < range.end {
+            let vma = self.query(at).ok_or(AccessError {
+                addr: at,
+                why: FaultError::Unmapped,
+            })?;
+            let part = VirtRange::new(at, vma.range.end.min(range.end));
+            self.populate(part, access_to_lock(&vma))?;
+            at = part.end;
+        }
+        Ok(())
+    }
+
+    /// Calls `f(page, first, len)` for the part of `len` bytes from `addr` on that lies on each page, when that page allows
+    /// the access.
+    fn by_page(
+        &self,
+        addr: VirtAddr,
+        len: usize,
+        access: Access,
+        origin: Origin,
+        mut f: impl FnMut(&mut Reached<'_, '_>, usize, usize),
+    ) -> Result<(), AccessError> {
+        let mut done = 0;
+        while done < len {
+            let at = addr.checked_add(done as u64).filter(|at| *at < USER_TOP);
+            let at = at.ok_or(AccessError {
+                addr: USER_TOP,
+                why: FaultError::Unmapped,
+            })?;
+            let chunk = (len - done).min((PAGE_SIZE - at.page_offset()) as usize);
+            self.reach(at, access, origin, |page| f(page, done, chunk))
+                .map_err(|why| AccessError { addr: at, why })?;
+            done += chunk;
+        }
+        Ok(())
+    }
+
+    /// Calls `f` once the page at `addr` allows the access, however many faults that takes.
+    fn reach(
+        &self,
+        addr: VirtAddr,
+        access: Access,
+        origin: Origin,
+        mut f: impl FnMut(&mut Reached<'_, '_>),
+    ) -> Result<(), FaultError> {
+        let info = FaultInfo { addr, access, origin };
+        while !self.try_reach(addr, access, &mut f) {
+            fault::resolve(self, &info)?;
+        }
+        Ok(())
+    }
+
+    /// Calls `f` with the page at `addr` if its entry allows the access now; the areas and the table are locked.
+    fn try_reach(&self, addr: VirtAddr, access: Access, f: &mut impl FnMut(&mut Reached<'_, '_>)) -> bool {
+        let vmas = self.vmas.read();
+        let allowed = vmas.find(addr).is_some_and(|vma| vma.allows(access));
+        let mut flush = Flush::new();
+        let mut table = self.table.lock();
+        let mut cursor = table.cursor_at(addr.align_down(PAGE_SIZE));
+        let (Entry::Leaf(leaf), level) = cursor.entry() else {
+            return false;
+        };
+        if !allowed || !leaf.prot.contains(access.right()) {
+            return false;
+        }
+        f(&mut Reached {
+            cursor: &mut cursor,
+            leaf,
+            level,
+            addr,
+            flush: &mut flush,
+        });
+        drop(table);
+        flush.spend(self);
+        true
+    }
+}
+
+/// How an area that is to be locked is populated.
+fn access_to_lock(vma: &Vma) -> Access {
+    let shared = matches!(&vma.backing, Some(backing) if backing.sharing == Sharing::Shared);
+    if vma.prot.contains(Prot::WRITE) && !shared {
+        Access::Write
+    } else {
+        Access::Read
+    }
+}
+
+/// A page that allows the access, with its table locked.
+struct Reached<'a, 'b> {
+    cursor: &'a mut Cursor<'b, Stage1>,
+    leaf: Leaf,
+    level: Level,
+    /// The first byte of the access.
+    addr: VirtAddr,
+    flush: &'a mut Flush<VirtAddr>,
+}
+
+impl Reached<'_, '_> {
+    fn offset(&self) -> u64 {
+        self.addr.as_u64() & (self.level.size() - 1)
+    }
+
+    fn load(&mut self, out: &mut [u8]) {
+        match self.cursor.share() {
+            Some(folio) => phys::peek(&folio, self.offset(), out),
+            // The only memory that tasks borrow is the shared page of zeros.
+            None => out.fill(0),
+        }
+    }
+
+    fn store(&mut self, bytes: &[u8]) {
+        let folio = self.cursor.share();
+        let folio = folio.expect("an entry that may be written owns its page");
+        phys::poke(&folio, self.offset(), bytes);
+        // What the CPU would have noted.
+        let noted = AttrFlags::ACCESSED | AttrFlags::DIRTY;
+        if !self.leaf.attr.flags.contains(noted) {
+            let flags = self.leaf.attr.flags | noted;
+            let attr = Attr {
+                flags,
+                ..self.leaf.attr
+            };
+            self.cursor.rewrite(self.leaf.prot, attr, self.flush);
+        }
+    }
+}
