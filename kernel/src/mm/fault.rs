@@ -21,26 +21,23 @@ use super::space::Space;
 use crate::task::{self, Outcome, Task, TaskId};
 use crate::uffd;
 
-/// What the access wanted.
+/// What the access wanted. The numbers are those of the rights.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum Access {
     /// A load.
-    Read,
+    Read = Prot::READ.bits(),
     /// A store.
-    Write,
+    Write = Prot::WRITE.bits(),
     /// An instruction fetch.
-    Execute,
+    Execute = Prot::EXEC.bits(),
 }
 
 impl Access {
     /// The right that it takes.
     #[inline]
     pub const fn right(self) -> Prot {
-        match self {
-            Self::Read => Prot::READ,
-            Self::Write => Prot::WRITE,
-            Self::Execute => Prot::EXEC,
-        }
+        Prot::from_bits_retain(self as u8)
     }
 }
 

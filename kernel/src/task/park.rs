@@ -109,7 +109,7 @@ pub fn park() {
 
 /// [`park`], telling observers what is waited for: the kind, and an address or number that says which one.
 #[track_caller]
-#[inline]
+#[inline(always)]
 pub fn park_on(reason: &'static WaitReason, which: usize) {
     let me = current();
     me.waiting.set(reason, which);

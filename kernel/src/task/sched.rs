@@ -248,7 +248,7 @@ fn leave_to_queue(cpu: &CpuSched) {
 }
 
 /// Lets a task that was parked run: next on this CPU if the hand-off slot is free, else at the end of the run queue.
-#[inline]
+#[inline(always)]
 pub(super) fn resume(woken: Woken<'_>) {
     let task = switch::claim(woken);
     Machine::preempt_disable();

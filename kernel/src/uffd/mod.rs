@@ -16,7 +16,7 @@
 //! | [`register`] | registering and unregistering ranges |
 //! | [`classify`](mod@classify) | which fault is a trap: a pure function |
 //! | [`admit`](mod@admit) | which traps become messages: a pure function |
-//! | [`slot`], [`queue`], `readers` | the fault a task waits for; who waits, and who reads |
+//! | [`slot`], [`queue`], `waiters`, `readers` | the fault a task waits for; who waits, and who reads |
 //! | [`event`] | what a monitor reads |
 //! | [`layout`], `fork` | changes of the space that it is told about: fork, mremap, madvise, munmap |
 //! | [`ops`] | what a monitor does |
@@ -58,6 +58,7 @@ mod readers;
 pub mod register;
 pub mod release;
 pub mod slot;
+mod waiters;
 
 pub use admit::{Admission, admit};
 pub use api::{Agreement, ApiError, Features, Flags, Handshake, Ioctls, Unavailable};

@@ -16,6 +16,7 @@ use super::event::{Event, Pagefault, ReadError};
 use super::policy::{Monitor, MonitorDeath};
 use super::readers::Readers;
 use super::slot::{Fault, FaultState, Outstanding};
+use super::waiters::Waiters;
 use crate::arch::{Clock, Machine};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
@@ -26,9 +27,9 @@ use crate::task::link::FaultAdapter;
 #[derive(Debug)]
 pub(super) struct Queue {
     /// Tasks whose fault is not read yet, oldest first.
-    pending: LinkedList<FaultAdapter>,
+    pending: Waiters,
     /// Tasks whose fault is read and not resolved.
-    read: LinkedList<FaultAdapter>,
+    read: Waiters,
     /// Tasks whose event is not read yet, oldest first.
     events: LinkedList<FaultAdapter>,
     /// Tasks that sleep until there is something to read.
@@ -79,8 +80,8 @@ impl State {
 impl Queue {
     pub(super) fn new() -> Self {
         Self {
-            pending: LinkedList::new(FaultAdapter::new()),
-            read: LinkedList::new(FaultAdapter::new()),
+            pending: Waiters::new(),
+            read: Waiters::new(),
             events: LinkedList::new(FaultAdapter::new()),
             readers: Readers::new(),
             state: State::Fresh,
@@ -96,29 +97,10 @@ impl Queue {
         }
     }
 
-    /// Takes all tasks off `list` whose address lies in `[start, end)`, and lets them run.
-    #[inline(always)]
-    fn wake_list(list: &mut LinkedList<FaultAdapter>, start: VirtAddr, end: VirtAddr) -> usize {
-        let mut woken = 0;
-        let mut cursor = list.front_mut();
-        while let Some(task) = cursor.get() {
-            if !task.fault.lies_in(start, end) {
-                cursor.move_next();
-                continue;
-            }
-            if let Some(task) = cursor.remove() {
-                task.fault.set(FaultState::Idle);
-                task.unpark();
-                woken += 1;
-            }
-        }
-        woken
-    }
-
     /// Wakes everybody who waits for a page in `[start, end)`, read or not.
     #[inline(always)]
     pub(super) fn wake(&mut self, start: VirtAddr, end: VirtAddr) -> usize {
-        Self::wake_list(&mut self.read, start, end) + Self::wake_list(&mut self.pending, start, end)
+        self.read.wake(start, end) + self.pending.wake(start, end)
     }
 
     /// Wakes everybody.
@@ -132,9 +114,7 @@ impl Queue {
         self.read
             .iter()
             .for_each(|task| task.fault.set(FaultState::Pending));
-        let unread = self.pending.take();
-        self.read.back_mut().splice_after(unread);
-        self.pending = self.read.take();
+        self.pending.take_older(&mut self.read);
     }
 
     /// Nothing more is delivered: whoever waits for a page, for its event to be read, or for a message, looks again.
@@ -185,7 +165,7 @@ impl Ctx {
     ///
     /// # Errors
     /// Nobody would ever resolve the fault; it is not queued.
-    #[inline]
+    #[inline(always)]
     pub(super) fn enqueue(self: &Arc<Self>, task: &Arc<Task>, fault: Fault) -> Result<(), FaultError> {
         let mut queue = self.queue.lock();
         match queue.state {
@@ -207,11 +187,11 @@ impl Ctx {
         if queue.readers.wake_one(|reader| reader.fault.inbox.put(message)) {
             task.fault
                 .arm(fault, message.addr, Machine::ticks(), FaultState::Read);
-            queue.read.push_back(task.clone());
+            queue.read.push(task.clone());
         } else {
             task.fault
                 .arm(fault, message.addr, Machine::ticks(), FaultState::Pending);
-            queue.pending.push_back(task.clone());
+            queue.pending.push(task.clone());
         }
         Ok(())
     }
@@ -261,10 +241,10 @@ impl Ctx {
         let found = if queue.state == State::Orphaned(MonitorDeath::Reattach) {
             // What is queued is for the next monitor.
             Err(ReadError::Orphaned)
-        } else if let Some(task) = queue.pending.pop_front() {
+        } else if let Some(task) = queue.pending.pop() {
             let fault = self.message(task.fault.trap(), task.fault.reported(), &task);
             task.fault.set(FaultState::Read);
-            queue.read.push_back(task);
+            queue.read.push(task);
             Ok(fault.into())
         } else if !queue.events.is_empty()
             && let Some(found) = queue.next_of_events(admit)
@@ -318,13 +298,14 @@ impl Ctx {
         // Room first: nothing is allocated under the lock that the fault path takes.
         let mut faults = Vec::with_capacity(count);
         let queue = self.queue.lock();
-        let waiting = [&queue.pending, &queue.read];
-        for list in waiting {
-            let mut cursor = list.front();
-            while let (Some(task), true) = (cursor.clone_pointer(), faults.len() < faults.capacity()) {
-                faults.push(Outstanding::of(task));
-                cursor.move_next();
-            }
+        for waiters in [&queue.pending, &queue.read] {
+            waiters.visit(|task| {
+                let room = faults.len() < faults.capacity();
+                if room {
+                    faults.push(Outstanding::of(task));
+                }
+                room
+            });
         }
         faults
     }

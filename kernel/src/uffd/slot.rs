@@ -103,6 +103,12 @@ impl FaultSlot {
         self.state.load(Ordering::Acquire) != FaultState::Idle as u8
     }
 
+    /// Whether the task is to call the context's handler.
+    #[inline]
+    pub(super) fn is_called(&self) -> bool {
+        self.state.load(Ordering::Acquire) == FaultState::Called as u8
+    }
+
     /// The exact address of the fault that the task waits for (or waited for last).
     #[inline]
     pub fn addr(&self) -> VirtAddr {
@@ -152,8 +158,12 @@ impl FaultSlot {
     /// On whose account the task, the current one, touches memory.
     #[inline]
     pub(crate) fn origin(&self) -> Origin {
-        match self.origin.load(Ordering::Relaxed) {
-            0 => Origin::Task,
+        let origin = self.origin.load(Ordering::Relaxed);
+        if origin == Origin::Task as u8 {
+            return Origin::Task;
+        }
+        core::hint::cold_path();
+        match origin {
             1 => Origin::Kernel,
             _ => Origin::NoRetry,
         }

@@ -9,6 +9,17 @@ use crate::mm::addr::{PageAddr, Pfn};
 use crate::mm::frame::OutOfFrames;
 use crate::mm::range::AddrRange;
 
+/// What a page is known to have, at a glance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Glance {
+    /// An entry of its own without a translation and without a marker.
+    Vacant,
+    /// A leaf of its own that a userfault context has write-protected.
+    Protected,
+    /// Nothing was seen at a glance: see [`Cursor::entry`].
+    Unknown,
+}
+
 /// A four-level table of format `F`.
 ///
 /// It owns the entries `owned` of its root and everything below them; the others alias another table's (the kernel half
@@ -97,6 +108,23 @@ impl<F: PtFormat> PageTable<F> {
     #[inline]
     pub(super) fn owns(&self, addr: u64) -> bool {
         self.owned.contains(&Level::ROOT.index(addr))
+    }
+
+    /// What is known about `page` without walking to it and without decoding its entry: enough for most faults.
+    #[inline(always)]
+    pub fn glance(&self, page: F::Addr) -> Glance {
+        let at = page.to_u64();
+        let Some(node) = self.near_node(at) else {
+            return Glance::Unknown;
+        };
+        let raw = node.raw(Level::PAGE.index(at));
+        if raw == 0 {
+            Glance::Vacant
+        } else if F::protected_frame(raw, Level::PAGE).is_some() {
+            Glance::Protected
+        } else {
+            Glance::Unknown
+        }
     }
 
     /// The entry that decides about `addr`, and its level.

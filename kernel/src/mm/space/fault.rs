@@ -13,7 +13,7 @@ use crate::mm::kernel;
 use crate::mm::memtype::{AllocError, Modes, Privately};
 use crate::mm::phys;
 use crate::mm::pt::{
-    Attr, AttrFlags, Cursor, Entry, Flush, InstallError, Leaf, Level, Marker, PageTable, Prot,
+    Attr, AttrFlags, Cursor, Entry, Flush, Glance, InstallError, Leaf, Level, Marker, PageTable, Prot,
 };
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Backing, Sharing, Vma};
@@ -36,14 +36,19 @@ impl Space {
             return Verdict::Failed(FaultError::Forbidden);
         }
         let mut table = self.table.lock();
-        let mut cursor = table.cursor_at(page);
-        if vma.backing.is_some() || !cursor.is_vacant() {
+        let state = match table.glance(page) {
+            Glance::Vacant if vma.backing.is_none() => EntryState::Empty,
+            Glance::Protected => EntryState::Present { uffd_wp: true },
+            _ => return self.step_at_entry(vma, info, task, table),
+        };
+        if let Some(verdict) = trapped(vma, state, CacheState::Absent, info, task) {
+            return verdict;
+        }
+        if state != EntryState::Empty {
             return self.step_at_entry(vma, info, task, table);
         }
-        match trapped(vma, EntryState::Empty, CacheState::Absent, info, task) {
-            Some(verdict) => verdict,
-            None => self.demand_zero(vma, info.access, AttrFlags::empty(), &mut cursor),
-        }
+        let mut cursor = table.cursor_at(page);
+        self.demand_zero(vma, info.access, AttrFlags::empty(), &mut cursor)
     }
 
     /// The rest of [`Self::step`] when something may be in the entry, or in the cache.

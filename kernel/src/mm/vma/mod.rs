@@ -111,7 +111,7 @@ impl Vma {
     /// Whether the area's rights allow the access.
     #[inline]
     pub fn allows(&self, access: Access) -> bool {
-        self.prot.contains(access.right())
+        self.prot.intersects(access.right())
     }
 
     /// The offset in its object of `addr`, which lies in the area; 0 without an object.

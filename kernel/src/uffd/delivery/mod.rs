@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use core::fmt;
 
 use super::ctx::Ctx;
-use super::slot::{Fault, FaultState};
+use super::slot::Fault;
 use crate::mm::fault::FaultError;
 use crate::task::Task;
 
@@ -79,7 +79,7 @@ impl Ctx {
 /// It was not resolved, and executing the access again would not change that.
 #[inline]
 pub fn hand_over(task: &Arc<Task>) -> Result<(), FaultError> {
-    if task.fault.state() == FaultState::Called {
+    if task.fault.is_called() {
         return upcall::run(task);
     }
     queue::hand_over(task);

@@ -17,10 +17,14 @@ use crate::task::{self, Task, TaskId, WaitReason};
 static SERVED: WaitReason = WaitReason("a page from its monitor");
 
 /// Sleeps until somebody wakes `task`, the current one, whose fault is queued. No lock is held.
-#[inline]
+#[inline(always)]
 pub fn hand_over(task: &Arc<Task>) {
-    while task.fault.is_waiting() {
+    loop {
+        // Woken already: then this returns at once.
         task::park_on(&SERVED, task.fault.addr().as_u64() as usize);
+        if !task.fault.is_waiting() {
+            return;
+        }
     }
 }
 
