@@ -19,7 +19,7 @@
 //! | [`space`] | address spaces: mapping, faulting, filling |
 //! | [`pressure`] | what to do when no frame is free |
 //! | [`fault`] | from a page-fault exception to a verdict |
-//! | [`kernel`], [`kmap`], [`stack`], `heap`, [`init`] | the kernel's own memory |
+//! | [`kernel`], [`kmap`], [`stack`], `heap`, `reserve`, [`init`] | the kernel's own memory |
 
 pub mod addr;
 pub mod cache;
@@ -35,6 +35,7 @@ pub mod phys;
 pub mod pressure;
 pub mod pt;
 pub mod range;
+pub(crate) mod reserve;
 pub mod space;
 pub mod stack;
 pub mod uaccess;

@@ -16,6 +16,7 @@ use super::api::Features;
 use super::ctx::{Ctx, Uffd};
 use super::event::Event;
 use super::layout::Change;
+use crate::mm::reserve::reserve;
 use crate::mm::space::Space;
 use crate::mm::vma::Registration;
 
@@ -67,7 +68,7 @@ impl<'a> Forks<'a> {
     }
 
     fn begin(&mut self, ctx: &Arc<Ctx>) -> Result<Option<&Fork>, TryReserveError> {
-        self.forks.try_reserve(1)?;
+        reserve(&mut self.forks, 1)?;
         let inherited = Uffd::another(ctx);
         if inherited.is_none() && !ctx.is_orphaned() {
             // Its last handle is gone, and closing it waits for the areas.

@@ -27,6 +27,7 @@ use alloc::vec::Vec;
 use super::api::Features;
 use super::ctx::Ctx;
 use super::event::Event;
+use crate::mm::reserve::reserve;
 use crate::sync::SpinLock;
 use crate::sync::model::atomic::{AtomicBool, Ordering};
 use crate::task::{self, WaitReason};
@@ -107,7 +108,7 @@ impl Changes {
         if self.0.iter().any(|change| Arc::ptr_eq(&change.ctx, ctx)) {
             return Ok(());
         }
-        self.0.try_reserve(1)?;
+        reserve(&mut self.0, 1)?;
         self.0.extend(Change::begin(ctx, feature));
         Ok(())
     }

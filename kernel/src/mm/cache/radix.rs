@@ -11,7 +11,7 @@
 
 use alloc::vec::Vec;
 
-use crate::mm::frame;
+use crate::mm::reserve::reserve;
 
 /// log2 of the slots of a node.
 const BITS: u32 = 6;
@@ -248,11 +248,8 @@ impl<T> Node<T> {
 impl<S> Slots<S> {
     /// A node with one slot in use: what `make` gives, which is asked when the node itself is there.
     fn with(index: usize, make: impl FnOnce() -> Result<S, NoMemory>) -> Result<Self, NoMemory> {
-        if frame::allocator().injected_failure() {
-            return Err(NoMemory);
-        }
         let mut slots = Vec::new();
-        slots.try_reserve_exact(SLOTS).map_err(|_| NoMemory)?;
+        reserve(&mut slots, SLOTS).map_err(|_| NoMemory)?;
         slots.resize_with(SLOTS, || None);
         let mut node = Self { used: 0, slots };
         node.set(index, make()?);
@@ -304,6 +301,7 @@ mod tests {
 
     use super::*;
     use crate::arch::host::{Config, Running, SoftMachine};
+    use crate::mm::frame;
 
     /// Whether nodes may be had is asked of the machine's allocator.
     fn machine() -> Running {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{Object, ObjectRange};
+use crate::mm::reserve::reserve;
 use crate::sync::SpinLock;
 
 /// Which translations of an object's pages a view has to take away.
@@ -66,7 +67,7 @@ impl Views {
         if all.seats.len() == all.seats.capacity() {
             all.tidy();
         }
-        all.seats.try_reserve(1).map_err(|_| NoRoomForView)?;
+        reserve(&mut all.seats, 1).map_err(|_| NoRoomForView)?;
         all.seats.push(Seat {
             view: Some(view),
             attached: 1,

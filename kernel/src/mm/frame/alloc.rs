@@ -283,7 +283,7 @@ impl FrameAllocator {
                 .is_ok_and(|before| before == 0)
     }
 
-    /// Makes allocations (of frames, and of the nodes of memory objects) fail after `successes` more have succeeded, until
+    /// Makes allocations (of frames, and of room for records that may be refused) fail after `successes` more have succeeded, until
     /// [`Self::stop_injection`].
     ///
     /// Meant for one CPU: caches of other CPUs may still hold frames.

@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::Vma;
 use crate::mm::addr::VirtAddr;
 use crate::mm::range::VirtRange;
+use crate::mm::reserve::reserve;
 
 /// Most areas of an address space (Linux's default `vm.max_map_count`).
 pub const MAX_VMAS: usize = 65530;
@@ -195,7 +196,7 @@ impl VmaSet {
         if self.len() + more > MAX_VMAS {
             return Err(TooManyVmas);
         }
-        self.areas.try_reserve(more).map_err(|_| TooManyVmas)
+        reserve(&mut self.areas, more).map_err(|_| TooManyVmas)
     }
 
     fn split_at(&mut self, at: VirtAddr) {

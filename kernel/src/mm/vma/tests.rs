@@ -241,6 +241,7 @@ proptest! {
 
 #[test]
 fn overlapping_areas_are_those_that_share_an_address() {
+    let _machine = SoftMachine::start(Config::default());
     let mut set = VmaSet::new();
     for start in [0, 10, 20] {
         let vma = Vma {
@@ -268,6 +269,7 @@ fn overlapping_areas_are_those_that_share_an_address() {
 #[test]
 #[should_panic(expected = "area over an area")]
 fn an_area_over_an_area_panics() {
+    let _machine = SoftMachine::start(Config::default());
     let mut set = VmaSet::new();
     for _ in 0..2 {
         let vma = Vma {
@@ -284,6 +286,7 @@ fn an_area_over_an_area_panics() {
 
 #[test]
 fn a_split_that_would_exceed_the_limit_changes_nothing() {
+    let _machine = SoftMachine::start(Config::default());
     let mut set = VmaSet::new();
     // Gaps keep the areas apart.
     for i in 0..super::MAX_VMAS {
