@@ -2,12 +2,18 @@
 
 mod common;
 
-use common::RW;
-use common::kinds::{Bed, Kind};
+use common::kinds::{Bed, Kind, map};
+use common::{RW, object_world};
 use kernel::mm::addr::PAGE_SIZE;
-use kernel::mm::pt::Prot;
+use kernel::mm::frame::allocator;
+use kernel::mm::memtype::Granule;
+use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_PRIVATE};
+use kernel::mm::memtype::hugetlb::HUGETLB;
+use kernel::mm::pt::{Level, Prot};
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{AdviseError, DiscardError, GuardError, ProtectError, UnmapError};
+use kernel::mm::space::{
+    AdviseError, DiscardError, GuardError, MapError, MapRequest, Memory, ProtectError, UnmapError,
+};
 use kernel::mm::vma::VmaFlags;
 use kernel::uffd::Features;
 
@@ -39,6 +45,40 @@ fn assert_unchanged(bed: &Bed) {
         (area.range, area.prot, area.flags),
         (bed.range, RW, VmaFlags::empty())
     );
+}
+
+#[test]
+fn large_pages_that_only_the_space_has_come_from_the_pool_and_are_copied_after_a_fork() {
+    let world = object_world();
+    let free = || allocator().huge_pages().free;
+    let len = 2 * Granule::Huge.size();
+    let range = map(&world, Memory::Own(&HUGETLB), None, len);
+    assert_eq!(world.load(range.start + 5 * P), Ok(0));
+    assert_eq!(world.store(range.start + 5 * P, 7), Ok(()));
+    let (entry, level) = world.space.entry(range.start);
+    assert!(entry.is_leaf() && level == Level::MID, "{entry:?}");
+    assert_eq!((world.load(range.start + 5 * P), free()), (Ok(7), 3));
+    let child = world.run(|| world.space.fork()).expect("RAM is plenty");
+    assert_eq!(world.store(range.start, 1), Ok(()));
+    assert_eq!((world.load(range.start + 5 * P), free()), (Ok(7), 2));
+    drop(child);
+    assert_eq!(free(), 3);
+    world.space.unmap(range).expect("mapped");
+    assert_eq!(free(), 4);
+}
+
+#[test]
+fn memory_that_cannot_be_private_cannot_be_the_spaces_own() {
+    let world = object_world();
+    for ty in [&GUEST_MEMFD, &GUEST_MEMFD_PRIVATE] {
+        let request = MapRequest {
+            at: None,
+            len: P,
+            prot: RW,
+            memory: Memory::Own(ty),
+        };
+        assert_eq!(world.space.map(request), Err(MapError::NotPrivately));
+    }
 }
 
 #[test]

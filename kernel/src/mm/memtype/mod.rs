@@ -344,6 +344,12 @@ impl MemType {
         }
     }
 
+    /// Whether its pages are those of memory objects only: there is none without one.
+    pub const fn lives_in_objects(&self) -> bool {
+        let has_cache = matches!(&self.uffd, Some(UffdOps { cache: Some(_), .. }));
+        has_cache || !matches!(self.privately, Privately::Itself)
+    }
+
     /// Whether its objects can be written to, other than through a mapping.
     pub const fn takes_writes(&self) -> bool {
         match &self.uffd {

@@ -14,7 +14,8 @@ use crate::uffd::{Changes, Event};
 /// The memory behind a mapping.
 #[derive(Clone, Debug)]
 pub enum Memory {
-    /// Memory of this type that only the space has.
+    /// Memory of this type that only the space has. Where the type's pages are those of objects, that is a private mapping
+    /// of an object that nobody else knows (Linux: `MAP_ANONYMOUS` with `MAP_HUGETLB`).
     Own(&'static MemType),
     /// Part of a memory object.
     Object {
@@ -203,6 +204,10 @@ impl Space {
 
     /// How an area of `len` bytes with rights `prot` refers to what it maps.
     fn backing(memory: Memory, len: u64, prot: Prot) -> Result<(Option<Backing>, VmaFlags), MapError> {
+        let memory = match memory {
+            Memory::Own(ty) if ty.lives_in_objects() => Memory::private(&Object::new(ty, len)),
+            memory => memory,
+        };
         let Memory::Object {
             object,
             offset,
