@@ -95,7 +95,8 @@ impl Residency {
     /// Has a staged page mapped again: the slot it is in until it is. `None` when it is not staged.
     pub fn rescue(&mut self, page: usize) -> Option<usize> {
         let slot = self.leave_slot(page)?;
-        self.staged.retain(|staged| *staged != page);
+        let place = self.staged.iter().position(|staged| *staged == page)?;
+        self.staged.remove(place);
         self.places[page] = Place::Mapped;
         self.mapped.push_back(page);
         Some(slot)
