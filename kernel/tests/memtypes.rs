@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::kinds::{Seen, seen};
 use common::{RW, World, missing, object_world, page, returned, source, until_it_waits, was_woken, word};
 use kernel::mm::addr::PAGE_SIZE;
-use kernel::mm::cache::{CacheError, Lookup, Object};
+use kernel::mm::cache::{CacheError, Lookup, Object, Run, RunStart};
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{Anon, Folio, Frame, Kind, allocator};
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_PRIVATE, GUEST_MEMFD_WRITTEN};
@@ -43,9 +43,9 @@ static NOTED: MemType = MemType {
                 anon::fresh()
             },
             cache: Some(CacheOps {
-                lookup: |object, offset| {
+                lookup: |object, offset, run| {
                     note("lookup");
-                    object.lookup(offset)
+                    object.lookup_run(offset, run)
                 },
                 insert: |object, offset, folio| {
                     note("insert");
@@ -118,14 +118,17 @@ static STRIPED: MemType = MemType {
     ),
 };
 
-fn striped_lookup(object: &Object, offset: u64) -> Lookup {
+fn striped_lookup(object: &Object, offset: u64, run: &mut Run) -> RunStart {
     match object.lookup(offset) {
         Lookup::Absent if (offset / P).is_multiple_of(3) => match stripe(object, offset) {
-            Ok(folio) => Lookup::Present(folio),
-            Err(_) => Lookup::Absent,
+            Ok(folio) => run.push(folio),
+            Err(_) => return RunStart::Absent,
         },
-        found => found,
+        Lookup::Absent => return RunStart::Absent,
+        Lookup::BeyondEnd => return RunStart::BeyondEnd,
+        Lookup::Present(folio) => run.push(folio),
     }
+    RunStart::Found
 }
 
 fn stripe(object: &Object, offset: u64) -> Result<Folio, AllocError> {
@@ -200,7 +203,7 @@ fn continuing_asks_the_type_where_the_page_is_and_for_nothing_else() {
     bed.write(0, &source(5, 2));
     asked();
     assert_eq!(bed.uffd.cont(bed.range, NOW), Outcome::Done);
-    assert_eq!(asked(), ["lookup", "lookup"]);
+    assert_eq!(asked(), ["lookup"], "once for a run of pages");
     assert_eq!(bed.world.load(bed.range.start), Ok(word(5)));
 }
 

@@ -9,7 +9,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `object` | the object, and its cache as faults and fills use it |
-//! | `radix` | the tree |
+//! | `radix`, `run` | the tree; neighbouring pages of it |
 //! | `rw` | `read` and `write` |
 //! | `allocate` | pages ahead of use |
 //! | `resize` | `truncate`, and holes |
@@ -31,6 +31,7 @@ mod object;
 mod quota;
 mod radix;
 mod resize;
+mod run;
 mod rw;
 mod views;
 
@@ -38,5 +39,6 @@ pub use allocate::AllocateError;
 pub use object::{CacheError, Lookup, MAX_SIZE, NoPage, Object, ObjectRange};
 pub use quota::Quota;
 pub use resize::{PunchError, TruncateError};
+pub use run::{Run, RunStart};
 pub use rw::WriteError;
 pub use views::{NoRoomForView, Taken, View};

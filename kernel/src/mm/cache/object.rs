@@ -5,6 +5,7 @@ use core::fmt;
 
 use super::quota::Quota;
 use super::radix::{InsertError, RadixTree};
+use super::run::{Run, RunStart};
 use super::views::{NoRoomForView, View, Views};
 use crate::mm::frame::Folio;
 use crate::mm::memtype::{AllocError, MemType};
@@ -155,11 +156,33 @@ impl Object {
             return Lookup::BeyondEnd;
         }
         match cache.pages.get(offset / self.granule()) {
-            Some(folio) => {
-                folio.note_used();
-                Lookup::Present(folio.clone())
-            }
+            Some(folio) => Lookup::Present(folio.share_used()),
             None => Lookup::Absent,
+        }
+    }
+
+    /// The pages from `offset` on, a multiple of the type's granule, up to a hole, the end of the object, or as many as `run`
+    /// wants and a node of the cache has.
+    pub fn lookup_run(&self, offset: u64, run: &mut Run) -> RunStart {
+        let cache = self.cache.lock();
+        if offset >= cache.size {
+            return RunStart::BeyondEnd;
+        }
+        let granule = self.granule();
+        let page = offset / granule;
+        let left = cache.size.div_ceil(granule) - page;
+        for slot in cache.pages.tail(page).iter().take(left as usize) {
+            match slot {
+                Some(folio) if run.wants_more() => {
+                    run.push(folio.share_used());
+                }
+                _ => break,
+            }
+        }
+        if run.is_empty() {
+            RunStart::Absent
+        } else {
+            RunStart::Found
         }
     }
 

@@ -85,6 +85,25 @@ impl<T> RadixTree<T> {
         self.root.as_ref()?.get(key, self.height)
     }
 
+    /// The slots of `key` and the keys after it, to the end of their node; none where there is no node.
+    pub fn tail(&self, key: u64) -> &[Option<T>] {
+        let mut node = match &self.root {
+            Some(root) if height_for(key) <= self.height => root,
+            _ => return &[],
+        };
+        let mut height = self.height;
+        loop {
+            match node {
+                Node::Leaf(slots) => return &slots.slots[slot(key, height)..],
+                Node::Inner(slots) => match slots.get(slot(key, height)) {
+                    Some(below) => node = below,
+                    None => return &[],
+                },
+            }
+            height -= 1;
+        }
+    }
+
     /// The first value whose key is at least `key`, and that key.
     pub fn first_from(&self, key: u64) -> Option<(u64, &T)> {
         if height_for(key) > self.height {

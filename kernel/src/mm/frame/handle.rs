@@ -12,7 +12,7 @@ use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::fence;
 
-use super::meta::{IN_CACHE, Kind, UNUSED};
+use super::meta::{FrameMeta, IN_CACHE, Kind, UNUSED};
 use super::{OutOfFrames, allocator};
 use crate::mm::addr::Pfn;
 use crate::mm::phys;
@@ -181,9 +181,16 @@ impl Folio {
 
     /// Says that somebody uses the page.
     pub(in crate::mm) fn note_used(&self) {
-        if self.is_unused() {
-            allocator().meta(self.pfn).flags.fetch_and(!UNUSED, Relaxed);
-        }
+        clear_unused(allocator().meta(self.pfn));
+    }
+
+    /// A further owner, who uses the page.
+    #[inline]
+    pub(in crate::mm) fn share_used(&self) -> Self {
+        let meta = allocator().meta(self.pfn);
+        clear_unused(meta);
+        meta.refs.fetch_add(1, Relaxed);
+        Self { pfn: self.pfn }
     }
 
     /// Whether the page is in a cache ahead of use and nobody has used it since.
@@ -211,6 +218,14 @@ impl Folio {
     pub(in crate::mm) unsafe fn share_raw(pfn: Pfn) -> Self {
         allocator().meta(pfn).refs.fetch_add(1, Relaxed);
         Self { pfn }
+    }
+}
+
+/// The block is used from now on. Seldom a change, so it is looked at first.
+#[inline]
+fn clear_unused(meta: &FrameMeta) {
+    if meta.flags.load(Relaxed) & UNUSED != 0 {
+        meta.flags.fetch_and(!UNUSED, Relaxed);
     }
 }
 

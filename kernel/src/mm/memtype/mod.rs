@@ -115,7 +115,7 @@
 
 use bitflags::bitflags;
 
-use super::cache::{CacheError, Lookup, Object};
+use super::cache::{CacheError, Lookup, Object, Run, RunStart};
 use super::frame::{Anon, Folio, Frame, OutOfFrames, PoolEmpty};
 use super::pt::Level;
 
@@ -203,8 +203,8 @@ pub struct UffdOps {
 /// by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheOps {
-    /// The page at an offset of an object.
-    pub lookup: fn(&Object, u64) -> Lookup,
+    /// The pages from an offset of an object on, up to a hole, as many as are wanted and found in one go.
+    pub lookup: fn(&Object, u64, &mut Run) -> RunStart,
     /// Puts a page in.
     pub insert: fn(&Object, u64, Folio) -> Result<(), CacheError>,
     /// Takes a page out again that was put in a moment ago, because mapping it failed.
@@ -214,7 +214,7 @@ pub struct CacheOps {
 impl CacheOps {
     /// The page cache of [`Object`].
     pub const PAGE_CACHE: Self = Self {
-        lookup: Object::lookup,
+        lookup: Object::lookup_run,
         insert: Object::insert,
         remove: Object::remove,
     };
@@ -355,6 +355,17 @@ impl MemType {
         match &self.uffd {
             Some(ops) => ops.filled_by_write,
             None => true,
+        }
+    }
+
+    /// The page at an offset of one of its objects.
+    #[inline]
+    pub fn lookup(&self, object: &Object, offset: u64) -> Lookup {
+        let mut run = Run::new(1);
+        match (self.cache().lookup)(object, offset, &mut run) {
+            RunStart::BeyondEnd => Lookup::BeyondEnd,
+            RunStart::Absent => Lookup::Absent,
+            RunStart::Found => run.pop().map_or(Lookup::Absent, Lookup::Present),
         }
     }
 

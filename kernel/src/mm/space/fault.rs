@@ -104,7 +104,7 @@ impl Space {
     ) -> Verdict {
         let cached = match &vma.backing {
             None => None,
-            Some(backing) => match (vma.ty.cache().lookup)(&backing.object, vma.offset_of(cursor.addr())) {
+            Some(backing) => match vma.ty.lookup(&backing.object, vma.offset_of(cursor.addr())) {
                 Lookup::BeyondEnd => return Verdict::Failed(FaultError::BeyondEnd),
                 Lookup::Absent => None,
                 Lookup::Present(folio) => Some(folio),
@@ -177,8 +177,7 @@ impl Space {
         match (vma.ty.cache().insert)(&backing.object, vma.offset_of(addr), folio.clone()) {
             Ok(()) => Ok(folio),
             // Another space was faster.
-            Err(CacheError::Exists(_)) => match (vma.ty.cache().lookup)(&backing.object, vma.offset_of(addr))
-            {
+            Err(CacheError::Exists(_)) => match vma.ty.lookup(&backing.object, vma.offset_of(addr)) {
                 Lookup::Present(folio) => Ok(folio),
                 Lookup::Absent | Lookup::BeyondEnd => Err(FaultError::BeyondEnd),
             },

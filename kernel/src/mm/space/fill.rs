@@ -1,23 +1,20 @@
 //! The loop that fills absent entries, behind COPY, ZEROPAGE, CONTINUE and POISON.
 //!
 //! What is special about an operation is its [`Filler`]; what is special about a memory type is its table of operations.
-//! Everything else stands here once: the checks of the area, the order of steps, and what happens when something is in the
-//! way. Folios are prepared in small batches without the table's lock, and a whole batch is installed under it.
+//! Everything else stands here once: the checks of the area, the order of steps, and what happens when memory is short or
+//! has to be waited for. Folios are prepared in small batches without the table's lock, and a whole batch is put into the
+//! entries under it (`put`).
 
 use arrayvec::ArrayVec;
 
 use super::Space;
-use crate::arch::Stage1;
 use crate::mm::addr::PAGE_SIZE;
-use crate::mm::cache::{CacheError, Lookup};
 use crate::mm::frame::{Folio, OutOfFrames};
-use crate::mm::kernel;
-use crate::mm::memtype::{AllocError, Granule, Modes, OpSet, UffdOps};
-use crate::mm::phys;
+use crate::mm::memtype::{AllocError, Modes, OpSet, UffdOps};
 use crate::mm::pressure;
-use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot};
+use crate::mm::pt::Level;
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{Backing, Sharing, Vma};
+use crate::mm::vma::Vma;
 use crate::uffd::{Ctx, FillMode, Ioctls};
 
 /// Pages that are prepared before the table is locked.
@@ -62,6 +59,8 @@ pub trait Filler {
     const COMMAND: Ioctls;
     /// Modes that it has.
     const MODES: FillMode;
+    /// Whether it maps what the cache has, so that there is nothing to prepare.
+    const FROM_CACHE: bool = false;
 
     /// Whether it goes over entries that remember something (a write-protect or poison marker).
     fn goes_over_markers(vma: &Vma) -> bool;
@@ -239,6 +238,10 @@ impl Space {
         offset: u64,
         filler: &mut F,
     ) -> (u64, Result<(), Unready>) {
+        if F::FROM_CACHE {
+            let (done, outcome) = self.put_run(vma, ops.granule, rest, filler.protects());
+            return (done, outcome.map_err(Unready::Stop));
+        }
         let step = ops.granule.size();
         let mut outcome = Ok(());
         let mut ready = ArrayVec::<Filling, CHUNK>::new();
@@ -263,146 +266,6 @@ impl Space {
             done += step;
         }
         (done, outcome)
-    }
-
-    #[inline]
-    fn put<F: Filler>(
-        &self,
-        vma: &Vma,
-        granule: Granule,
-        filler: &F,
-        cursor: &mut Cursor<'_, Stage1>,
-        filling: Filling,
-    ) -> Result<(), FillStop> {
-        let protect = filler.protects();
-        // The level as a constant: what follows is compiled once for each.
-        match granule {
-            Granule::Base => self.put_at::<F>(vma, Level::PAGE, protect, cursor, filling),
-            Granule::Huge => self.put_at::<F>(vma, Level::MID, protect, cursor, filling),
-        }
-    }
-
-    #[inline(always)]
-    fn put_at<F: Filler>(
-        &self,
-        vma: &Vma,
-        level: Level,
-        protect: bool,
-        cursor: &mut Cursor<'_, Stage1>,
-        filling: Filling,
-    ) -> Result<(), FillStop> {
-        if !cursor.is_vacant() {
-            match cursor.entry().0 {
-                Entry::Absent(Marker::None) => {}
-                Entry::Absent(_) if F::goes_over_markers(vma) => {}
-                // What CONTINUE would map is looked for first.
-                Entry::Leaf(_) if matches!(filling, Filling::Cached) => {}
-                _ => return Err(FillStop::Exists),
-            }
-        }
-        let mut prot = vma.prot;
-        // Filled pages count as written, whatever the area's rights are now.
-        let mut flags = AttrFlags::ACCESSED | AttrFlags::DIRTY;
-        if protect {
-            prot -= Prot::WRITE;
-            flags |= AttrFlags::UFFD_WP;
-        }
-        if let Some(backing) = &vma.backing {
-            return self.put_object(vma, backing, level, prot, flags, cursor, filling);
-        }
-        match filling {
-            Filling::Folio(folio) => self.put_folio(level, folio, prot, flags, cursor),
-            Filling::Zero => self.put_zeros(level, prot, cursor),
-            Filling::Cached => Err(FillStop::NoPage),
-            Filling::Poison => put_poison(level, cursor),
-        }
-    }
-
-    /// Fills an entry of an object's mapping, and the object's cache where the mapping is shared.
-    #[expect(clippy::too_many_arguments, reason = "what has been found out so far, once")]
-    #[inline(never)]
-    fn put_object(
-        &self,
-        vma: &Vma,
-        backing: &Backing,
-        level: Level,
-        prot: Prot,
-        flags: AttrFlags,
-        cursor: &mut Cursor<'_, Stage1>,
-        filling: Filling,
-    ) -> Result<(), FillStop> {
-        let (object, offset) = (&backing.object, vma.offset_of(cursor.addr()));
-        let shared = backing.sharing == Sharing::Shared;
-        if let Filling::Cached = filling {
-            let folio = match (vma.ty.cache().lookup)(object, offset) {
-                Lookup::Present(folio) => folio,
-                Lookup::Absent => return Err(FillStop::NoPage),
-                Lookup::BeyondEnd => return Err(FillStop::BeyondEnd),
-            };
-            let prot = if shared { prot } else { prot - Prot::WRITE };
-            return self.put_folio(level, folio, prot, flags, cursor);
-        }
-        if offset >= object.size() {
-            return Err(FillStop::BeyondEnd);
-        }
-        let folio = match filling {
-            Filling::Folio(folio) if shared => folio,
-            Filling::Zero if shared => {
-                let mut frame = vma.ty.alloc()?;
-                phys::zero(&mut frame);
-                frame.into()
-            }
-            Filling::Folio(folio) => return self.put_folio(level, folio, prot, flags, cursor),
-            Filling::Zero => return self.put_zeros(level, prot, cursor),
-            Filling::Poison => return put_poison(level, cursor),
-            Filling::Cached => unreachable!("was looked up above"),
-        };
-        match (vma.ty.cache().insert)(object, offset, folio.clone()) {
-            Ok(()) => {}
-            Err(CacheError::Exists(_)) => return Err(FillStop::Exists),
-            Err(CacheError::BeyondEnd(_)) => return Err(FillStop::BeyondEnd),
-            Err(CacheError::OutOfMemory(_)) => return Err(FillStop::OutOfMemory),
-            Err(CacheError::NoSpace(_)) => return Err(FillStop::NoSpace),
-        }
-        let put = self.put_folio(level, folio, prot, flags, cursor);
-        if put.is_err() {
-            (vma.ty.cache().remove)(object, offset);
-        }
-        put
-    }
-
-    #[inline(always)]
-    fn put_folio(
-        &self,
-        level: Level,
-        folio: Folio,
-        prot: Prot,
-        flags: AttrFlags,
-        cursor: &mut Cursor<'_, Stage1>,
-    ) -> Result<(), FillStop> {
-        match cursor.install(level, folio, self.leaf_prot(prot), Attr::flags(flags)) {
-            Ok(_) => Ok(()),
-            Err(InstallError::Occupied(_)) => Err(FillStop::Exists),
-            Err(InstallError::OutOfFrames(_)) => Err(FillStop::OutOfMemory),
-        }
-    }
-
-    /// The shared zero page.
-    #[inline(always)]
-    fn put_zeros(&self, level: Level, prot: Prot, cursor: &mut Cursor<'_, Stage1>) -> Result<(), FillStop> {
-        let prot = self.leaf_prot(prot - Prot::WRITE);
-        match cursor.install_borrowed(level, kernel::get().zero_frame(), prot, Attr::default())? {
-            Some(_) => Ok(()),
-            None => Err(FillStop::Exists),
-        }
-    }
-}
-
-#[inline(always)]
-fn put_poison(level: Level, cursor: &mut Cursor<'_, Stage1>) -> Result<(), FillStop> {
-    match cursor.mark(level, Marker::Poison)? {
-        Some(_) => Ok(()),
-        None => Err(FillStop::Exists),
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `access` | the memory as the kernel reaches it on somebody's behalf |
 //! | `fork` | copying the space |
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
-//! | `fill` | the loop behind COPY, ZEROPAGE and POISON |
+//! | `fill`, `put` | the loop behind COPY, ZEROPAGE, CONTINUE and POISON; what it puts into an entry |
 //! | `move_pages` | pages that change their address, behind MOVE |
 //! | `write_protect` | write protection on behalf of a userfault context |
 //! | `scan`, `pagemap` | which pages are what; protecting again those that were written |
@@ -41,6 +41,7 @@ mod map;
 mod move_pages;
 mod pagemap;
 mod protect;
+mod put;
 mod scan;
 #[cfg(test)]
 mod tests;

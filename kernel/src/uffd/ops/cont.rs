@@ -17,6 +17,7 @@ impl Filler for FromCache {
     const OP: OpSet = OpSet::CONTINUE;
     const COMMAND: Ioctls = Ioctls::CONTINUE;
     const MODES: FillMode = FillMode::DONTWAKE.union(FillMode::WP);
+    const FROM_CACHE: bool = true;
 
     fn goes_over_markers(_vma: &Vma) -> bool {
         true

@@ -1,0 +1,231 @@
+//! What a fill puts into an entry, and into the object behind it.
+//!
+//! | filling | memory of the space only | private mapping of an object | shared mapping |
+//! | --- | --- | --- | --- |
+//! | new page | mapped | mapped | into the cache, and mapped |
+//! | zeros | shared zero page | shared zero page | a page of zeros into the cache, and mapped |
+//! | the cache's page | | mapped, not for writing | mapped |
+//! | poison | marker | marker | marker |
+//!
+//! A page that got into the cache and could not be mapped is taken out again. With the table locked.
+
+use super::Space;
+use super::fill::{FillStop, Filler, Filling};
+use crate::arch::Stage1;
+use crate::mm::cache::{CacheError, Lookup, Run, RunStart};
+use crate::mm::frame::Folio;
+use crate::mm::kernel;
+use crate::mm::memtype::Granule;
+use crate::mm::phys;
+use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot};
+use crate::mm::range::VirtRange;
+use crate::mm::vma::{Backing, Sharing, Vma};
+
+impl Space {
+    /// Puts `filling` into the entry at the cursor.
+    #[inline]
+    pub(super) fn put<F: Filler>(
+        &self,
+        vma: &Vma,
+        granule: Granule,
+        filler: &F,
+        cursor: &mut Cursor<'_, Stage1>,
+        filling: Filling,
+    ) -> Result<(), FillStop> {
+        let protect = filler.protects();
+        // The level as a constant: what follows is compiled once for each.
+        match granule {
+            Granule::Base => self.put_at::<F>(vma, Level::PAGE, protect, cursor, filling),
+            Granule::Huge => self.put_at::<F>(vma, Level::MID, protect, cursor, filling),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn put_at<F: Filler>(
+        &self,
+        vma: &Vma,
+        level: Level,
+        protect: bool,
+        cursor: &mut Cursor<'_, Stage1>,
+        filling: Filling,
+    ) -> Result<(), FillStop> {
+        if !cursor.is_vacant() {
+            match cursor.entry().0 {
+                Entry::Absent(Marker::None) => {}
+                Entry::Absent(_) if F::goes_over_markers(vma) => {}
+                // What CONTINUE would map is looked for first.
+                Entry::Leaf(_) if matches!(filling, Filling::Cached) => {}
+                _ => return Err(FillStop::Exists),
+            }
+        }
+        let (prot, flags) = filled(vma, protect);
+        if let Some(backing) = &vma.backing {
+            return self.put_object(vma, backing, level, prot, flags, cursor, filling);
+        }
+        match filling {
+            Filling::Folio(folio) => self.put_folio(level, folio, prot, flags, cursor),
+            Filling::Zero => self.put_zeros(level, prot, cursor),
+            Filling::Cached => Err(FillStop::NoPage),
+            Filling::Poison => put_poison(level, cursor),
+        }
+    }
+
+    /// Maps the first pages of `rest` that the object behind the area has: up to a hole, as many as are found in one go.
+    /// Returns their bytes, and why not all of them, or none, were mapped.
+    pub(super) fn put_run(
+        &self,
+        vma: &Vma,
+        granule: Granule,
+        rest: VirtRange,
+        protect: bool,
+    ) -> (u64, Result<(), FillStop>) {
+        let Some(backing) = &vma.backing else {
+            return (0, Err(FillStop::NoPage));
+        };
+        let (prot, flags) = filled(vma, protect);
+        let prot = reached(backing, prot);
+        let step = granule.size();
+        let mut run = Run::new((rest.len() / step) as usize);
+        // The cache is looked into with the table locked: what leaves it from now on is taken out of the entries later.
+        let mut table = self.table.lock();
+        match (vma.ty.cache().lookup)(&backing.object, vma.offset_of(rest.start), &mut run) {
+            RunStart::Found => {}
+            RunStart::Absent => return (0, Err(FillStop::NoPage)),
+            RunStart::BeyondEnd => return (0, Err(FillStop::BeyondEnd)),
+        }
+        let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + run.len() as u64 * step));
+        let mut done = 0;
+        for folio in run.drain() {
+            let put = match granule {
+                Granule::Base => self.put_over_markers(Level::PAGE, folio, prot, flags, &mut cursor),
+                Granule::Huge => self.put_over_markers(Level::MID, folio, prot, flags, &mut cursor),
+            };
+            if put.is_err() {
+                return (done, put);
+            }
+            cursor.advance(granule.level());
+            done += step;
+        }
+        (done, Ok(()))
+    }
+
+    #[inline(always)]
+    fn put_over_markers(
+        &self,
+        level: Level,
+        folio: Folio,
+        prot: Prot,
+        flags: AttrFlags,
+        cursor: &mut Cursor<'_, Stage1>,
+    ) -> Result<(), FillStop> {
+        if !cursor.is_vacant() && cursor.entry().0.is_leaf() {
+            return Err(FillStop::Exists);
+        }
+        self.put_folio(level, folio, prot, flags, cursor)
+    }
+
+    /// Fills an entry of an object's mapping, and the object's cache where the mapping is shared.
+    #[expect(clippy::too_many_arguments, reason = "what has been found out so far, once")]
+    #[inline(never)]
+    fn put_object(
+        &self,
+        vma: &Vma,
+        backing: &Backing,
+        level: Level,
+        prot: Prot,
+        flags: AttrFlags,
+        cursor: &mut Cursor<'_, Stage1>,
+        filling: Filling,
+    ) -> Result<(), FillStop> {
+        let (object, offset) = (&backing.object, vma.offset_of(cursor.addr()));
+        let shared = backing.sharing == Sharing::Shared;
+        if let Filling::Cached = filling {
+            let folio = match vma.ty.lookup(object, offset) {
+                Lookup::Present(folio) => folio,
+                Lookup::Absent => return Err(FillStop::NoPage),
+                Lookup::BeyondEnd => return Err(FillStop::BeyondEnd),
+            };
+            return self.put_folio(level, folio, reached(backing, prot), flags, cursor);
+        }
+        if offset >= object.size() {
+            return Err(FillStop::BeyondEnd);
+        }
+        let folio = match filling {
+            Filling::Folio(folio) if shared => folio,
+            Filling::Zero if shared => {
+                let mut frame = vma.ty.alloc()?;
+                phys::zero(&mut frame);
+                frame.into()
+            }
+            Filling::Folio(folio) => return self.put_folio(level, folio, prot, flags, cursor),
+            Filling::Zero => return self.put_zeros(level, prot, cursor),
+            Filling::Poison => return put_poison(level, cursor),
+            Filling::Cached => unreachable!("was looked up above"),
+        };
+        match (vma.ty.cache().insert)(object, offset, folio.clone()) {
+            Ok(()) => {}
+            Err(CacheError::Exists(_)) => return Err(FillStop::Exists),
+            Err(CacheError::BeyondEnd(_)) => return Err(FillStop::BeyondEnd),
+            Err(CacheError::OutOfMemory(_)) => return Err(FillStop::OutOfMemory),
+            Err(CacheError::NoSpace(_)) => return Err(FillStop::NoSpace),
+        }
+        let put = self.put_folio(level, folio, prot, flags, cursor);
+        if put.is_err() {
+            (vma.ty.cache().remove)(object, offset);
+        }
+        put
+    }
+
+    #[inline(always)]
+    fn put_folio(
+        &self,
+        level: Level,
+        folio: Folio,
+        prot: Prot,
+        flags: AttrFlags,
+        cursor: &mut Cursor<'_, Stage1>,
+    ) -> Result<(), FillStop> {
+        match cursor.install(level, folio, self.leaf_prot(prot), Attr::flags(flags)) {
+            Ok(_) => Ok(()),
+            Err(InstallError::Occupied(_)) => Err(FillStop::Exists),
+            Err(InstallError::OutOfFrames(_)) => Err(FillStop::OutOfMemory),
+        }
+    }
+
+    /// The shared zero page.
+    #[inline(always)]
+    fn put_zeros(&self, level: Level, prot: Prot, cursor: &mut Cursor<'_, Stage1>) -> Result<(), FillStop> {
+        let prot = self.leaf_prot(prot - Prot::WRITE);
+        match cursor.install_borrowed(level, kernel::get().zero_frame(), prot, Attr::default())? {
+            Some(_) => Ok(()),
+            None => Err(FillStop::Exists),
+        }
+    }
+}
+
+#[inline(always)]
+fn put_poison(level: Level, cursor: &mut Cursor<'_, Stage1>) -> Result<(), FillStop> {
+    match cursor.mark(level, Marker::Poison)? {
+        Some(_) => Ok(()),
+        None => Err(FillStop::Exists),
+    }
+}
+
+/// Rights and attributes of what is filled. Filled pages count as written, whatever the area's rights are now.
+#[inline(always)]
+fn filled(vma: &Vma, protect: bool) -> (Prot, AttrFlags) {
+    let flags = AttrFlags::ACCESSED | AttrFlags::DIRTY;
+    if protect {
+        (vma.prot - Prot::WRITE, flags | AttrFlags::UFFD_WP)
+    } else {
+        (vma.prot, flags)
+    }
+}
+
+/// Rights to a page of the cache: a private mapping asks again before it writes.
+fn reached(backing: &Backing, prot: Prot) -> Prot {
+    match backing.sharing {
+        Sharing::Shared => prot,
+        Sharing::Private => prot - Prot::WRITE,
+    }
+}
