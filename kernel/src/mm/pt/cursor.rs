@@ -4,7 +4,7 @@
 //! that was visited, so that going through neighbouring pages, or coming back to one, does not walk from the root. All changes of a table go
 //! through a cursor; see the module above for ownership and flushing.
 
-use super::flush::Flush;
+use super::flush::{Flush, Invalidator};
 use super::format::{Attr, Entry, Leaf, Level, Marker, Prot, PtFormat};
 use super::node::{Node, Taken, new_node, reclaim_leaf, reclaim_node, share_leaf};
 use super::split::{SplitError, split_at};
@@ -340,27 +340,30 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         true
     }
 
-    /// Replaces what is mapped at the cursor by `folio`, for copy-on-write: the old translation goes into the flush. The
-    /// caller has seen a leaf there.
+    /// Replaces what is mapped at the cursor by `folio`, for copy-on-write. The old translation is gone from every CPU before
+    /// the new page can be reached: whoever has seen a store to the new page does not read the old one any more. The caller
+    /// has seen a leaf there.
     ///
     /// # Panics
     /// There is none, or one of another size than the folio.
-    pub fn replace(&mut self, folio: Folio, prot: Prot, attr: Attr, flush: &mut Flush<F::Addr>) {
+    pub fn replace(
+        &mut self,
+        folio: Folio,
+        prot: Prot,
+        attr: Attr,
+        tlb: &(impl Invalidator<F::Addr> + ?Sized),
+    ) {
         let (place, entry) = self.place();
         assert!(
             entry.is_leaf() && place.level.order() == folio.order(),
             "nothing to replace"
         );
-        let leaf = Leaf {
-            frame: folio.into_raw(),
-            prot,
-            attr,
-        };
-        let old = Taken::out_of(place.node, place.index, place.level, &Entry::Leaf(leaf));
-        flush.touch(self.at & !(place.level.size() - 1), place.level.size());
-        if let Some(folio) = reclaim_leaf(old) {
-            flush.keep(folio);
-        }
+        let mut flush = Flush::new();
+        self.clear_place(&place, Entry::EMPTY, &mut flush);
+        flush.spend(tlb);
+        let frame = folio.into_raw();
+        let leaf = Leaf { frame, prot, attr };
+        place.node.fill(place.index, place.level, &Entry::Leaf(leaf));
     }
 
     /// Goes on where an earlier cursor over the same range stopped with [`Progress::FlushFull`] in [`Self::unmap`]; nothing

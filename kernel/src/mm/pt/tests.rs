@@ -126,10 +126,10 @@ mod small {
         let shared = cursor.share().expect("the leaf owns its folio");
         assert_eq!((shared.pfn(), shared.owners()), (first_pfn, 2));
         assert!(cursor.rewrite(Prot::READ, Attr::default(), &mut flush));
-        cursor.replace(second, RW, Attr::flags(AttrFlags::DIRTY), &mut flush);
-        assert_eq!(shared.owners(), 2, "the flush keeps the old page alive");
+        assert_eq!(shared.owners(), 2);
         flush.spend(&Nobody);
-        assert_eq!(shared.owners(), 1);
+        cursor.replace(second, RW, Attr::flags(AttrFlags::DIRTY), &Nobody);
+        assert_eq!(shared.owners(), 1, "the old page went with its translation");
         let leaf = leaf_at(&table, PAGE).expect("mapped");
         assert_eq!((leaf.frame, leaf.prot), (second_pfn, RW));
         assert_eq!(lookup_from::<Stage1>(table.root(), PAGE), table.lookup(PAGE));
@@ -140,6 +140,35 @@ mod small {
         );
         flush.spend(&Nobody);
         assert_eq!(table.lookup(PAGE).0, Entry::EMPTY);
+    }
+
+    #[test]
+    fn a_page_that_is_replaced_is_gone_from_every_cpu_before_the_new_one_is_there() {
+        /// Looks at the entry at the moment of the flush.
+        struct Watch(Pfn, core::cell::Cell<u32>);
+        impl Invalidator<VirtAddr> for Watch {
+            fn invalidate(&self, range: VirtRange, _pages: u64) {
+                assert_eq!(range, VirtRange::page(PAGE));
+                assert_eq!(lookup_from::<Stage1>(self.0, PAGE).0, Entry::EMPTY);
+                self.1.set(self.1.get() + 1);
+            }
+        }
+        let _machine = SoftMachine::start(Config { memory: 256 << 10 });
+        let mut table = table();
+        let watch = Watch(table.root(), core::cell::Cell::new(0));
+        let (first, second) = (folio(), folio());
+        let pfn = second.pfn();
+        let mut cursor = table.cursor(VirtRange::page(PAGE));
+        cursor
+            .install(Level::PAGE, first, Prot::READ, Attr::default())
+            .expect("nothing is there");
+        cursor.replace(second, RW, Attr::default(), &watch);
+        assert_eq!(watch.1.get(), 1);
+        assert_eq!(leaf_at(&table, PAGE).expect("mapped").frame, pfn);
+        let mut flush = Flush::new();
+        let progress = table.cursor(VirtRange::page(PAGE)).unmap(false, &mut flush);
+        assert_eq!(progress, Ok(Progress::Done));
+        flush.spend(&Nobody);
     }
 
     #[test]

@@ -284,7 +284,7 @@ impl Space {
         }
         match private_copy(vma, shared.as_ref()) {
             Ok(copy) => {
-                cursor.replace(copy, prot, written(), flush);
+                cursor.replace(copy, prot, written(), self);
                 Verdict::Resolved
             }
             Err(error) => Verdict::Failed(error.into()),

@@ -394,11 +394,9 @@ impl<F: CheckedFormat> Check<F> {
             attr: Attr::default(),
         };
         let range = self.range(page, page + 1);
-        let mut flush = Flush::new();
         self.table
             .cursor(range)
-            .replace(folio, prot, Attr::default(), &mut flush);
-        flush.spend(&self.flushed);
+            .replace(folio, prot, Attr::default(), &self.flushed);
         self.insert(page, 1, leaf, Level::PAGE);
     }
 
