@@ -9,7 +9,7 @@ use common::{
 };
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::cache::Object;
-use kernel::mm::fault::FaultError;
+use kernel::mm::fault::{FaultError, Origin};
 use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_WRITTEN};
 use kernel::mm::memtype::hugetlb::HUGETLB;
@@ -397,4 +397,33 @@ fn guest_memory_can_be_registered_for_wp_alone_too() {
         assert_eq!(world.store(range.start, 1), Ok(()));
         assert!(!is_protected(&world, range.start));
     }
+}
+
+#[test]
+fn a_store_to_a_page_that_a_fork_shares_is_noted_and_copied() {
+    let (world, uffd, range) = registered(1, Modes::WP);
+    populate(&world, range);
+    let child = world.space.fork().expect("RAM is plenty");
+    assert_eq!(uffd.write_protect(range), Ok(()));
+    assert_eq!(world.store(range.start, 9), Ok(()));
+    assert!(!is_protected(&world, range.start));
+    let mut childs = [0; 8];
+    assert_eq!(child.read_bytes(range.start, &mut childs, Origin::Kernel), Ok(()));
+    assert_eq!(u64::from_ne_bytes(childs), 1);
+    assert_eq!(uffd.try_read_event(), NOTHING);
+}
+
+#[test]
+fn protection_that_a_registration_left_behind_goes_with_the_first_store() {
+    let (world, uffd, range) = registered_with(1, Modes::WP, Features::empty());
+    populate(&world, range);
+    assert_eq!(uffd.write_protect(range), Ok(()));
+    assert!(
+        uffd.register(range, Modes::MISSING).is_ok(),
+        "replaces the mode and leaves the bits"
+    );
+    assert!(is_protected(&world, range.start));
+    assert_eq!(world.store(range.start, 9), Ok(()));
+    assert!(!is_protected(&world, range.start));
+    assert_eq!(uffd.try_read_event(), NOTHING);
 }

@@ -103,6 +103,27 @@ impl<F: PtFormat> Cursor<'_, F> {
 }
 
 impl<F: PtFormat> PageTable<F> {
+    /// Ends the protection of a page that is mapped, if that lets it be written: the answer to a store that nobody is asked
+    /// about. False when it is otherwise, or not known at a glance, and nothing changed.
+    #[inline]
+    pub fn allow_store(&mut self, page: F::Addr, writable: Writable) -> bool {
+        let (at, index) = (page.to_u64(), Level::PAGE.index(page.to_u64()));
+        let Some(node) = self.near_node(at) else {
+            return false;
+        };
+        match writable {
+            Writable::Nothing => false,
+            Writable::Unshared => unprotect_plain(node, index, 1) == 1,
+            Writable::Everything => {
+                let bits = |raw| {
+                    F::protected_frame(raw, Level::PAGE)?;
+                    Some(F::to_unprotect(raw, Level::PAGE, true))
+                };
+                node.flip_while(index, 1, bits) == 1
+            }
+        }
+    }
+
     /// [`Cursor::write_unprotect`] of one page: the answer to a fault.
     ///
     /// # Panics

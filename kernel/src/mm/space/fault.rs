@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::Space;
+use super::{Space, write_protect};
 use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::cache::{CacheError, Lookup};
@@ -45,10 +45,27 @@ impl Space {
             return verdict;
         }
         if state != EntryState::Empty {
-            return self.step_at_entry(vma, info, task, table);
+            return self.step_at_protected(vma, info, task, table);
         }
         let mut cursor = table.cursor_at(page);
         self.demand_zero(vma, info.access, AttrFlags::empty(), &mut cursor)
+    }
+
+    /// The rest of [`Self::step`] at a protected page that nobody is asked about: a store, because stores are only noted or the
+    /// registration has gone, ends the protection.
+    #[inline(never)]
+    fn step_at_protected(
+        &self,
+        vma: &Vma,
+        info: &FaultInfo,
+        task: &Arc<Task>,
+        mut table: SpinGuard<'_, PageTable<Stage1>>,
+    ) -> Verdict {
+        let page = info.addr.align_down(PAGE_SIZE);
+        if info.access == Access::Write && table.allow_store(page, write_protect::writable(vma)) {
+            return Verdict::Resolved;
+        }
+        self.step_at_entry(vma, info, task, table)
     }
 
     /// The rest of [`Self::step`] when something may be in the entry, or in the cache.

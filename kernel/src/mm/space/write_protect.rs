@@ -130,7 +130,7 @@ fn may_protect(vma: &Vma) -> Option<&Registration> {
 /// Which pages of the area may be written at once when their protection ends, so that the store that was stopped does not
 /// fault a second time: pages that are everybody's, or that have no other owner.
 #[inline]
-fn writable(vma: &Vma) -> Writable {
+pub(super) fn writable(vma: &Vma) -> Writable {
     if !vma.prot.contains(Prot::WRITE) {
         Writable::Nothing
     } else if vma.is_shared() {
