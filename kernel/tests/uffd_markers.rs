@@ -3,10 +3,13 @@
 
 mod common;
 
-use common::kinds::{Bed, Kind, Seen};
-use common::{RW, was_woken};
+use common::kinds::{Bed, Kind, Seen, seen, until_it_announces};
+use common::{RW, returned, was_woken};
+use kernel::mm::addr::VirtAddr;
 use kernel::mm::fault::FaultError;
 use kernel::mm::pt::Prot;
+use kernel::mm::range::VirtRange;
+use kernel::mm::space::{RemapRequest, RemapTo};
 use kernel::uffd::{Event, Features, FillMode, Modes, ReadError};
 
 const NOTHING: Result<Event, ReadError> = Err(ReadError::WouldBlock);
@@ -163,4 +166,87 @@ fn poison_hides_a_page_in_one_mapping_only() {
         assert_eq!(bed.world.load(bed.at(0)), Err(FaultError::Poisoned));
         assert_eq!(bed.world.load(alias.start), Ok(5));
     }
+}
+
+// Memory moves.
+
+const FAR: VirtAddr = VirtAddr::new(0x10_0000_0000);
+
+/// Moves the bed to [`FAR`] in a task, and reads what it announces if it announces anything.
+fn move_far(bed: &Bed, features: Features, leave_mapped: bool) -> VirtRange {
+    let old = bed.range;
+    let task = bed.spawn(move |space| {
+        space.remap(RemapRequest {
+            old,
+            len: old.len(),
+            to: RemapTo::At(FAR),
+            leave_mapped,
+        })
+    });
+    if features.contains(Features::EVENT_REMAP) {
+        until_it_announces(&task);
+        assert!(matches!(bed.uffd.try_read_event(), Ok(Event::Remap { .. })));
+    }
+    returned(task).expect("there is room")
+}
+
+fn states_at(bed: &Bed, range: VirtRange) -> [Seen; 5] {
+    [0, 1, 2, 3, 4].map(|i| match i {
+        4 if bed.kind.is_large() => Seen::Guard,
+        _ => seen(bed.space(), range.start + i * bed.kind.granule()),
+    })
+}
+
+#[test]
+fn memory_that_moves_away_from_its_registration_loses_protection_and_keeps_poison_and_guards() {
+    for kind in Kind::ALL {
+        let bed = prepared(kind, Features::empty());
+        let new = move_far(&bed, Features::empty(), false);
+        assert_eq!(
+            states_at(&bed, new),
+            [Seen::Page, Seen::Page, Seen::Empty, Seen::Poison, Seen::Guard],
+            "{kind:?}"
+        );
+        let granule = kind.granule();
+        assert_eq!(bed.world.store(new.start + granule, 9), Ok(()));
+        assert_eq!(bed.world.load(new.start + 3 * granule), Err(FaultError::Poisoned));
+        assert_eq!(bed.uffd.try_read_event(), NOTHING);
+    }
+}
+
+#[test]
+fn memory_that_moves_with_its_registration_keeps_protection_poison_and_guards() {
+    for kind in Kind::ALL {
+        let bed = prepared(kind, Features::EVENT_REMAP);
+        let new = move_far(&bed, Features::EVENT_REMAP, false);
+        assert_eq!(states_at(&bed, new), STATES, "{kind:?}");
+        let granule = kind.granule();
+        let waiters = [1, 2].map(|i| bed.world.stuck_storing_at(new.start + i * granule));
+        bed.uffd.close();
+        assert!(waiters.iter().all(|waiter| was_woken(waiter)));
+    }
+}
+
+#[test]
+fn nothing_is_left_in_the_entries_of_memory_that_stays_mapped() {
+    for kind in Kind::SMALL {
+        for features in [Features::empty(), Features::EVENT_REMAP] {
+            let bed = prepared(kind, features);
+            let new = move_far(&bed, features, true);
+            assert_eq!(states(&bed), [Seen::Empty; 5], "{kind:?}");
+            let kept = features.contains(Features::EVENT_REMAP);
+            let without = [Seen::Page, Seen::Page, Seen::Empty, Seen::Poison, Seen::Guard];
+            assert_eq!(states_at(&bed, new), if kept { STATES } else { without });
+        }
+    }
+}
+
+#[test]
+fn protection_that_no_registration_knows_any_more_is_dropped_by_a_move_too() {
+    let bed = Bed::new(Kind::Anon, 1, Modes::WP, Features::empty());
+    bed.prepare(0, Seen::WpPage);
+    bed.uffd.register(bed.range, Modes::MISSING).expect("ours");
+    assert_eq!(bed.seen(0), Seen::WpPage, "left over");
+    let new = move_far(&bed, Features::empty(), false);
+    assert_eq!(seen(bed.space(), new.start), Seen::Page);
 }

@@ -382,6 +382,11 @@ impl Ctx {
         self.features.load(Ordering::Relaxed) & features.bits() == features.bits()
     }
 
+    /// Whether the registration of memory that moves goes along.
+    pub(crate) fn follows_moves(&self) -> bool {
+        self.has(Features::EVENT_REMAP)
+    }
+
     /// Whether stores to protected pages are only noted, by ending the protection.
     #[inline]
     pub(crate) fn tracks_stores(&self) -> bool {
@@ -414,7 +419,7 @@ impl Ctx {
     pub(super) fn end_registration(space: &Space, vma: &mut Vma) -> Option<Registration> {
         let old = vma.uffd.take()?;
         if old.modes.contains(Modes::WP) {
-            space.forget_write_protection(vma);
+            space.forget_write_protection(vma, vma.range);
         }
         Some(old)
     }

@@ -113,6 +113,11 @@ impl Changes {
         Ok(())
     }
 
+    /// Whether nobody is to be told.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Tells all contexts, one after the other, and lets each fill again as soon as it has read.
     ///
     /// # Panics

@@ -23,6 +23,15 @@ impl Level {
         self.0
     }
 
+    /// The level with this number, 1 to 4.
+    ///
+    /// # Panics
+    /// There is none.
+    pub const fn numbered(number: u8) -> Self {
+        assert!(number >= 1 && number <= 4, "levels are numbered from 1 to 4");
+        Self(number)
+    }
+
     /// log2 of the bytes that an entry covers.
     pub const fn shift(self) -> u32 {
         PAGE_SHIFT + 9 * (self.0 as u32 - 1)

@@ -34,6 +34,7 @@ mod relocate;
 mod split;
 mod table;
 mod transform;
+mod transplant;
 mod write_protect;
 
 pub use collapse::CollapseError;

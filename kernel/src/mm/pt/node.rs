@@ -241,11 +241,8 @@ impl Taken {
 }
 
 impl Taken {
-    /// Puts a leaf into an absent entry of the same level, which owns from now on what the old entry owned. Its frame and
-    /// whether it is owned stay; rights and the rest are what `arrive` makes of the old leaf.
-    ///
-    /// # Panics
-    /// It is no leaf.
+    /// Puts it into an absent entry of the same level, which owns from now on what the old entry owned. Of a leaf, frame and
+    /// whether it is owned stay; rights and the rest are what `arrive` makes of the old one.
     #[inline]
     pub(super) fn put_down<F: PtFormat>(
         self,
@@ -254,12 +251,14 @@ impl Taken {
         level: Level,
         arrive: &impl Fn(&Leaf) -> (Prot, Attr),
     ) {
-        let Entry::Leaf(old) = self.0 else {
-            panic!("only leaves move");
-        };
-        let (prot, attr) = arrive(&old);
-        let new = Leaf { prot, attr, ..old };
-        node.fill(index, level, &Entry::Leaf(new.owned_like(&old)));
+        match self.0 {
+            Entry::Leaf(old) => {
+                let (prot, attr) = arrive(&old);
+                let new = Leaf { prot, attr, ..old };
+                node.fill(index, level, &Entry::Leaf(new.owned_like(&old)));
+            }
+            other => node.fill(index, level, &other),
+        }
     }
 
     /// The root of a table that is being dropped, as if a `Table` entry had named it.

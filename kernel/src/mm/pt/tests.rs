@@ -507,7 +507,7 @@ mod small {
     }
 
     #[test]
-    #[should_panic(expected = "1 leaves were lifted and did not land")]
+    #[should_panic(expected = "1 entries were lifted and did not land")]
     fn a_leaf_that_is_lifted_and_does_not_land_panics() {
         let _machine = SoftMachine::start(Config { memory: 256 << 10 });
         let mut table = table();

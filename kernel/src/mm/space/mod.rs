@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `map`, `unmap`, `protect`, `lock`, `advise` | operations on areas |
+//! | `map`, `unmap`, `remap`, `protect`, `lock`, `advise` | operations on areas |
 //! | `discard`, `guard` | operations on the contents of areas that stay |
 //! | `access` | the memory as the kernel reaches it on somebody's behalf |
 //! | `fork` | copying the space |
@@ -42,6 +42,7 @@ mod move_pages;
 mod pagemap;
 mod protect;
 mod put;
+mod remap;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,7 @@ pub use map::{MapError, MapRequest, Memory};
 pub use move_pages::{Immovable, MoveStop};
 pub use pagemap::{PageFacts, pagemap_word};
 pub use protect::ProtectError;
+pub use remap::{RemapError, RemapRequest, RemapTo};
 pub use scan::{Category, PageRun, ScanError, ScanRequest, Scanned};
 pub use unmap::UnmapError;
 pub use write_protect::ProtectStop;

@@ -65,11 +65,19 @@ impl Space {
             return Err(UnmapError::SplitsPage);
         }
         let changes = begin_unmap(vmas, range)?;
-        vmas.remove(range, drop)?;
-        // Still under exclusive `vmas`: nobody fills or faults here while nodes go away.
-        self.clear(range);
-        self.prune_ends(range);
+        self.take_down(vmas, range)?;
         Ok(changes)
+    }
+
+    /// Removes the areas of `range`, everything that is mapped there, and the nodes. Its ends cut no page.
+    ///
+    /// # Errors
+    /// Splitting would leave too many areas; nothing changed then.
+    pub(super) fn take_down(&self, vmas: &mut VmaSet, range: VirtRange) -> Result<(), TooManyVmas> {
+        vmas.remove(range, drop)?;
+        // The areas are locked exclusively: nobody fills or faults here while nodes go away.
+        self.clear(range);
+        Ok(())
     }
 
     /// Frees the nodes at both ends of `range` unless they are used beside it: small areas that come and go leave nothing
@@ -84,9 +92,9 @@ impl Space {
         flush.spend(self);
     }
 
-    /// Clears the entries of `range`, a batch at a time, and frees the nodes that lie wholly in it. Under exclusive `vmas`;
-    /// no area reaches over an end of the range, and so no leaf does.
-    fn clear(&self, range: VirtRange) {
+    /// Clears the entries of `range`, a batch at a time, and frees its nodes. Under exclusive `vmas`; no area reaches over an
+    /// end of the range, and so no leaf does.
+    pub(super) fn clear(&self, range: VirtRange) {
         let mut at = range.start;
         loop {
             let mut flush = Flush::new();
@@ -98,9 +106,10 @@ impl Space {
             drop(table);
             flush.spend(self);
             if progress.expect("no leaf reaches beyond its area") == Progress::Done {
-                return;
+                break;
             }
         }
+        self.prune_ends(range);
     }
 }
 

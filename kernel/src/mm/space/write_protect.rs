@@ -83,9 +83,9 @@ impl Space {
         Ok(())
     }
 
-    /// Ends all protection in an area whose registration goes. The caller holds the areas exclusively.
-    pub(crate) fn forget_write_protection(&self, vma: &Vma) {
-        self.unprotect_part(vma, vma.range);
+    /// Ends all protection in part of an area whose registration goes. The caller holds the areas exclusively.
+    pub(crate) fn forget_write_protection(&self, vma: &Vma, part: VirtRange) {
+        self.unprotect_part(vma, part);
     }
 
     fn each_registered(

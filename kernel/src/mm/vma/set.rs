@@ -191,8 +191,11 @@ impl VmaSet {
         Ok(())
     }
 
-    /// Makes sure that `more` areas can be added.
-    fn make_room(&mut self, more: usize) -> Result<(), TooManyVmas> {
+    /// Makes sure that `more` areas can be added, by splitting too.
+    ///
+    /// # Errors
+    /// They would be too many.
+    pub fn make_room(&mut self, more: usize) -> Result<(), TooManyVmas> {
         if self.len() + more > MAX_VMAS {
             return Err(TooManyVmas);
         }

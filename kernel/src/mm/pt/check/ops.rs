@@ -36,6 +36,8 @@ pub enum Op {
     Collapse(u64, Level),
     /// Moves what can move of so many pages from the first to the second page, as far as one route goes.
     Move(u64, u64, u64),
+    /// Moves so many pages from the first to the second page as they are, after clearing what is there.
+    Transplant(u64, u64, u64),
     /// Copy-on-write.
     Replace(u64, Prot),
     /// Adds these flags to the leaf here, as the CPU or a userfault context would.
@@ -123,6 +125,16 @@ fn writable() -> impl Strategy<Value = Writable> {
     proptest::sample::select(vec![Writable::Nothing, Writable::Unshared, Writable::Everything])
 }
 
+/// Half of the moves are by whole spans, so that nodes and large leaves move as they are.
+fn transplant(page: impl Strategy<Value = u64> + Clone) -> impl Strategy<Value = Op> {
+    let pages = (page.clone(), page, 1..2 * SPAN);
+    let spans = (0..SPANS, 0..SPANS, 1..=SPANS / 2);
+    prop_oneof![
+        pages.prop_map(|(p, q, n)| Op::Transplant(p, q, n)),
+        spans.prop_map(|(p, q, n)| Op::Transplant(p * SPAN, q * SPAN, n * SPAN)),
+    ]
+}
+
 fn attr() -> impl Strategy<Value = Attr> {
     let flags = prop_oneof![
         4 => Just(AttrFlags::empty()),
@@ -167,6 +179,7 @@ fn op(prots: Vec<Prot>) -> impl Strategy<Value = Op> {
         3 => page.clone().prop_map(Op::Split),
         4 => (page.clone(), level).prop_map(|(p, l)| Op::Collapse(p, l)),
         6 => (page.clone(), page.clone(), 1..100u64).prop_map(|(p, q, n)| Op::Move(p, q, n)),
+        4 => transplant(page.clone()),
         2 => (page.clone(), prot).prop_map(|(p, r)| Op::Replace(p, r)),
         1 => page.prop_map(Op::Hold),
         1 => Just(Op::Release),

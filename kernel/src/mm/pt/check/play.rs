@@ -102,6 +102,10 @@ impl<F: CheckedFormat> Check<F> {
             Op::Split(page) => self.split(page),
             Op::Collapse(page, level) => self.collapse(page, level),
             Op::Move(from, to, pages) => self.move_pages(from, to, pages.min(PAGES - from.max(to))),
+            Op::Transplant(from, to, pages) => {
+                let apart = from.abs_diff(to);
+                self.transplant(from, to, pages.min(PAGES - from.max(to)).min(apart));
+            }
             Op::Replace(page, prot) => self.replace(page, prot),
             Op::Note(page, flags) => self.note(page, flags),
             Op::Hold(page) => {
@@ -381,6 +385,36 @@ impl<F: CheckedFormat> Check<F> {
             self.model.insert(new, Page::Mapped { leaf, level });
         }
         route.land(&self.flushed, |leaf| (leaf.prot, leaf.attr));
+    }
+
+    fn transplant(&mut self, from: u64, to: u64, pages: u64) {
+        self.unmap(to, to + pages, true);
+        let large_leaves_fit = (from..from + pages).all(|page| match self.mapped(page) {
+            Some((_, level)) => {
+                let (first, len) = Self::around(page, level);
+                from <= first && first + len <= from + pages && from.abs_diff(to).is_multiple_of(len)
+            }
+            None => true,
+        });
+        if !self.is_empty(to, pages) || !large_leaves_fit {
+            return;
+        }
+        let target = self.addr(to);
+        let prepared = self
+            .table
+            .prepare_transplant(self.range(from, from + pages), target);
+        assert!(prepared.is_ok(), "RAM is plenty");
+        let mut done = 0;
+        while done < pages {
+            let rest = self.range(from + done, from + pages);
+            done += self.table.transplant(rest, self.addr(to + done), &self.flushed) / PAGE_SIZE;
+        }
+        assert_eq!(done, pages);
+        for page in 0..pages {
+            if let Some(entry) = self.model.remove(&(from + page)) {
+                self.model.insert(to + page, entry);
+            }
+        }
     }
 
     fn replace(&mut self, page: u64, prot: Prot) {
