@@ -1,12 +1,20 @@
 //! Ways to crash, for the tests of the crash reports: `crash how=...`.
 #![expect(unsafe_code, reason = "does what must not be done")]
 
+use alloc::sync::Arc;
 use core::arch::asm;
+use core::time::Duration;
 
 use kernel::arch::{Cpu, Irq, Machine};
 use kernel::drivers::exit;
+use kernel::mm::addr::PAGE_SIZE;
+use kernel::mm::memtype::anon::ANON;
+use kernel::mm::pt::Prot;
+use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
+use kernel::mm::uaccess;
 use kernel::sync::SpinLock;
-use kernel::task;
+use kernel::task::{self, Task};
+use kernel::uffd::{Features, FillMode, Modes, Uffd};
 
 /// Crashes in the way called `how`; returns when there is none of that name.
 pub fn by(how: &str) {
@@ -49,6 +57,27 @@ pub fn by(how: &str) {
             "hang" => loop {
                 Machine::wait_for_interrupt();
             },
+            "deaf" => {
+                Machine::disable();
+                loop {
+                    core::hint::spin_loop();
+                }
+            }
+            "stuck" => {
+                let _held = stuck();
+                loop {
+                    task::yield_now();
+                }
+            }
+            "stuckpanic" => {
+                let _held = stuck();
+                task::sleep(Duration::from_millis(1500));
+                panic!("asked to, with a task that waits for a page")
+            }
+            "stuckdeadlock" => {
+                let held = stuck();
+                held.map(|(_, waiter)| waiter.join());
+            }
             _ => {}
         }
     }
@@ -61,6 +90,32 @@ impl core::fmt::Display for Panics {
     fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         panic!("asked to, again")
     }
+}
+
+/// What keeps a stuck task stuck: the context, and the task.
+type Stuck = (Uffd, Arc<Task>);
+
+/// A task that waits for a page which is there by now: its message was read, and the fill that came too late woke nobody.
+fn stuck() -> Option<Stuck> {
+    let space = Space::new(Privilege::Kernel).ok()?;
+    let request = MapRequest {
+        at: None,
+        len: PAGE_SIZE,
+        prot: Prot::READ,
+        memory: Memory::Own(&ANON),
+    };
+    let range = space.map(request).ok()?;
+    let uffd = Uffd::new(&space, Features::empty());
+    uffd.register(range, Modes::MISSING).ok()?;
+    let waiter = task::spawn("stuck", Some(space), move || {
+        let _ = uaccess::load(range.start);
+    })
+    .ok()?;
+    uffd.read_event().ok()?;
+    // As if somebody else had filled the page and left the waking to the reader, who thinks that it is done.
+    let _ = uffd.zeropage(range, FillMode::DONTWAKE);
+    let _ = uffd.zeropage(range, FillMode::empty());
+    Some((uffd, waiter))
 }
 
 /// Waits for the end of a task that waits for a wake-up that never comes.

@@ -31,8 +31,78 @@ fn a_triple_fault_in_bochs_is_told_too() {
 }
 
 #[test]
-fn a_hang_ends_by_the_time_limit() {
-    xtask(&["qemu", "--timeout", "4", "hang"]).expect(Status::TimedOut, &["hung", "--timeout"]);
+fn a_hang_is_ended_by_the_kernel_shortly_before_the_time_limit() {
+    let said = xtask(&["qemu", "--timeout", "8", "--json", "hang"]).expect(
+        Status::Deadline,
+        &["the time is over", "(init): can run", "no fault is outstanding"],
+    );
+    assert_eq!(said.json()["verdict"], "deadline");
+}
+
+#[test]
+fn a_hang_that_hears_no_interrupt_is_ended_from_outside() {
+    xtask(&["qemu", "--timeout", "6", "raw", "crash", "how=deaf"])
+        .expect(Status::TimedOut, &["hung", "--timeout"]);
+}
+
+/// What is said of a task whose page is there and which nobody woke.
+const LOST_WAKE: &[&str] = &[
+    "(stuck) waits at 0x",
+    "MISSING, load",
+    "read by task",
+    "its page is there, but nobody woke the task: wake the range",
+];
+
+#[test]
+fn a_task_that_was_never_woken_is_named_when_the_time_is_over() {
+    let said = xtask(&["qemu", "--timeout", "12", "--json", "raw", "crash", "how=stuck"])
+        .expect(Status::Deadline, LOST_WAKE);
+    let message = said.json()["message"].to_string();
+    assert!(
+        LOST_WAKE.iter().all(|words| message.contains(words)),
+        "the verdict itself says so: {message}"
+    );
+}
+
+#[test]
+fn a_task_that_was_never_woken_is_named_while_the_run_goes_on() {
+    let said = xtask(&[
+        "qemu",
+        "--timeout",
+        "12",
+        "--watch",
+        "1",
+        "raw",
+        "crash",
+        "how=stuck",
+    ])
+    .expect(Status::Deadline, LOST_WAKE);
+    assert!(
+        said.out.matches("outstanding faults:").count() > 2,
+        "{}",
+        said.out
+    );
+}
+
+#[test]
+fn a_panic_lists_who_waits_for_a_page() {
+    xtask(&["qemu", "--timeout", "60", "raw", "crash", "how=stuckpanic"]).expect(Status::Panic, LOST_WAKE);
+}
+
+#[test]
+fn a_deadlock_lists_who_waits_for_a_page_also_while_it_is_watched() {
+    xtask(&[
+        "qemu",
+        "--timeout",
+        "60",
+        "--watch",
+        "1",
+        "raw",
+        "crash",
+        "how=stuckdeadlock",
+    ])
+    .expect(Status::Failed, LOST_WAKE)
+    .expect(Status::Failed, &["deadlock: 2 tasks wait"]);
 }
 
 #[test]

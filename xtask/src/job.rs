@@ -295,6 +295,13 @@ impl Job {
         Ok(())
     }
 
+    /// Adds `key=value` to the kernel's command line if there is a value: a key that every application takes.
+    pub fn observe(&mut self, key: &str, value: Option<u64>) {
+        if let Some(value) = value {
+            self.cmdline += &format!(" {key}={value}");
+        }
+    }
+
     /// Writes the ramdisk into `dir`; `with_cmdline` adds the command line for loaders that pass none.
     ///
     /// # Errors

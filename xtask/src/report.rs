@@ -22,7 +22,7 @@ pub struct RunReport<'a> {
     pub command: String,
     /// The kernel's command line.
     pub cmdline: &'a str,
-    /// How it ended: `success`, `failed`, `usage`, `panic`, `timed-out`, `died`, `host`, `interrupted`.
+    /// How it ended: `success`, `failed`, `usage`, `panic`, `timed-out`, `deadline`, `died`, `host`, `interrupted`.
     pub verdict: &'static str,
     /// What xtask ends with.
     pub exit_status: u8,
@@ -57,6 +57,7 @@ pub const fn verdict_word(status: Status) -> &'static str {
         Status::Usage => "usage",
         Status::Panic => "panic",
         Status::TimedOut => "timed-out",
+        Status::Deadline => "deadline",
         Status::Missing => "missing",
         Status::Died => "died",
         Status::Build => "build",

@@ -16,6 +16,8 @@ pub enum Status {
     Panic,
     /// The machine hung: nothing came in time.
     TimedOut,
+    /// The run was not done in time; the kernel has ended it and said who waits for what.
+    Deadline,
     /// A tool, target or package is missing and was not installed.
     Missing,
     /// The machine ended without a verdict: triple fault, reset, or the emulator was killed.
@@ -35,11 +37,12 @@ Exit statuses:
     1  the job ran and failed (the report says why)
     2  wrong usage: an option, or a file named by one
     3  the kernel panicked
-    4  time-out: the machine hung
+    4  time-out: the machine hung, and was ended from outside
     5  a tool, target or package is missing
     6  the machine died without a verdict (triple fault, reset, killed)
     7  the build failed
     8  the host side failed (emulator refused to start, file not writable)
+    9  not done in time (--timeout): the kernel ended the run and says who waits for what
   130  interrupted";
 
 impl Status {
@@ -55,6 +58,7 @@ impl Status {
             Self::Died => 6,
             Self::Build => 7,
             Self::Host => 8,
+            Self::Deadline => 9,
             Self::Interrupted => 130,
         }
     }
@@ -95,12 +99,13 @@ pub fn of_error(error: &anyhow::Error) -> Status {
 mod tests {
     use super::*;
 
-    const ALL: [Status; 10] = [
+    const ALL: [Status; 11] = [
         Status::Success,
         Status::Failed,
         Status::Usage,
         Status::Panic,
         Status::TimedOut,
+        Status::Deadline,
         Status::Missing,
         Status::Died,
         Status::Build,

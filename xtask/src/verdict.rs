@@ -112,6 +112,7 @@ fn closed(said: ExitStatus, message: &str, wants_report: bool, transcript: &Tran
         },
         ExitStatus::Failed => Verdict::new(Status::Failed, message),
         ExitStatus::Usage => Verdict::new(Status::Usage, message),
+        ExitStatus::Deadline => Verdict::new(Status::Deadline, message),
         ExitStatus::Panic => match transcript.panic() {
             Some(panic) => Verdict::new(
                 Status::Panic,
@@ -170,11 +171,12 @@ mod tests {
     use super::*;
     use crate::protocol::Malformed;
 
-    const STATUSES: [(ExitStatus, Status); 4] = [
+    const STATUSES: [(ExitStatus, Status); 5] = [
         (ExitStatus::Success, Status::Success),
         (ExitStatus::Failed, Status::Failed),
         (ExitStatus::Usage, Status::Usage),
         (ExitStatus::Panic, Status::Panic),
+        (ExitStatus::Deadline, Status::Deadline),
     ];
 
     fn booted() -> Record {

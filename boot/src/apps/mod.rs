@@ -19,6 +19,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use kernel::arch::{Clock, Machine};
 use kernel::bootinfo::BootInfo;
@@ -29,6 +30,7 @@ use kernel::drivers::virtio::blk::{self, VirtioBlk};
 use kernel::mm::frame::{OutOfFrames, allocator};
 use kernel::println;
 use kernel::sync::Once;
+use kernel::task;
 use kernel::trace;
 use kernel::trace::cmdline::{Cmdline, CmdlineError};
 use kernel::trace::record::{ExitStatus, Record, Report};
@@ -46,6 +48,9 @@ pub mod selftest;
 pub mod snapshot;
 pub mod test;
 pub mod track;
+
+/// Longest deadline and interval: some years.
+const MAX_MS: u64 = 1 << 37;
 
 /// An application.
 pub struct App {
@@ -176,6 +181,7 @@ pub fn main(info: &'static BootInfo) -> ! {
 
 fn start(system: &'static System) -> AppResult {
     let cmdline = Cmdline::parse(&system.info.cmdline)?;
+    observe(&cmdline)?;
     let app = cmdline
         .app()
         .map(|name| APPS.iter().find(|app| app.name == name).ok_or(name));
@@ -203,6 +209,17 @@ fn set_huge_pages_aside(cmdline: &Cmdline<'static>) -> Result<(), AppError> {
             "this machine does not have the memory for {count} huge pages of 2 MiB (hugepages=)"
         ))
     })
+}
+
+/// What every application can be watched with: `deadline-ms` and `watch-ms`.
+fn observe(cmdline: &Cmdline<'static>) -> Result<(), AppError> {
+    if let Some(ms) = cmdline.number("deadline-ms", 1, MAX_MS)? {
+        trace::deadline::set(Duration::from_millis(ms));
+    }
+    if let Some(ms) = cmdline.number("watch-ms", 1, MAX_MS)? {
+        task::watch::start(Duration::from_millis(ms)).map_err(AppError::failed)?;
+    }
+    Ok(())
 }
 
 fn usage() {

@@ -4,13 +4,18 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
 
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::fault::FaultError;
+use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess;
 use kernel::task;
 use kernel::task::spawn::{JoinHandle, spawn_returning};
-use kernel::uffd::{Event, FillMode, MonitorDeath, Outcome, ReadError, TrapKind};
+use kernel::uffd::diagnosis::{self, Finding};
+use kernel::uffd::{Event, FillMode, MonitorDeath, Outcome, ReadError, Refusal, TrapKind};
 
 use super::userfault::{Fixture, content, fault_of, joined, text};
 use crate::{ensure, kernel_test};
@@ -112,6 +117,57 @@ kernel_test!(
         let later = joined(fixture.task(move || uaccess::load(addr))?)?;
         let words = (joined(waiting)?, later);
         ensure!(words == (Ok(0), Ok(0)), "{words:?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn lost_wake_is_found_and_mended_by_a_wake() -> Result<(), String> {
+        let fixture = Fixture::new(1)?;
+        let waiting = fixture.loader(0)?;
+        fixture.uffd.read_event().map_err(text)?;
+        let findings = |patience| {
+            let mut rows = diagnosis::waiting();
+            rows.retain(|row| row.ctx == fixture.uffd.ctx().id());
+            rows.iter().map(|row| row.finding(patience)).collect::<Vec<_>>()
+        };
+        let before = findings(Duration::ZERO);
+        ensure!(before == [Finding::Unresolved], "{before:?}");
+        let copy = |mode| fixture.uffd.copy(fixture.page(0), &content(0), PAGE_SIZE, mode);
+        let outcomes = (copy(FillMode::DONTWAKE), copy(FillMode::empty()));
+        let expected = (Outcome::Done, Outcome::Refused(Refusal::Exists));
+        ensure!(outcomes == expected, "{outcomes:?}");
+        let lost = (findings(Duration::ZERO), findings(Duration::MAX));
+        ensure!(
+            lost == (vec![Finding::LostWake], vec![Finding::Serving]),
+            "{lost:?}"
+        );
+        fixture.uffd.wake(fixture.region).map_err(text)?;
+        let word = joined(waiting)?;
+        ensure!(word == Ok(0x0101_0101_0101_0101), "{word:?}");
+        let after = findings(Duration::ZERO);
+        ensure!(after.is_empty(), "{after:?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn reader_that_holds_a_fault_is_told_of_one_that_only_it_could_serve() -> Result<(), String> {
+        let fixture = Fixture::new(2)?;
+        let waiting = fixture.loader(0)?;
+        let (uffd, addr) = (Arc::clone(&fixture.uffd), fixture.page(1));
+        let reader = fixture.task(move || {
+            uffd.read_event().map_err(text)?;
+            let own = uaccess::load(addr);
+            let filled = uffd.zeropage(VirtRange::page(addr - PAGE_SIZE), FillMode::empty());
+            ensure!(filled == Outcome::Done, "{filled:?}");
+            Ok((task::current().id(), own))
+        })?;
+        let (monitor, own) = joined(reader)??;
+        let why = fault_of(own);
+        ensure!(why == Some(FaultError::SelfFault { monitor }), "{why:?}");
+        let word = joined(waiting)?;
+        ensure!(word == Ok(0), "{word:?}");
         Ok(())
     }
 );

@@ -20,8 +20,10 @@ use crate::arch::{Cpu, Irq, Machine};
 
 pub mod model;
 mod published;
+mod registry;
 
 pub use published::Published;
+pub use registry::Registry;
 pub use spin::Once;
 
 /// A spin lock that keeps the holder on its CPU.

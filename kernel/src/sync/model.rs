@@ -38,4 +38,9 @@ impl<T> Lock<T> {
     pub fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
         self.0.lock().expect("a model that panicked has ended")
     }
+
+    /// Takes the lock if it is free.
+    pub fn try_lock(&self) -> Option<loom::sync::MutexGuard<'_, T>> {
+        self.0.try_lock().ok()
+    }
 }

@@ -82,6 +82,11 @@ impl Ended {
         self.outcome.lock().is_some()
     }
 
+    /// [`Self::has_ended`] without waiting: no while the end is being written down.
+    pub(super) fn seems_ended(&self) -> bool {
+        self.outcome.try_lock().is_some_and(|outcome| outcome.is_some())
+    }
+
     /// The last step: nothing of the task runs any more and its stack is free.
     pub(super) fn announce(&self) {
         self.stack_is_free.complete();

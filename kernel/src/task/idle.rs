@@ -7,10 +7,12 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
 
 use super::{State, for_each, reaper, sched};
 use crate::arch::{Cpu, Irq, Machine};
 use crate::sync::Once;
+use crate::uffd::diagnosis;
 
 /// Told once when nothing can run any more; the text names all tasks and what they wait for. Ends the machine.
 pub type DeadlockHook = fn(&str) -> !;
@@ -68,6 +70,8 @@ fn is_deadlock() -> bool {
 }
 
 fn report() -> ! {
+    // Nothing will happen to any of them: none has time left.
+    diagnosis::report(Duration::ZERO);
     let text = describe();
     match HOOK.get() {
         Some(hook) => hook(&text),
@@ -80,7 +84,7 @@ fn describe() -> String {
     let mut text = String::new();
     let mut waiting = 0;
     for_each(|task| {
-        if task.state() == State::Parked && !reaper::is_reaper(task) {
+        if task.state() == State::Parked && !task.is_in_background() {
             waiting += 1;
             // Writing to a string does not fail.
             let _ = write!(text, "; {}", task.info());

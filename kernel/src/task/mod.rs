@@ -14,6 +14,7 @@
 //! | [`mod@sleep`] | timed waits |
 //! | [`mod@spawn`], [`mod@exit`] | the beginning and the end of a task, `join`, hooks |
 //! | [`table`] | all tasks, for diagnosis |
+//! | `watch` | looks for faults that nobody resolves |
 //! | `sched`, `switch`, `reaper`, `idle` | bare metal: run queue, direct switch, stacks, what to do when nothing runs |
 //! | `threads` | host builds: a task is a thread, so that the kernel's code runs under `cargo test` |
 //!
@@ -52,6 +53,8 @@ mod tests;
 #[cfg(not(target_os = "none"))]
 mod threads;
 pub mod wait;
+#[cfg(target_os = "none")]
+pub mod watch;
 
 // What differs between bare metal and threads; `engine` is the same list of functions on both.
 #[cfg(target_os = "none")]
@@ -67,8 +70,8 @@ pub use park::{park, park_on};
 pub use sleep::{now, sleep};
 pub use sleep_lock::{SleepGuard, SleepLock};
 pub use spawn::{SpawnError, spawn};
-pub use table::{TaskInfo, for_each};
-pub use task::{NAME_LEN, State, Task, TaskId};
+pub use table::{TaskInfo, for_each, look_at_each};
+pub use task::{NAME_LEN, State, Task, TaskId, TaskName};
 pub use wait::{WaitQueue, WaitReason};
 
 #[cfg(target_os = "none")]

@@ -27,15 +27,9 @@ pub(super) fn start() -> Result<(), SpawnError> {
             }
         }
     })?;
+    task.set_in_background();
     REAPER.call_once(|| task);
     Ok(())
-}
-
-/// Whether `task` is the reaper, which waits without anybody waiting for it.
-pub(super) fn is_reaper(task: &Task) -> bool {
-    REAPER
-        .get()
-        .is_some_and(|reaper| core::ptr::eq(Arc::as_ptr(reaper), task))
 }
 
 /// Takes the task that this CPU has just left for ever. Interrupts are off.

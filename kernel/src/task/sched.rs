@@ -20,7 +20,7 @@ use super::link::{RunAdapter, TimerAdapter};
 use super::park::Woken;
 use super::spawn::SpawnError;
 use super::switch::{self, Loaded, Slot};
-use super::{Outcome, Task, WaitReason, current, reaper};
+use super::{Outcome, Task, WaitReason, current, reaper, watch};
 use crate::arch::{Clock, Cpu, Irq, Machine, Switch};
 use crate::sync::IrqLock;
 
@@ -318,6 +318,7 @@ pub(super) fn rotate(cpu: &CpuSched) {
 pub fn on_tick() {
     let cpu = &Machine::local().sched;
     fire_timers();
+    watch::on_tick();
     if cpu.idle_runs() {
         return;
     }

@@ -1,30 +1,29 @@
 //! All tasks, for diagnosis.
 
-use alloc::collections::BTreeMap;
-use alloc::sync::{Arc, Weak};
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 use core::fmt;
 
 use super::task::{State, Task, TaskId};
-use crate::sync::SpinLock;
+use crate::sync::Registry;
 
-static TASKS: SpinLock<BTreeMap<TaskId, Weak<Task>>> = SpinLock::new(BTreeMap::new());
+static TASKS: Registry<TaskId, Task> = Registry::new();
 
 pub(super) fn enter(task: &Arc<Task>) {
-    TASKS.lock().insert(task.id(), Arc::downgrade(task));
+    TASKS.enter(task.id(), task);
 }
 
 pub(super) fn leave(id: TaskId) {
-    // The entry is dropped after the lock: it may be the last that holds the task's memory.
-    let entry = TASKS.lock().remove(&id);
-    drop(entry);
+    TASKS.leave(id);
 }
 
 /// Calls `f` for each task that exists, in the order of their numbers. Takes memory for the list.
-pub fn for_each(mut f: impl FnMut(&Arc<Task>)) {
-    // Tasks may end meanwhile, and the last reference to one may be the one taken here: it must not go under the lock.
-    let tasks: Vec<Arc<Task>> = TASKS.lock().values().filter_map(Weak::upgrade).collect();
-    tasks.iter().for_each(&mut f);
+pub fn for_each(f: impl FnMut(&Arc<Task>)) {
+    TASKS.all().iter().for_each(f);
+}
+
+/// [`for_each`] without waiting and without memory, for interrupt handlers and panics; says whether that could be done.
+pub fn look_at_each(f: impl FnMut(&Arc<Task>)) -> bool {
+    TASKS.look_at_each(f)
 }
 
 /// One line about a task.
@@ -43,7 +42,15 @@ pub struct TaskInfo<'a> {
 impl Task {
     /// What an observer can tell about the task.
     pub fn info(&self) -> TaskInfo<'_> {
-        let state = self.state();
+        self.info_as(self.state())
+    }
+
+    /// [`Self::info`] without waiting for a lock, for interrupt handlers and panics.
+    pub fn look(&self) -> TaskInfo<'_> {
+        self.info_as(self.seeming_state())
+    }
+
+    fn info_as(&self, state: State) -> TaskInfo<'_> {
         let waits_for = if state == State::Parked {
             self.waiting.get()
         } else {

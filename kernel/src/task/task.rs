@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrayvec::ArrayString;
 use intrusive_collections::{LinkedListAtomicLink, RBTreeAtomicLink};
@@ -75,6 +75,8 @@ pub struct Task {
     pub(super) ended: Ended,
     id: TaskId,
     name: TaskName,
+    /// It waits without anybody waiting for it.
+    in_background: AtomicBool,
     /// Links the task into the queue of the userfault context that its fault or its event is delivered to.
     pub fault_link: LinkedListAtomicLink,
     /// The fault that the task waits for.
@@ -98,6 +100,7 @@ impl Task {
             ended: Ended::new(id),
             id,
             name: cut(name),
+            in_background: AtomicBool::new(false),
             fault_link: LinkedListAtomicLink::new(),
             fault: FaultSlot::default(),
             event: EventSlot::default(),
@@ -117,7 +120,7 @@ impl Task {
     }
 
     /// Its name, to keep.
-    pub(super) fn short_name(&self) -> TaskName {
+    pub(crate) fn short_name(&self) -> TaskName {
         self.name
     }
 
@@ -127,9 +130,29 @@ impl Task {
         self.space.as_ref()
     }
 
+    /// From now on it does not count among those that wait when nothing can run: nobody waits for what it does.
+    #[cfg(target_os = "none")]
+    pub(super) fn set_in_background(&self) {
+        self.in_background.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody waits for what it does.
+    pub fn is_in_background(&self) -> bool {
+        self.in_background.load(Ordering::Relaxed)
+    }
+
     /// What it is doing.
     pub fn state(&self) -> State {
-        if self.ended.has_ended() {
+        self.state_unless(self.ended.has_ended())
+    }
+
+    /// [`Self::state`] without waiting for a lock, for interrupt handlers and panics.
+    pub(super) fn seeming_state(&self) -> State {
+        self.state_unless(self.ended.seems_ended())
+    }
+
+    fn state_unless(&self, ended: bool) -> State {
+        if ended {
             State::Ended
         } else if self.park.is_parked() {
             State::Parked

@@ -11,7 +11,7 @@
 use core::fmt;
 
 /// Keys that every application takes.
-pub const COMMON_KEYS: [&str; 4] = ["exit", "hugepages", "icount", "log"];
+pub const COMMON_KEYS: [&str; 6] = ["deadline-ms", "exit", "hugepages", "icount", "log", "watch-ms"];
 
 /// What is wrong with a command line; borrowed from it, printed as one sentence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -319,7 +319,7 @@ mod tests {
         );
         assert_eq!(
             error.to_string(),
-            "`page=` is unknown; known are pages, exit, hugepages, icount, log"
+            "`page=` is unknown; known are pages, deadline-ms, exit, hugepages, icount, log, watch-ms"
         );
     }
 

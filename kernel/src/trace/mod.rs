@@ -14,6 +14,8 @@
 pub mod backtrace;
 pub mod cmdline;
 pub mod console;
+#[cfg(target_os = "none")]
+pub mod deadline;
 pub mod emit;
 pub mod json;
 pub mod log;

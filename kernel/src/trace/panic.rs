@@ -1,6 +1,6 @@
 //! The end by panic or fatal exception.
 //!
-//! Text goes to the console, [`Record::Panic`](super::record::Record) to the debug console, and the machine is left
+//! Text goes to the console (the outstanding faults too), [`Record::Panic`](super::record::Record) to the debug console, and the machine is left
 //! with [`ExitStatus::Panic`]; there is no closing record. Nothing here needs the heap, a lock that may be held, or a
 //! healthy stack: the walk over the frames reads memory with a fixup. A panic on the way is said in a line; one more ends
 //! the machine at once.
@@ -16,6 +16,7 @@ use super::{console, emit};
 use crate::arch::x86_64::unwind;
 use crate::arch::{Irq, Machine};
 use crate::drivers::exit;
+use crate::uffd::diagnosis;
 use crate::{print, println};
 
 /// An exception that cannot be survived.
@@ -108,6 +109,7 @@ fn end(
     }
     println!("backtrace (innermost first; `cargo xtask` turns it into names and lines):");
     trace.iter().for_each(|address| println!("  {address:#x}"));
+    diagnosis::report_at_once(diagnosis::PATIENCE);
     emit::end_record(ExitStatus::Panic, "the kernel panicked");
     console::drain();
     exit::exit(ExitStatus::Panic)

@@ -21,6 +21,8 @@ pub enum ExitStatus {
     Usage,
     /// The kernel panicked or met an exception that it cannot survive.
     Panic,
+    /// The time that the run may take was over; the kernel has said what everybody waited for.
+    Deadline,
 }
 
 impl ExitStatus {
@@ -31,6 +33,7 @@ impl ExitStatus {
             Self::Failed => 0x11,
             Self::Usage => 0x12,
             Self::Panic => 0x13,
+            Self::Deadline => 0x14,
         }
     }
 
@@ -41,6 +44,7 @@ impl ExitStatus {
             Self::Failed => "failed",
             Self::Usage => "wrong usage",
             Self::Panic => "panic",
+            Self::Deadline => "not done in time",
         }
     }
 

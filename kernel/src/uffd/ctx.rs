@@ -1,6 +1,7 @@
 //! The context, and the monitor's handle to it.
 
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,6 +19,7 @@ use crate::mm::memtype::{Class, MemType, Modes};
 use crate::mm::range::VirtRange;
 use crate::mm::space::Space;
 use crate::mm::vma::{Registration, Vma};
+use crate::sync::Registry;
 use crate::sync::model::SpinLock;
 use crate::task::{self, WaitReason};
 
@@ -37,6 +39,12 @@ impl CtxId {
         self.0
     }
 
+    /// The context with this number.
+    #[cfg(test)]
+    pub(super) const fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
     fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -52,6 +60,18 @@ impl fmt::Display for CtxId {
 /// A flag that the release does not have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnknownFlag;
+
+static CONTEXTS: Registry<CtxId, Ctx> = Registry::new();
+
+/// All contexts, in the order in which they were made. Takes memory.
+pub(super) fn all() -> Vec<Arc<Ctx>> {
+    CONTEXTS.all()
+}
+
+/// Calls `f` for each context without waiting and without memory; says whether that could be done.
+pub(super) fn look_at_each(f: impl FnMut(&Arc<Ctx>)) -> bool {
+    CONTEXTS.look_at_each(f)
+}
 
 /// A context: delivers the faults of the registered ranges of one address space. Areas that are registered keep it alive.
 pub struct Ctx {
@@ -248,6 +268,7 @@ impl Drop for Ctx {
     fn drop(&mut self) {
         // Its end concerns nobody any more.
         self.forget_monitor();
+        CONTEXTS.leave(self.id);
     }
 }
 
@@ -263,7 +284,7 @@ impl Eq for Uffd {}
 impl Ctx {
     /// A fresh context that is about to get its first handle.
     fn new(space: Weak<Space>, flags: Flags, release: &'static Release, delivery: Delivery) -> Arc<Self> {
-        Arc::new(Self {
+        let ctx = Arc::new(Self {
             id: CtxId::next(),
             space,
             flags,
@@ -274,7 +295,9 @@ impl Ctx {
             queue: SpinLock::new(Queue::new()),
             handles: AtomicUsize::new(1),
             changing: AtomicUsize::new(0),
-        })
+        });
+        CONTEXTS.enter(ctx.id, &ctx);
+        ctx
     }
 
     /// A context like this one for `child`, a copy of its space, and the only handle to it. It has no monitor yet.
@@ -340,6 +363,15 @@ impl Ctx {
     #[inline]
     pub(super) fn space(&self) -> Option<Arc<Space>> {
         self.space.upgrade()
+    }
+
+    /// Whether accesses at `addr` are this context's business (still).
+    pub(super) fn traps_at(&self, addr: VirtAddr) -> bool {
+        let registration = self
+            .space()
+            .and_then(|space| space.query(addr))
+            .and_then(|vma| vma.uffd);
+        registration.is_some_and(|registration| registration.ctx.id == self.id)
     }
 
     /// Whether it delivers the faults of `space`. Also true to say of a space that is gone: no other has its address while

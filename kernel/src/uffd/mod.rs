@@ -21,6 +21,7 @@
 //! | [`layout`], `fork` | changes of the space that it is told about: fork, mremap, madvise, munmap |
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
+//! | [`diagnosis`] | who is stuck on which page, and why |
 //! | [`policy`] | who the monitor is, and what follows when it ends |
 //! | [`linux`] | what Linux answers for each outcome, and how it lays things out |
 //!
@@ -45,6 +46,7 @@ pub mod api;
 pub mod classify;
 pub mod ctx;
 pub mod delivery;
+pub mod diagnosis;
 pub mod event;
 mod fork;
 pub mod layout;
@@ -57,6 +59,7 @@ pub mod queue;
 mod readers;
 pub mod register;
 pub mod release;
+mod self_fault;
 pub mod slot;
 mod waiters;
 

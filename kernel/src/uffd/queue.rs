@@ -20,16 +20,16 @@ use super::waiters::Waiters;
 use crate::arch::{Clock, Machine};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
-use crate::task::Task;
 use crate::task::link::FaultAdapter;
+use crate::task::{self, Task};
 
 /// The lists of a context.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// Tasks whose fault is not read yet, oldest first.
-    pending: Waiters,
+    pub(super) pending: Waiters,
     /// Tasks whose fault is read and not resolved.
-    read: Waiters,
+    pub(super) read: Waiters,
     /// Tasks whose event is not read yet, oldest first.
     events: LinkedList<FaultAdapter>,
     /// Tasks that sleep until there is something to read.
@@ -182,15 +182,21 @@ impl Ctx {
         {
             return Err(FaultError::SelfFault { monitor });
         }
+        if task.fault.has_read() && queue.is_served_by_itself(task) {
+            return Err(FaultError::SelfFault { monitor: task.id() });
+        }
         // A reader sleeps only while nothing is pending, so giving it this message keeps the order.
         let message = self.describe(fault, task);
-        if queue.readers.wake_one(|reader| reader.fault.inbox.put(message)) {
-            task.fault
-                .arm(fault, message.addr, Machine::ticks(), FaultState::Read);
+        let now = Machine::ticks();
+        let give = |reader: &Task| {
+            task.fault.read_by(reader, now);
+            reader.fault.inbox.put(message);
+        };
+        if queue.readers.wake_one(give) {
+            task.fault.arm(fault, message.addr, now, FaultState::Read);
             queue.read.push(task.clone());
         } else {
-            task.fault
-                .arm(fault, message.addr, Machine::ticks(), FaultState::Pending);
+            task.fault.arm(fault, message.addr, now, FaultState::Pending);
             queue.pending.push(task.clone());
         }
         Ok(())
@@ -243,6 +249,7 @@ impl Ctx {
             Err(ReadError::Orphaned)
         } else if let Some(task) = queue.pending.pop() {
             let fault = self.message(task.fault.trap(), task.fault.reported(), &task);
+            task.fault.read_by(&task::current(), Machine::ticks());
             task.fault.set(FaultState::Read);
             queue.read.push(task);
             Ok(fault.into())

@@ -72,6 +72,11 @@ impl Readers {
         }
     }
 
+    /// Whether a task sleeps here.
+    pub(super) fn any_sleeps(&self) -> bool {
+        self.last_sleeps || !self.others.is_empty()
+    }
+
     /// Takes one that sleeps, has `prepare` done to it, and wakes it. False when nobody sleeps.
     #[inline(always)]
     pub(super) fn wake_one(&mut self, prepare: impl FnOnce(&Task)) -> bool {

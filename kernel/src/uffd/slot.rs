@@ -13,7 +13,8 @@
 //! itself looks at them without the lock. `Called` is the task's own business.
 
 use alloc::sync::Arc;
-use core::sync::atomic::AtomicU64;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::classify::Trap;
 use super::delivery::queue::Inbox;
@@ -23,7 +24,7 @@ use crate::mm::fault::{FaultError, Origin};
 use crate::mm::memtype::Granule;
 use crate::sync::SpinLock;
 use crate::sync::model::atomic::{AtomicU8, Ordering};
-use crate::task::Task;
+use crate::task::{Task, TaskId};
 
 /// Where a delegated fault is on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +61,11 @@ pub struct FaultSlot {
     /// `TrapKind` in bits 1 and 2, "write" in bit 0.
     trap: AtomicU8,
     since: AtomicU64,
+    /// Number of the task that has read the fault, and when.
+    reader: AtomicU64,
+    read_at: AtomicU64,
+    /// Whether this task has ever read a fault.
+    reads: AtomicBool,
     /// What was delivered to this task while it slept in read.
     pub(super) inbox: Inbox,
     /// The handlers that this task is in.
@@ -77,6 +83,9 @@ impl Default for FaultSlot {
             reported: AtomicU64::new(0),
             trap: AtomicU8::new(0),
             since: AtomicU64::new(0),
+            reader: AtomicU64::new(0),
+            read_at: AtomicU64::new(0),
+            reads: AtomicBool::new(false),
             inbox: Inbox::default(),
             calls: Calls::default(),
             origin: AtomicU8::new(Origin::Task as u8),
@@ -130,6 +139,41 @@ impl FaultSlot {
     /// When it was queued, in ticks of the clock.
     pub fn since(&self) -> u64 {
         self.since.load(Ordering::Relaxed)
+    }
+
+    /// Who has read the fault that the task waits for; `None` while nobody has.
+    pub fn reader(&self) -> Option<TaskId> {
+        (self.state() == FaultState::Read).then(|| TaskId::from_u64(self.reader.load(Ordering::Relaxed)))
+    }
+
+    /// When it was read, in ticks of the clock; of no meaning while nobody has.
+    pub fn read_at(&self) -> u64 {
+        self.read_at.load(Ordering::Relaxed)
+    }
+
+    /// All of it. Under the queue lock.
+    pub(super) fn record(&self) -> FaultRecord {
+        FaultRecord {
+            addr: self.addr(),
+            trap: self.trap(),
+            since: self.since(),
+            state: self.state(),
+            read: self.reader().map(|reader| (reader, self.read_at())),
+        }
+    }
+
+    /// Whether this task has ever read a fault.
+    #[inline]
+    pub(super) fn has_read(&self) -> bool {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// `reader` has read the fault. Under the queue lock.
+    #[inline]
+    pub(super) fn read_by(&self, reader: &Task, now: u64) {
+        self.reader.store(reader.id().as_u64(), Ordering::Relaxed);
+        self.read_at.store(now, Ordering::Relaxed);
+        reader.fault.reads.store(true, Ordering::Relaxed);
     }
 
     /// Whether the fault, by the address in its message, lies in `[start, end)`.
@@ -187,32 +231,42 @@ impl FaultSlot {
     }
 }
 
+/// A fault, as its task's record has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultRecord {
+    /// The exact address.
+    pub addr: VirtAddr,
+    /// Why.
+    pub trap: Trap,
+    /// When it came, in ticks of the clock.
+    pub since: u64,
+    /// Where it is on its way.
+    pub state: FaultState,
+    /// Who has read it, and when.
+    pub read: Option<(TaskId, u64)>,
+}
+
 /// A fault that some task waits for.
 #[derive(Clone, Debug)]
 pub struct Outstanding {
     /// Who waits.
     pub task: Arc<Task>,
-    /// The exact address.
-    pub addr: VirtAddr,
-    /// Why.
-    pub trap: Trap,
-    /// When it was queued, in ticks of the clock.
-    pub since: u64,
-    /// Whether it was read.
-    pub state: FaultState,
+    /// For what.
+    pub fault: FaultRecord,
 }
 
 impl Outstanding {
-    /// The fault that `task` waits for.
+    /// The fault that `task` waits for. Under the queue lock.
     pub(super) fn of(task: Arc<Task>) -> Self {
-        let slot = &task.fault;
-        let (addr, trap, since, state) = (slot.addr(), slot.trap(), slot.since(), slot.state());
-        Self {
-            task,
-            addr,
-            trap,
-            since,
-            state,
-        }
+        let fault = task.fault.record();
+        Self { task, fault }
+    }
+}
+
+impl Deref for Outstanding {
+    type Target = FaultRecord;
+
+    fn deref(&self) -> &FaultRecord {
+        &self.fault
     }
 }

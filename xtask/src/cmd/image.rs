@@ -117,6 +117,10 @@ impl Machine for RealMachine {
         false
     }
 
+    fn keeps_time(&self) -> bool {
+        true
+    }
+
     fn has_disk(&self) -> bool {
         false
     }

@@ -28,6 +28,9 @@ pub struct Options {
     /// Seconds without a word from the machine after which it counts as hung
     #[arg(long, value_name = "S", default_value_t = 120, global = true, help_heading = "Run", value_parser = clap::value_parser!(u64).range(1..))]
     pub silence: u64,
+    /// Print every S seconds who waits for a page for longer than that, and why
+    #[arg(long, value_name = "S", global = true, help_heading = "Run", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub watch: Option<u64>,
     /// Print the result as one JSON object on standard output, everything else on standard error
     #[arg(long, global = true, help_heading = "Run")]
     pub json: bool,
@@ -57,7 +60,11 @@ pub fn execute(
     let mut ui = Ui::new(options.json);
     ui.note("building the kernel");
     let kernel = Kernel::build()?;
-    let job = Job::new(app, machine, kernel, disk, &mut ui)?;
+    let mut job = Job::new(app, machine, kernel, disk, &mut ui)?;
+    if machine.keeps_time() {
+        job.observe("deadline-ms", options.timeout.map(deadline));
+    }
+    job.observe("watch-ms", options.watch.map(|seconds| seconds * 1000));
     let dir = RunDir::take(&format!("{}-{}", job.name, machine.name()))?;
     let launch = machine.prepare(&job, &dir)?;
     ui.note(&launch.command.to_string());
@@ -79,6 +86,13 @@ pub fn execute(
     }
     show(&job, machine, &launch, &outcome, &verdict, options, &ui)?;
     Ok(verdict.status)
+}
+
+/// Milliseconds after power-on at which the kernel ends a run that may take so many seconds: enough before the end for it to
+/// say why, and for an emulator that started late.
+fn deadline(timeout: u64) -> u64 {
+    let all = timeout.saturating_mul(1000);
+    all - (all / 4).min(5000)
 }
 
 /// A machine that waits for a debugger has no time limits.
@@ -152,6 +166,7 @@ fn closing_line(verdict: &Verdict, outcome: &Outcome) -> String {
         Status::Success => "ok",
         Status::Panic => "KERNEL PANIC",
         Status::TimedOut => "TIME-OUT",
+        Status::Deadline => "NOT DONE IN TIME",
         Status::Died => "DIED",
         Status::Interrupted => "INTERRUPTED",
         Status::Usage => "WRONG USAGE",
@@ -210,5 +225,23 @@ fn show_log(launch: &Launch, ui: &Ui) {
     let lines: Vec<&str> = log.lines().filter(tells).collect();
     for line in lines.iter().skip(lines.len().saturating_sub(10)) {
         ui.note(&format!("emulator: {line}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_deadline_is_a_quarter_earlier_but_no_more_than_five_seconds() {
+        for (timeout, ms) in [
+            (1, 750),
+            (4, 3000),
+            (20, 15_000),
+            (120, 115_000),
+            (u64::MAX, u64::MAX - 5000),
+        ] {
+            assert_eq!(deadline(timeout), ms, "{timeout} s");
+        }
     }
 }

@@ -124,6 +124,10 @@ impl Machine for Bochs {
         false
     }
 
+    fn keeps_time(&self) -> bool {
+        false
+    }
+
     fn has_disk(&self) -> bool {
         false
     }

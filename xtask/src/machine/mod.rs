@@ -31,6 +31,9 @@ pub trait Machine {
     /// Whether a tick of its clock is an instruction.
     fn counts_instructions(&self) -> bool;
 
+    /// Whether its clock goes as fast as that on the wall.
+    fn keeps_time(&self) -> bool;
+
     /// Whether it has a virtio disk for the snapshot.
     fn has_disk(&self) -> bool;
 

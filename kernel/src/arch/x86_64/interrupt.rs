@@ -47,6 +47,7 @@ fn serve(vector: u8) {
     match vector {
         TIMER => {
             apic::end_of_interrupt();
+            crate::trace::deadline::check();
             crate::task::on_tick();
         }
         SPURIOUS => {}

@@ -133,6 +133,11 @@ impl Space {
         self.table.lock().lookup(addr)
     }
 
+    /// The same without waiting for the tables' lock.
+    pub(crate) fn entry_at_once(&self, addr: VirtAddr) -> Option<(super::pt::Entry, super::pt::Level)> {
+        Some(self.table.try_lock()?.lookup(addr))
+    }
+
     /// What tasks may map.
     fn window() -> VirtRange {
         VirtRange::new(MAP_BOTTOM, USER_TOP)

@@ -35,7 +35,7 @@ use crate::uffd::classify::Trap;
 use crate::uffd::ctx::{Ctx, Resolver};
 use crate::uffd::event::Event;
 use crate::uffd::policy;
-use crate::uffd::slot::{Fault, FaultState, Outstanding};
+use crate::uffd::slot::{Fault, FaultRecord, FaultState};
 
 /// Most handlers that one task is in at a time, each because of a fault in the one before.
 pub const DEPTH: usize = 4;
@@ -116,9 +116,22 @@ pub(in crate::uffd) struct Call {
     /// Whose handler.
     pub ctx: Arc<Ctx>,
     /// What it is about.
-    pub fault: Fault,
+    fault: Fault,
     /// When the fault came, in ticks of the clock.
-    pub since: u64,
+    since: u64,
+}
+
+impl Call {
+    /// The fault, as it would stand in the task's record.
+    pub(in crate::uffd) fn record(&self) -> FaultRecord {
+        FaultRecord {
+            addr: self.fault.addr,
+            trap: self.fault.trap,
+            since: self.since,
+            state: FaultState::Called,
+            read: None,
+        }
+    }
 }
 
 /// The calls of one task, outermost first. Only the task itself adds and removes any.
@@ -165,16 +178,27 @@ impl Drop for InCall<'_> {
     }
 }
 
+impl Calls {
+    /// Calls `f` for each, outermost first.
+    pub(in crate::uffd) fn each(&self, f: impl FnMut(&Call)) {
+        self.0.lock().iter().for_each(f);
+    }
+
+    /// The same without waiting for the lock; says whether that could be done.
+    pub(in crate::uffd) fn look_at_each(&self, f: impl FnMut(&Call)) -> bool {
+        let Some(calls) = self.0.try_lock() else {
+            return false;
+        };
+        calls.iter().for_each(f);
+        true
+    }
+}
+
 /// The faults that `task` is resolving itself, outermost first.
-pub fn upcalls_of(task: &Arc<Task>) -> ArrayVec<Outstanding, DEPTH> {
-    let outstanding = |call: &Call| Outstanding {
-        task: Arc::clone(task),
-        addr: call.fault.addr,
-        trap: call.fault.trap,
-        since: call.since,
-        state: FaultState::Called,
-    };
-    task.fault.calls.0.lock().iter().map(outstanding).collect()
+pub fn upcalls_of(task: &Task) -> ArrayVec<FaultRecord, DEPTH> {
+    let mut faults = ArrayVec::new();
+    task.fault.calls.each(|call| faults.push(call.record()));
+    faults
 }
 
 /// Calls the handler for the fault that was noted down last.
@@ -205,15 +229,4 @@ fn innermost(task: &Arc<Task>) -> Option<Upcall<'_>> {
         fault: call.fault,
         task,
     })
-}
-
-impl Ctx {
-    /// Whether accesses at `addr` are this context's business (still).
-    fn traps_at(&self, addr: VirtAddr) -> bool {
-        let registration = self
-            .space()
-            .and_then(|space| space.query(addr))
-            .and_then(|vma| vma.uffd);
-        registration.is_some_and(|registration| registration.ctx.id() == self.id())
-    }
 }

@@ -200,6 +200,10 @@ impl Machine for Qemu {
         self.icount
     }
 
+    fn keeps_time(&self) -> bool {
+        !self.icount
+    }
+
     fn has_disk(&self) -> bool {
         true
     }
