@@ -2,20 +2,21 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
-use common::{RW, World, eventually, object_world, page, returned, word};
+use common::{RW, World, answer, eventually, object_world, page, returned, word};
 use kernel::arch::host::MissedFlush;
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::cache::{
     AllocateError, Lookup, MAX_SIZE, NoPage, Object, PunchError, Quota, TruncateError, WriteError,
 };
 use kernel::mm::fault::FaultError;
-use kernel::mm::frame::{Kind, allocator};
+use kernel::mm::frame::{Anon, Frame, Kind, allocator};
 use kernel::mm::memtype::Granule;
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_PRIVATE};
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
+use kernel::mm::pressure::Shrinker;
 use kernel::mm::pt::Entry;
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
@@ -23,6 +24,7 @@ use kernel::mm::uaccess;
 use kernel::mm::vma::Sharing;
 use kernel::task::State;
 use kernel::task::spawn::spawn_returning;
+use kernel::uffd::{Features, FillMode, Modes, Outcome, Refusal, Uffd};
 
 const P: u64 = PAGE_SIZE;
 const H: u64 = Granule::Huge.size();
@@ -502,6 +504,45 @@ fn a_write_that_finds_no_memory_says_how_far_it_came() {
     assert_eq!((object.size(), object.resident()), (2 * P, 2 * P));
 }
 
+/// Gives a hoard of frames back when it is asked.
+struct Hoard(Mutex<Vec<Frame<Anon>>>);
+
+impl Shrinker for Hoard {
+    fn shrink(&self, _frames: u64) -> u64 {
+        let given = std::mem::take(&mut *self.0.lock().expect("no holder has panicked"));
+        given.len() as u64
+    }
+}
+
+#[test]
+fn writes_and_allocations_ask_for_memory_back_before_they_fail() {
+    let _world = World::new();
+    let hoard = Arc::new(Hoard(Mutex::default()));
+    let refill = || {
+        let mut frames = hoard.0.lock().expect("no holder has panicked");
+        frames.extend(std::iter::from_fn(|| Frame::alloc().ok()));
+    };
+    let object = Object::new(&SHMEM, 0);
+    refill();
+    assert_eq!(
+        object.write(0, &[1; 100]),
+        (0, Err(WriteError::NoPage(NoPage::OutOfMemory)))
+    );
+    let shrinker: Weak<Hoard> = Arc::downgrade(&hoard);
+    kernel::mm::kernel::get().pressure.register(shrinker);
+    assert_eq!(object.write(0, &[1; 100]), (100, Ok(())));
+    refill();
+    assert_eq!(object.allocate(P, P, false), Ok(()));
+    refill();
+    // More than there is at all: nothing is left of the attempt.
+    let everything = allocator().stats().managed * P;
+    assert_eq!(
+        object.allocate(0, everything, false),
+        Err(AllocateError::NoPage(NoPage::OutOfMemory))
+    );
+    assert_eq!((object.size(), object.resident()), (2 * P, 2 * P));
+}
+
 // Quotas.
 
 #[test]
@@ -534,6 +575,32 @@ fn objects_that_share_a_quota_cannot_have_more_pages_together() {
     assert_eq!(world.space.unmap(range), Ok(()));
     drop(two);
     assert_eq!(quota.used(), 0);
+}
+
+#[test]
+fn a_fill_past_the_quota_is_enomem_even_over_a_page_that_is_there() {
+    let world = World::new();
+    let quota = Arc::new(Quota::new(P));
+    let object = Object::with_quota(&SHMEM, 2 * P, Arc::clone(&quota));
+    write(&object, 0, b"x");
+    let range = world.map_memory(Memory::shared(&object), None, 2, RW);
+    let uffd = Uffd::new(&world.space, Features::empty());
+    uffd.register(range, Modes::MISSING).expect("the type can");
+    let refused = Outcome::Refused(Refusal::NoSpace);
+    for index in 0..2 {
+        let copied = uffd.copy(page(range, index), &[1; P as usize], P, FillMode::empty());
+        assert_eq!(copied, refused);
+        assert_eq!(answer(copied, P), (Some(12), Some(-12)));
+        let zeroed = uffd.zeropage(common::part(range, index, 1), FillMode::empty());
+        assert_eq!(zeroed, refused);
+    }
+    assert_eq!((quota.used(), object.resident()), (P, P));
+    // A private mapping has pages of its own.
+    let private = world.map_memory(Memory::private(&object), None, 2, RW);
+    uffd.register(private, Modes::MISSING).expect("the type can");
+    let copied = uffd.copy(page(private, 1), &[1; P as usize], P, FillMode::empty());
+    assert_eq!(copied, Outcome::Done);
+    assert_eq!(quota.used(), P);
 }
 
 // Views.

@@ -1,7 +1,7 @@
 //! What to do when no frame is free: ask those who hold memory that they can do without.
 //!
-//! Faults and fills allocate under the locks of a space and must not wait there. When they find no frame they let go of
-//! everything, ask the shrinkers here, and look again from the start.
+//! Faults and fills allocate under the locks of a space, and calls on a memory object under its own; they must not wait
+//! there. When they find no frame they let go of everything, ask the shrinkers here, and look again from the start.
 
 use alloc::sync::Weak;
 use alloc::vec::Vec;
@@ -9,6 +9,9 @@ use core::fmt;
 
 use super::kernel;
 use crate::sync::SpinLock;
+
+/// Times that one call looks again because memory was given back, before it gives up.
+pub const MAX_RELIEFS: u32 = 16;
 
 /// Somebody who can give frames back.
 pub trait Shrinker: Send + Sync {

@@ -1,6 +1,6 @@
 //! Pages ahead of use: fallocate.
 
-use super::object::{CacheError, MAX_SIZE, NoPage, Object};
+use super::object::{MAX_SIZE, NoPage, Object};
 use crate::mm::frame::FolioBatch;
 use crate::mm::phys;
 
@@ -39,12 +39,17 @@ impl Object {
             .checked_add(len)
             .filter(|end| *end <= MAX_SIZE)
             .ok_or(AllocateError::TooLarge)?;
+        let short = |error| error == AllocateError::NoPage(NoPage::OutOfMemory);
+        Self::relieved(short, || self.allocate_range(offset, end, keep_size))
+    }
+
+    fn allocate_range(&self, offset: u64, end: u64, keep_size: bool) -> Result<(), AllocateError> {
         let _changing = self.layout.lock();
         if self.ty().fixed_size {
             if !keep_size {
                 return Err(AllocateError::FixedSize);
             }
-            if !(offset | len).is_multiple_of(self.granule()) {
+            if !(offset | end).is_multiple_of(self.granule()) {
                 return Err(AllocateError::Unaligned);
             }
             if end > self.size() {
@@ -76,9 +81,8 @@ impl Object {
         let mut cache = self.cache.lock();
         match self.put(&mut cache, page, frame.into(), true) {
             // A fault was faster.
-            Ok(()) | Err(CacheError::Exists(_)) => Ok(()),
-            Err(CacheError::NoSpace(_)) => Err(NoPage::NoSpace),
-            Err(CacheError::OutOfMemory(_) | CacheError::BeyondEnd(_)) => Err(NoPage::OutOfMemory),
+            Err(_) if cache.pages.get(page).is_some() => Ok(()),
+            outcome => outcome.map_err(|error| NoPage::because_of(&error)),
         }
     }
 

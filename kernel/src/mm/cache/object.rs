@@ -9,11 +9,15 @@ use super::run::{Run, RunStart};
 use super::views::{NoRoomForView, View, Views};
 use crate::mm::frame::Folio;
 use crate::mm::memtype::{AllocError, MemType};
+use crate::mm::pressure::{self, MAX_RELIEFS};
 use crate::sync::SpinLock;
 use crate::task::{SleepLock, WaitReason};
 
 /// Largest size of an object in bytes, as on Linux.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// Frames that are asked back when a call finds none.
+const RELIEF: u64 = 16;
 
 static LAYOUT: WaitReason = WaitReason("a change of a memory object by another task");
 
@@ -66,6 +70,18 @@ impl From<AllocError> for NoPage {
         match error {
             AllocError::OutOfFrames => Self::OutOfMemory,
             AllocError::PoolEmpty => Self::PoolEmpty,
+        }
+    }
+}
+
+impl NoPage {
+    /// Why a page that nobody else has put in either, and that may lie past the end, could not be put in.
+    pub(super) fn because_of(error: &CacheError) -> Self {
+        match error {
+            CacheError::NoSpace(_) => Self::NoSpace,
+            CacheError::OutOfMemory(_) | CacheError::Exists(_) | CacheError::BeyondEnd(_) => {
+                Self::OutOfMemory
+            }
         }
     }
 }
@@ -234,11 +250,9 @@ impl Object {
         folio: Folio,
         unused: bool,
     ) -> Result<(), CacheError> {
-        if !self
-            .quota
-            .as_ref()
-            .is_none_or(|quota| quota.charge(self.granule()))
-        {
+        let quota = self.quota.as_ref();
+        // First, also where there is a page already (as on Linux).
+        if !quota.is_none_or(|quota| quota.charge(self.granule())) {
             return Err(CacheError::NoSpace(folio));
         }
         folio.note_cached(unused);
@@ -257,6 +271,23 @@ impl Object {
         let folio = cache.pages.remove(page)?;
         self.uncharge();
         Some(folio)
+    }
+
+    /// Runs a step of a call on the object until it does not end for want of memory, or nobody can give any back. Locks are
+    /// not held in between: whoever gives memory back may change the object.
+    pub(super) fn relieved<E: Copy>(
+        short: impl Fn(E) -> bool,
+        mut step: impl FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut reliefs = 0;
+        loop {
+            match step() {
+                Err(error) if short(error) && reliefs < MAX_RELIEFS && pressure::relieve(RELIEF) => {
+                    reliefs += 1;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     fn uncharge(&self) {

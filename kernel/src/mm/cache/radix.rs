@@ -426,6 +426,15 @@ mod tests {
                         let expected = model.range(key..).next();
                         prop_assert_eq!(tree.first_from(key), expected.map(|(key, value)| (*key, value)));
                         prop_assert_eq!(tree.get(key), model.get(&key));
+                        let tail = tree.tail(key);
+                        let to_the_end = SLOTS - slot(key, 1);
+                        prop_assert!(tail.is_empty() || tail.len() == to_the_end);
+                        for (value, key) in tail.iter().zip(key..) {
+                            prop_assert_eq!(value.as_ref(), model.get(&key));
+                        }
+                        // No node, no values.
+                        let in_node = model.range(key..key + to_the_end as u64).next();
+                        prop_assert!(!tail.is_empty() || in_node.is_none());
                     }
                 }
                 check_tree(&tree, &model);

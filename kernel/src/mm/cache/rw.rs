@@ -1,6 +1,6 @@
 //! Reading and writing an object, past any mapping.
 
-use super::object::{Cache, CacheError, MAX_SIZE, NoPage, Object};
+use super::object::{Cache, MAX_SIZE, NoPage, Object};
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::Folio;
 use crate::mm::phys;
@@ -54,17 +54,22 @@ impl Object {
         if !self.ty().takes_writes() {
             return (0, Err(WriteError::NotWritable));
         }
-        let _changing = self.layout.lock();
         let mut done = 0;
-        while done < bytes.len() {
-            let at = offset.saturating_add(done as u64);
-            let part = &bytes[done..][..in_one_page(at, bytes.len() - done)];
-            if let Err(error) = self.write_part(at, part) {
-                return (done as u64, Err(error));
-            }
-            done += part.len();
+        let short = |error| error == WriteError::NoPage(NoPage::OutOfMemory);
+        let outcome = Self::relieved(short, || self.write_more(offset, bytes, &mut done));
+        (done as u64, outcome)
+    }
+
+    /// Writes what is left, and counts what is done.
+    fn write_more(&self, offset: u64, bytes: &[u8], done: &mut usize) -> Result<(), WriteError> {
+        let _changing = self.layout.lock();
+        while *done < bytes.len() {
+            let at = offset.saturating_add(*done as u64);
+            let part = &bytes[*done..][..in_one_page(at, bytes.len() - *done)];
+            self.write_part(at, part)?;
+            *done += part.len();
         }
-        (done as u64, Ok(()))
+        Ok(())
     }
 
     /// Writes bytes that lie in one page: page, contents and size in one step.
@@ -81,14 +86,11 @@ impl Object {
             drop(cache);
             let fresh = self.page_with(offset, bytes)?;
             cache = self.cache.lock();
-            match self.put(&mut cache, offset / self.granule(), fresh, false) {
-                Ok(()) => {}
-                // A fault was faster.
-                Err(CacheError::Exists(_)) => {
-                    self.store(&cache, offset, bytes);
-                }
-                Err(CacheError::NoSpace(_)) => return Err(WriteError::NoPage(NoPage::NoSpace)),
-                Err(_) => return Err(WriteError::NoPage(NoPage::OutOfMemory)),
+            if let Err(error) = self.put(&mut cache, offset / self.granule(), fresh, false)
+                // A fault may have been faster.
+                && !self.store(&cache, offset, bytes)
+            {
+                return Err(WriteError::NoPage(NoPage::because_of(&error)));
             }
         }
         cache.size = cache.size.max(end);

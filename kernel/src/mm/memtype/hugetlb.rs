@@ -2,7 +2,8 @@
 //! ([`FrameAllocator::reserve_huge`](crate::mm::frame::FrameAllocator::reserve_huge)).
 //!
 //! There is no shared huge page of zeros, so ZEROPAGE is not among the operations, and its objects cannot be written to
-//! other than through a mapping (as on Linux).
+//! other than through a mapping (as on Linux). A mapping reserves nothing beforehand (Linux's `MAP_NORESERVE`): a touch that
+//! finds the pool empty is a bus error.
 
 use super::{AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps};
 use crate::mm::frame::{Anon, Frame};

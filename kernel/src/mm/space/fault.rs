@@ -170,7 +170,10 @@ impl Space {
                 if private && vma.ty.privately == Privately::Itself {
                     return self.map_folio(vma, cursor, frame.into(), access, keep, vma.prot);
                 }
-                self.fill_hole(vma, backing, cursor.addr(), frame.into())?
+                match self.fill_hole(vma, backing, cursor.addr(), frame.into())? {
+                    Some(folio) => folio,
+                    None => return Ok(()),
+                }
             }
         };
         if private && access == Access::Write {
@@ -183,24 +186,26 @@ impl Space {
         self.map_folio(vma, cursor, folio, access, keep, prot)
     }
 
-    /// Puts a page into a hole of the object; gives the one that is there afterwards.
+    /// Puts a page into a hole of the object; `None` when the fault has to be looked at again from the start.
     fn fill_hole(
         &self,
         vma: &Vma,
         backing: &Backing,
         addr: VirtAddr,
         folio: Folio,
-    ) -> Result<Folio, FaultError> {
-        match (vma.ty.cache().insert)(&backing.object, vma.offset_of(addr), folio.clone()) {
-            Ok(()) => Ok(folio),
-            // Another space was faster.
-            Err(CacheError::Exists(_)) => match vma.ty.lookup(&backing.object, vma.offset_of(addr)) {
-                Lookup::Present(folio) => Ok(folio),
-                Lookup::Absent | Lookup::BeyondEnd => Err(FaultError::BeyondEnd),
-            },
-            Err(CacheError::BeyondEnd(_)) => Err(FaultError::BeyondEnd),
-            Err(CacheError::OutOfMemory(_)) => Err(FaultError::OutOfMemory),
-            Err(CacheError::NoSpace(_)) => Err(FaultError::NoSpace),
+    ) -> Result<Option<Folio>, FaultError> {
+        let (object, offset) = (&backing.object, vma.offset_of(addr));
+        let Err(error) = (vma.ty.cache().insert)(object, offset, folio.clone()) else {
+            return Ok(Some(folio));
+        };
+        match (vma.ty.lookup(object, offset), error) {
+            // Another space was faster: the page is trapped or mapped like any that is there.
+            (Lookup::Present(_), _) => Ok(None),
+            // What was in the way is gone.
+            (Lookup::Absent, CacheError::Exists(_) | CacheError::BeyondEnd(_)) => Ok(None),
+            (Lookup::Absent, CacheError::OutOfMemory(_)) => Err(FaultError::OutOfMemory),
+            (Lookup::Absent, CacheError::NoSpace(_)) => Err(FaultError::NoSpace),
+            (Lookup::BeyondEnd, _) => Err(FaultError::BeyondEnd),
         }
     }
 

@@ -11,7 +11,7 @@ use super::Space;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::{Folio, OutOfFrames};
 use crate::mm::memtype::{AllocError, Modes, OpSet, UffdOps};
-use crate::mm::pressure;
+use crate::mm::pressure::{self, MAX_RELIEFS};
 use crate::mm::pt::Level;
 use crate::mm::range::VirtRange;
 use crate::mm::vma::Vma;
@@ -19,9 +19,6 @@ use crate::uffd::{Ctx, FillMode, Ioctls};
 
 /// Pages that are prepared before the table is locked.
 const CHUNK: usize = 16;
-
-/// Times that a fill looks again because memory was given back, before it gives up.
-pub(super) const MAX_RELIEFS: u32 = 16;
 
 /// What goes into an entry.
 #[derive(Debug)]

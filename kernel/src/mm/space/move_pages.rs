@@ -19,12 +19,11 @@
 use alloc::sync::Arc;
 
 use super::Space;
-use super::fill::MAX_RELIEFS;
 use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::frame::OutOfFrames;
 use crate::mm::memtype::OpSet;
-use crate::mm::pressure;
+use crate::mm::pressure::{self, MAX_RELIEFS};
 use crate::mm::pt::{Attr, AttrFlags, Entry, Leaf, Lifted, Prot, Route};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Registration, Vma, VmaFlags, VmaSet};
