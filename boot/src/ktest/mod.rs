@@ -18,6 +18,7 @@ mod machine;
 mod memory;
 mod monitors;
 mod move_pages;
+mod negotiated;
 mod objects;
 mod tasks;
 mod userfault;
