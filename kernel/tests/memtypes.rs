@@ -51,9 +51,9 @@ static NOTED: MemType = MemType {
                     note("insert");
                     object.insert(offset, folio)
                 },
-                remove: |object, offset| {
+                remove: |object, offset, folio| {
                     note("remove");
-                    object.remove(offset)
+                    object.remove(offset, folio)
                 },
             }),
         }

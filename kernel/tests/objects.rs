@@ -11,7 +11,7 @@ use kernel::mm::cache::{
     AllocateError, Lookup, MAX_SIZE, NoPage, Object, PunchError, Quota, TruncateError, WriteError,
 };
 use kernel::mm::fault::FaultError;
-use kernel::mm::frame::{Anon, Frame, Kind, allocator};
+use kernel::mm::frame::{Anon, Folio, Frame, Kind, allocator};
 use kernel::mm::memtype::Granule;
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_PRIVATE};
 use kernel::mm::memtype::hugetlb::HUGETLB;
@@ -764,4 +764,27 @@ fn pages_that_are_taken_while_they_are_touched_are_gone_afterwards() {
     assert_eq!(bed.object.resident(), anon_frames() * P);
     assert_eq!(bed.object.punch(0, PAGES * P), Ok(()));
     assert_eq!(anon_frames(), 0);
+}
+
+#[test]
+fn taking_back_what_was_put_in_leaves_another_page_that_took_its_place() {
+    let bed = Bed::new(1);
+    let fresh = || Folio::from(SHMEM.alloc().expect("RAM is plenty"));
+    let (mine, other) = (fresh(), fresh());
+    bed.object.insert(0, mine.clone()).expect("a hole");
+    assert_eq!(bed.object.punch(0, P), Ok(()));
+    bed.object.insert(0, other.clone()).expect("a hole again");
+    assert!(bed.object.remove(0, &mine).is_none());
+    let found = match bed.object.lookup(0) {
+        Lookup::Present(folio) => folio,
+        missing => panic!("{missing:?}"),
+    };
+    assert_eq!(found.pfn(), other.pfn());
+    assert!(bed.object.remove(0, &other).is_none(), "somebody has found it");
+    drop(found);
+    assert_eq!(
+        bed.object.remove(0, &other).map(|folio| folio.pfn()),
+        Some(other.pfn())
+    );
+    assert!(matches!(bed.object.lookup(0), Lookup::Absent));
 }

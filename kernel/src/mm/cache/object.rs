@@ -214,12 +214,14 @@ impl Object {
         self.put(&mut cache, offset / self.granule(), folio, false)
     }
 
-    /// Takes a page out that [`Self::insert`] has just put in and that the caller could not map. If somebody else has found
-    /// it meanwhile, it stays.
-    pub fn remove(&self, offset: u64) -> Option<Folio> {
+    /// Takes the page `folio` out, which [`Self::insert`] has just put in and which the caller could not map. If somebody
+    /// else has found it meanwhile, it stays; so does another page that has taken its place.
+    pub fn remove(&self, offset: u64, folio: &Folio) -> Option<Folio> {
         let mut cache = self.cache.lock();
         let page = offset / self.granule();
-        if cache.pages.get(page)?.owners() > 1 {
+        let found = cache.pages.get(page)?;
+        // Two owners: the cache, and the caller.
+        if found.pfn() != folio.pfn() || found.owners() > 2 {
             return None;
         }
         self.take(&mut cache, page)

@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
-/// Flag: the block is a page of a memory object's cache. Stays until the block is freed.
+/// Flag: the block is a page of a memory object's cache, or was until it was taken out: then the flag stays until the block
+/// is freed. A page that did not get in loses it at once.
 pub(super) const IN_CACHE: u8 = 1;
 /// Flag: the block is one of the pool of huge pages and goes back there.
 pub(super) const POOLED: u8 = 1 << 1;

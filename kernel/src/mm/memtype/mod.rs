@@ -207,8 +207,8 @@ pub struct CacheOps {
     pub lookup: fn(&Object, u64, &mut Run) -> RunStart,
     /// Puts a page in.
     pub insert: fn(&Object, u64, Folio) -> Result<(), CacheError>,
-    /// Takes a page out again that was put in a moment ago, because mapping it failed.
-    pub remove: fn(&Object, u64) -> Option<Folio>,
+    /// Takes this very page out again, which was put in a moment ago, because mapping it failed.
+    pub remove: fn(&Object, u64, &Folio) -> Option<Folio>,
 }
 
 impl CacheOps {

@@ -169,11 +169,13 @@ impl Space {
             Err(CacheError::OutOfMemory(_)) => return Err(FillStop::OutOfMemory),
             Err(CacheError::NoSpace(_)) => return Err(FillStop::NoSpace),
         }
-        let put = self.put_folio(level, folio, prot, flags, cursor);
-        if put.is_err() {
-            (vma.ty.cache().remove)(object, offset);
-        }
-        put
+        let (folio, stop) = match cursor.install(level, folio, self.leaf_prot(prot), Attr::flags(flags)) {
+            Ok(_) => return Ok(()),
+            Err(InstallError::Occupied(folio)) => (folio, FillStop::Exists),
+            Err(InstallError::OutOfFrames(folio)) => (folio, FillStop::OutOfMemory),
+        };
+        (vma.ty.cache().remove)(object, offset, &folio);
+        Err(stop)
     }
 
     #[inline(always)]
