@@ -4,13 +4,15 @@
 mod common;
 
 use common::{
-    RW, World, missing, page, part, populate, registered_with, returned, source, until_it_waits, was_woken,
-    word, write_protected,
+    RW, World, missing, object_world, page, part, populate, registered_with, returned, source,
+    until_it_waits, was_woken, word, write_protected,
 };
-use kernel::mm::addr::PAGE_SIZE;
+use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{Kind, allocator};
-use kernel::mm::pt::Prot;
+use kernel::mm::memtype::Granule;
+use kernel::mm::memtype::hugetlb::HUGETLB;
+use kernel::mm::pt::{AttrFlags, Entry, Prot};
 use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess;
 use kernel::uffd::{
@@ -323,4 +325,39 @@ fn whether_absent_pages_are_covered_is_the_choice_of_the_context_that_owns_them(
             owner.close();
         }
     }
+}
+
+/// The start and the length of the whole range count, not those of the part in huge pages.
+#[test]
+fn a_range_that_ends_in_huge_pages_must_begin_at_a_multiple_of_their_size() {
+    let world = object_world();
+    let size = Granule::Huge.size();
+    let start = VirtAddr::new(1 << 30);
+    let small = world.map_at(Some(start), size / P, RW);
+    let huge = world.map_type(&HUGETLB, Some(small.end), size / P, RW);
+    assert_eq!(huge.start, small.end);
+    for addr in [small.start, page(small, 1), page(small, 511), huge.start] {
+        assert_eq!(world.store(addr, 1), Ok(()));
+    }
+    let uffd = Uffd::new(&world.space, Features::empty());
+    for range in [small, huge] {
+        uffd.register(range, Modes::WP).expect("both can");
+    }
+    let protected = |addr| match world.space.entry(addr).0 {
+        Entry::Leaf(leaf) => leaf.attr.flags.contains(AttrFlags::UFFD_WP),
+        entry => panic!("{entry:?}"),
+    };
+    let seen = || [small.start, page(small, 1), page(small, 511), huge.start].map(protected);
+    // What lies before the huge pages changes; they do not.
+    let cut = VirtRange::new(page(small, 1), huge.end);
+    assert_eq!(uffd.write_protect(cut), Err(WriteProtectError::Misaligned));
+    assert_eq!(seen(), [false, true, true, false]);
+    assert_eq!(
+        uffd.remove_write_protection(cut, NOW),
+        Err(WriteProtectError::Misaligned)
+    );
+    assert_eq!(seen(), [false; 4]);
+    let whole = VirtRange::new(small.start, huge.end);
+    assert_eq!(uffd.write_protect(whole), Ok(()));
+    assert_eq!(seen(), [true; 4]);
 }

@@ -21,7 +21,8 @@ pub enum ProtectStop {
     Changing,
     /// Nothing is mapped in the range, or an area in it is not registered for write protection.
     NotRegistered,
-    /// The range cuts through a huge page.
+    /// There is memory in huge pages in the range, whose start and length are not multiples of their size; both, even if
+    /// it is areas of other memory that they lie in (Linux: EINVAL).
     Misaligned,
     /// No frame for a node of the tables.
     OutOfMemory,
@@ -103,7 +104,7 @@ impl Space {
             let (Some(registration), Some(part)) = (may_protect(vma), vma.range.intersect(&range)) else {
                 return Err(ProtectStop::NotRegistered);
             };
-            if !part.is_aligned(vma.ty.granule().size()) {
+            if !range.is_aligned(vma.ty.granule().size()) {
                 return Err(ProtectStop::Misaligned);
             }
             change(registration, vma, part)?;

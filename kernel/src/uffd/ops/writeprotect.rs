@@ -23,7 +23,8 @@ pub enum WriteProtectError {
     SpaceGone,
     /// Nothing is mapped in the range, or an area in it is not registered for write protection (ENOENT).
     NotRegistered,
-    /// The range cuts through a huge page (EINVAL).
+    /// There is memory in huge pages in the range, and the start or the length of the whole range is not a multiple of their
+    /// size (EINVAL).
     Misaligned,
     /// No frame for the tables that remember the protection of pages that are not there (ENOMEM).
     OutOfMemory,
