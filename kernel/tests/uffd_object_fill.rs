@@ -293,6 +293,29 @@ fn copy_from_an_empty_pool_is_eexist_although_nothing_is_there() {
 }
 
 #[test]
+fn copy_over_a_huge_page_is_refused_before_the_pool_and_the_source_are_looked_at() {
+    let bed = Bed::new(&HUGETLB, Shared, 6, Modes::MISSING);
+    let bytes = vec![7; 4 * H as usize];
+    let exists = Outcome::Refused(Refusal::Exists);
+    assert_eq!(
+        bed.uffd.copy(bed.range.start, &bytes[..H as usize], H, NOW),
+        Outcome::Done
+    );
+    assert_eq!(bed.uffd.copy(bed.range.start, &[], H, NOW), exists, "no source");
+    let rest = bed.uffd.copy(bed.range.start + H, &bytes, 3 * H, NOW);
+    assert_eq!(rest, Outcome::Done, "the pool is empty from now on");
+    assert_eq!(bed.uffd.copy(bed.range.start, &bytes, H, NOW), exists);
+    // The object has the page, the mapping does not.
+    bed.world
+        .space
+        .discard(part(bed.range, 0, H / P))
+        .expect("it is mapped");
+    assert_eq!(bed.uffd.copy(bed.range.start, &[], H, NOW), exists);
+    let nothing = bed.uffd.copy(bed.range.start + 4 * H, &[], H, NOW);
+    assert_eq!(nothing, Outcome::Refused(Refusal::PoolEmpty));
+}
+
+#[test]
 fn a_touch_with_an_empty_pool_is_a_bus_error() {
     let world = object_world();
     let object = Object::new(&HUGETLB, 5 * H);

@@ -474,6 +474,12 @@ impl Model {
         finished(done, granule(span.0), stop)
     }
 
+    /// Whether a page is mapped in the cell, or in the object that it shares.
+    fn has_page(&self, cell: &Cell, area: &Area) -> bool {
+        matches!(cell.content, Content::Zeros | Content::Page(_))
+            || (area.is_shared() && matches!(self.cached(area), Ok(Some(_))))
+    }
+
     /// What the cell, the `index`-th of a fill, holds afterwards.
     fn fill_cell(
         &mut self,
@@ -485,6 +491,10 @@ impl Model {
         let cell = self.spaces[space][number];
         let area = cell.area.expect("inside an area");
         if let Fill::Copy(words) = fill {
+            // Huge memory is looked at before anything is allocated or read.
+            if number >= BASE_CELLS && self.has_page(&cell, &area) {
+                return Err(Refusal::Exists);
+            }
             if number >= BASE_CELLS && self.pool_is_empty() {
                 return Err(Refusal::PoolEmpty);
             }

@@ -8,9 +8,10 @@
 use arrayvec::ArrayVec;
 
 use super::Space;
-use crate::mm::addr::PAGE_SIZE;
+use crate::mm::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::cache::Lookup;
 use crate::mm::frame::{Folio, OutOfFrames};
-use crate::mm::memtype::{AllocError, Modes, OpSet, UffdOps};
+use crate::mm::memtype::{AllocError, Granule, Modes, OpSet, UffdOps};
 use crate::mm::pressure::{self, MAX_RELIEFS};
 use crate::mm::pt::Level;
 use crate::mm::range::VirtRange;
@@ -243,6 +244,11 @@ impl Space {
         let mut outcome = Ok(());
         let mut ready = ArrayVec::<Filling, CHUNK>::new();
         while !ready.is_full() && (ready.len() as u64) * step < rest.len() {
+            let at = rest.start + ready.len() as u64 * step;
+            if F::OP == OpSet::COPY && ops.granule == Granule::Huge && self.has_huge_page(vma, at) {
+                outcome = Err(FillStop::Exists.into());
+                break;
+            }
             match filler.prepare(ops, step, offset + ready.len() as u64 * step) {
                 Ok(filling) => ready.push(filling),
                 Err(why) => {
@@ -263,6 +269,20 @@ impl Space {
             done += step;
         }
         (done, outcome)
+    }
+
+    /// Whether there is a page already where a huge one shall be copied to. Looked at before one is taken out of the pool
+    /// and its source is read, as on Linux: a page that is there is what it reports, whatever else is wrong. What changes
+    /// afterwards is found when the page is put in.
+    fn has_huge_page(&self, vma: &Vma, at: VirtAddr) -> bool {
+        if self.table.lock().lookup(at).0.is_leaf() {
+            return true;
+        }
+        vma.is_shared()
+            && vma.backing.as_ref().is_some_and(|backing| {
+                let found = vma.ty.lookup(&backing.object, vma.offset_of(at));
+                matches!(found, Lookup::Present(_))
+            })
     }
 }
 
