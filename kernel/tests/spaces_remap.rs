@@ -742,16 +742,23 @@ fn a_mapping_whose_end_in_its_object_would_be_too_far_does_not_grow() {
 
 #[test]
 fn a_move_without_frames_for_its_nodes_leaves_everything_but_the_place_as_it_was() {
-    for successes in 0..3 {
+    let mut unmapped = 0;
+    for successes in 0.. {
         let (world, range) = filled(3);
         let victim = world.map_at(Some(FAR + 600 * GIB), 3, RW);
         let nodes = allocator().stats().of(FrameKind::Table);
         allocator().inject_failure(successes);
         let moved = remap(&world.space, range, 3 * P, RemapTo::At(victim.start));
         allocator().stop_injection();
-        assert_eq!(moved, Err(RemapError::OutOfMemory), "after {successes} nodes");
+        if moved.is_ok() {
+            assert_eq!(unmapped, 3, "three nodes are needed, and each was missing once");
+            break;
+        }
         assert_eq!(words(&world, range), some(1..=3));
-        assert_eq!(words(&world, victim), [None; 3]);
+        if world.space.query(victim.start).is_none() {
+            assert_eq!(moved, Err(RemapError::OutOfMemory));
+            unmapped += 1;
+        }
         let left = allocator().stats().of(FrameKind::Table) - nodes;
         assert!(left <= 1, "only the node below the root may stay: {left}");
         let moved = remap(&world.space, range, 3 * P, RemapTo::At(victim.start));

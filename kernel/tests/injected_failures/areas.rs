@@ -4,7 +4,7 @@ use kernel::mm::memtype::Modes;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Memory, ScanRequest};
+use kernel::mm::space::{MapRequest, Memory, RemapRequest, RemapTo, ScanRequest};
 use kernel::uffd::{Features, FillMode};
 
 use crate::Scenario;
@@ -67,6 +67,53 @@ pub const SCENARIOS: &[Scenario] = &[
             scene.full().registered().crowded().read()
         },
         act: |scene, _| unmap(scene, scene.part(10, 20)),
+        knows: TOLD,
+        allocates: 2,
+    },
+    Scenario {
+        name: "move the middle to where nothing is",
+        sorts: SMALL,
+        ready: |sort| Scene::bare(sort).full().crowded(),
+        act: |scene, _| remap(scene, scene.part(10, 20), RemapTo::At(scene.gap.start)),
+        knows: TOLD,
+        allocates: 5,
+    },
+    Scenario {
+        name: "move a huge page to where nothing is",
+        sorts: &[HUGE_SHARED],
+        ready: |sort| Scene::bare(sort).full().crowded(),
+        act: |scene, _| remap(scene, scene.part(1, 1), RemapTo::At(scene.gap.start)),
+        knows: TOLD,
+        allocates: 3,
+    },
+    Scenario {
+        name: "move the middle of what is registered, and tell a monitor",
+        sorts: SMALL,
+        ready: |sort| {
+            let scene = Scene::with(sort, Features::EVENT_REMAP | Features::EVENT_UNMAP);
+            scene.full().registered().crowded().read()
+        },
+        act: |scene, _| remap(scene, scene.part(10, 20), RemapTo::At(scene.gap.start)),
+        knows: TOLD,
+        allocates: 6,
+    },
+    Scenario {
+        name: "cut the end off",
+        sorts: SMALL,
+        ready: |sort| {
+            let scene = Scene::with(sort, Features::EVENT_UNMAP);
+            scene.full().registered().crowded().read()
+        },
+        act: |scene, _| {
+            let request = RemapRequest {
+                old: scene.part(10, 20),
+                len: 5 * scene.sort.granule(),
+                to: RemapTo::Here,
+                leave_mapped: false,
+            };
+            let cut = scene.world.run(|| scene.space().remap(request));
+            cut.map(drop).map_err(undone)
+        },
         knows: TOLD,
         allocates: 2,
     },
@@ -211,6 +258,17 @@ fn map(scene: &Scene, range: VirtRange, memory: Memory) -> Result<(), Stop> {
 
 fn unmap(scene: &Scene, range: VirtRange) -> Result<(), Stop> {
     scene.world.run(|| scene.space().unmap(range)).map_err(undone)
+}
+
+fn remap(scene: &Scene, old: VirtRange, to: RemapTo) -> Result<(), Stop> {
+    let request = RemapRequest {
+        old,
+        len: old.len(),
+        to,
+        leave_mapped: false,
+    };
+    let moved = scene.world.run(|| scene.space().remap(request));
+    moved.map(drop).map_err(undone)
 }
 
 fn register(scene: &Scene, modes: Modes) -> Result<(), Stop> {

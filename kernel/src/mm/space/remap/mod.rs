@@ -24,6 +24,7 @@ use super::Space;
 use crate::mm::addr::VirtAddr;
 use crate::mm::frame::OutOfFrames;
 use crate::mm::range::VirtRange;
+use crate::mm::reserve::reserve;
 use crate::mm::vma::{TooManyVmas, Vma, VmaFlags, VmaSet};
 
 mod news;
@@ -215,7 +216,7 @@ fn pieces(vmas: &VmaSet, request: &RemapRequest, at: VirtAddr) -> Result<Vec<Pie
         }
         .in_pages_of(vma)?;
         let start = at + (part.start - old.start);
-        pieces.try_reserve(1)?;
+        reserve(&mut pieces, 1)?;
         pieces.push(Piece {
             old: piece.old,
             new: VirtRange::new(start, start + piece.len),

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::Piece;
 use crate::mm::range::VirtRange;
+use crate::mm::reserve::reserve;
 use crate::mm::space::unmap::begin_unmap;
 use crate::mm::vma::VmaSet;
 use crate::uffd::{Change, Changes, Event, Features};
@@ -86,7 +87,7 @@ fn note(
     }
     let changes = begin_unmap(vmas, range)?;
     if !changes.is_empty() {
-        news.try_reserve(1)?;
+        reserve(news, 1)?;
         news.push((changes, range));
     }
     Ok(())
