@@ -41,6 +41,33 @@ pub const SCENARIOS: &[Scenario] = &[
         allocates: 6,
     },
     Scenario {
+        name: "COPY out of memory of the task that asks",
+        sorts: &[OWN, SHARED, PRIVATE, GUEST],
+        ready: |sort| Scene::bare(sort).full_aside().registered(),
+        act: |scene, skip| {
+            let (rest, from) = (scene.rest(skip), scene.aside.start + skip);
+            let copy = || scene.uffd.copy_from_task(rest.start, from, rest.len(), NOW);
+            outcome(scene.world.run(copy), skip)
+        },
+        knows: KNOWN,
+        allocates: 40,
+    },
+    Scenario {
+        name: "COPY out of memory that was never touched",
+        sorts: &[OWN],
+        ready: |sort| Scene::bare(sort).registered(),
+        act: |scene, skip| {
+            let (rest, from) = (scene.rest(skip), scene.aside.start + skip);
+            let copy = || scene.uffd.copy_from_task(rest.start, from, rest.len(), NOW);
+            outcome(scene.world.run(copy), skip).map_err(|stop| Stop {
+                left: Left::Touched(stop.left.bytes()),
+                ..stop
+            })
+        },
+        knows: &["OutOfMemory", "BadSource"],
+        allocates: 40,
+    },
+    Scenario {
         name: "ZEROPAGE",
         sorts: &[OWN, SHARED, PRIVATE],
         ready: |sort| Scene::bare(sort).registered(),

@@ -21,6 +21,7 @@ mod faults;
 mod fills;
 mod forks;
 mod objects;
+mod remaps;
 mod scene;
 
 use kernel::mm::frame::allocator;
@@ -113,6 +114,11 @@ fn changes_of_areas_and_of_their_contents() {
 #[test]
 fn forks() {
     run(forks::SCENARIOS);
+}
+
+#[test]
+fn mappings_that_move_grow_and_shrink() {
+    run(remaps::SCENARIOS);
 }
 
 #[test]

@@ -255,7 +255,8 @@ pub enum Left {
     Nothing,
     /// The first bytes of the range as they should be, the rest as it was.
     Bytes(u64),
-    /// The same after touches: where the first byte that is not done lies, the object may have its page already.
+    /// The same after touches: at the first byte that is not done, the object may have its page already, and so may the
+    /// memory aside, if that is read.
     Touched(u64),
     /// Every page either as it was or as it should be.
     Parts,
@@ -457,7 +458,7 @@ impl Picture {
             let [now, before, goal] = [self, before, goal].map(|picture| picture.states.get(place));
             let fits = match left {
                 Left::Nothing => now == before,
-                Left::Touched(bytes) if *place == Place::Cache(bytes) => {
+                Left::Touched(bytes) if [Place::Cache(bytes), Place::Aside(bytes)].contains(place) => {
                     now == before || now == goal || now == Some(&State::Cached(0))
                 }
                 Left::Bytes(bytes) | Left::Touched(bytes) if place.is_among(bytes) => now == goal,
