@@ -14,6 +14,9 @@
 //! | empty, of base pages | `WRITTEN`; without a table above it only in areas that are registered for WP |
 //! | empty, of huge pages | none |
 //!
+//! Poison and guards stay `WRITTEN` however often they are scanned: there is no second bit in their entries for "reported",
+//! which Linux sets in the first scan that protects.
+//!
 //! In addition all pages of areas whose stores are noted are `WPALLOWED`, and those of huge-page memory `HUGE`.
 
 use bitflags::bitflags;
