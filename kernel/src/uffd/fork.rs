@@ -69,14 +69,15 @@ impl<'a> Forks<'a> {
 
     fn begin(&mut self, ctx: &Arc<Ctx>) -> Result<Option<&Fork>, TryReserveError> {
         reserve(&mut self.forks, 1)?;
+        let Some(change) = Change::begin(ctx, Features::EVENT_FORK) else {
+            return Ok(None);
+        };
+        // Last of all, since it is kept from now on: dropped here it may be the last, and closing locks the areas.
         let inherited = Uffd::another(ctx);
         if inherited.is_none() && !ctx.is_orphaned() {
             // Its last handle is gone, and closing it waits for the areas.
             return Ok(None);
         }
-        let Some(change) = Change::begin(ctx, Features::EVENT_FORK) else {
-            return Ok(None);
-        };
         self.forks.push(Fork {
             child: ctx.forked(self.child),
             change,
