@@ -62,8 +62,8 @@ pub fn check_range(range: VirtRange) -> Result<(), RangeError> {
 /// Why an operation did nothing, or no more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// The space's layout changes, and the monitor has not read of it (Linux: EAGAIN). Found before anything else is
-    /// looked at. Read the event and try again.
+    /// The space's layout changes, and the monitor has not read of it (Linux: EAGAIN). Found before anything
+    /// but [`Self::Unavailable`]. Read the event and try again.
     Changing,
     /// The context does not have the operation at all (EINVAL, output field untouched). Found first of all.
     Unavailable(Unavailable),

@@ -10,8 +10,8 @@ use crate::uffd::ctx::Resolver;
 /// Linux.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WriteProtectError {
-    /// The space's layout changes, and the monitor has not read of it (Linux: EAGAIN). Found before anything else is
-    /// looked at.
+    /// The space's layout changes, and the monitor has not read of it (Linux: EAGAIN). Found before anything
+    /// but [`Self::Unavailable`].
     Changing,
     /// The context does not have the operation at all (EINVAL).
     Unavailable(Unavailable),
