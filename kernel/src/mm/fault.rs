@@ -226,17 +226,23 @@ fn finish(verdict: Verdict, info: &FaultInfo, task: &Arc<Task>) -> Result<(), Fa
         Verdict::Failed(FaultError::OutOfMemory) if pressure::relieve(RELIEF) => return Ok(()),
         Verdict::Failed(error) => Err(error),
     };
-    result.inspect_err(|error| fail(task, info.addr, *error))
+    result.inspect_err(|error| fail(task, info, *error))
 }
 
 #[cold]
-fn fail(task: &Task, addr: VirtAddr, error: FaultError) {
+fn fail(task: &Task, info: &FaultInfo, error: FaultError) {
+    let addr = info.addr;
     task.fault.fail(addr, error);
-    if error == FaultError::Killed {
+    if error != FaultError::Killed {
+        return;
+    }
+    if info.origin == Origin::Task {
         task::exit(Outcome::Failed(format!(
             "killed by its access to {addr}: {error}"
         )));
     }
+    // The kernel has things on its stack that are to be given back: its access fails, and the task ends afterwards.
+    task.kill();
 }
 
 /// Where and why the current task's last failed access failed.
