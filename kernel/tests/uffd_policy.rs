@@ -9,11 +9,12 @@ use common::{
     until_it_waits, was_woken, word,
 };
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::fault::FaultError;
+use kernel::mm::fault::{FaultError, Origin};
 use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::JoinHandle;
 use kernel::task::{Outcome as Ended, State, Task};
+use kernel::uffd::delivery::hand_over;
 use kernel::uffd::slot::FaultState;
 use kernel::uffd::{Event, Features, FillMode, Modes, MonitorDeath, Outcome, ReadError, Uffd};
 
@@ -111,6 +112,31 @@ fn poison_reaches_absent_pages_that_are_write_protected() {
 }
 
 #[test]
+fn poison_is_found_by_two_tasks_that_touch_a_page_at_once() {
+    let (world, uffd, range) = shared(1);
+    uffd.on_monitor_death(MonitorDeath::Poison);
+    lose_monitor(&world, &uffd, 0);
+    // Both have looked at the entry before either resolves what it found.
+    let tasks = [world.stuck_at(range.start), world.stuck_storing_at(range.start)];
+    for task in tasks {
+        let resolved = task.run_as(|| hand_over(&task));
+        assert_eq!(resolved, Ok(()), "the next look decides");
+    }
+    assert_eq!(world.load(range.start), Err(FaultError::Poisoned));
+}
+
+#[test]
+fn a_page_that_is_filled_while_a_task_would_poison_it_is_found() {
+    let (world, uffd, range) = shared(1);
+    uffd.on_monitor_death(MonitorDeath::Poison);
+    lose_monitor(&world, &uffd, 0);
+    let task = world.stuck_at(range.start);
+    serve(&uffd, range.start, 6);
+    assert_eq!(task.run_as(|| hand_over(&task)), Ok(()));
+    assert_eq!(world.load(range.start), Ok(word(6)));
+}
+
+#[test]
 fn a_store_to_a_protected_page_fails_under_poison_and_its_page_stays() {
     let (world, uffd, range) = registered(1, Modes::WP, Features::empty());
     uffd.on_monitor_death(MonitorDeath::Poison);
@@ -188,6 +214,24 @@ fn kill_ends_a_task_in_the_middle_of_a_copy() {
     let at = page(range, 1) - 8;
     let task = world.spawn("reader", move || uaccess::read(at, &mut [0; 16]));
     assert!(matches!(ended(task), Ended::Failed(_)));
+}
+
+#[test]
+fn kill_fails_what_the_kernel_does_on_a_tasks_behalf_and_leaves_the_end_to_the_task() {
+    let (world, uffd, range) = shared(2);
+    uffd.on_monitor_death(MonitorDeath::Kill);
+    serve(&uffd, range.start, 1);
+    lose_monitor(&world, &uffd, 0);
+    let at = page(range, 1) - 8;
+    let space = Arc::clone(&world.space);
+    let caller = world.spawn("caller", move || {
+        let copied = uaccess::on_behalf(|| uaccess::read(at, &mut [0; 16]));
+        let killed = kernel::task::current().is_killed();
+        let reached = space.read_bytes(at, &mut [0; 16], Origin::Kernel);
+        (failed(copied), killed, failed(reached))
+    });
+    let gone = Err(FaultError::Killed);
+    assert_eq!(returned(caller), (gone, true, gone));
 }
 
 #[test]

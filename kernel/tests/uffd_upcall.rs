@@ -19,8 +19,8 @@ use kernel::task::{self, Completion, TaskId, WaitReason};
 use kernel::uffd::delivery::upcall::{DEPTH, upcalls_of};
 use kernel::uffd::slot::FaultState;
 use kernel::uffd::{
-    Delivery, Event, FaultHandler, Features, FillMode, Handled, Modes, Outcome, ReadError, Refusal, TrapKind,
-    Uffd, Upcall,
+    Delivery, Event, FaultHandler, Features, FillMode, Handled, Modes, MonitorDeath, Outcome, ReadError,
+    Refusal, TrapKind, Uffd, Upcall,
 };
 
 const P: u64 = PAGE_SIZE;
@@ -502,6 +502,55 @@ fn unmapping_while_a_handler_runs_fails_the_access_as_unmapped() {
     });
     assert_eq!(said, Some(Outcome::Refused(Refusal::NotRegistered)));
     assert_eq!(result, Err(FaultError::Unmapped));
+}
+
+/// What a load comes to after the attached monitor of a context with a handler is lost under `policy`, and whether the
+/// handler was called.
+fn after_losing_its_monitor(policy: MonitorDeath) -> (Result<u64, FaultError>, bool) {
+    let world = World::new();
+    let calls = Arc::new(AtomicU64::new(0));
+    let its = Arc::clone(&calls);
+    let (uffd, range) = called(&world, 1, Modes::MISSING, move |fault: &Upcall<'_>| {
+        its.fetch_add(1, Ordering::Relaxed);
+        fill(fault)
+    });
+    uffd.on_monitor_death(policy);
+    let uffd = Arc::new(uffd);
+    let monitored = Arc::clone(&uffd);
+    returned(world.spawn("monitor", move || monitored.attach_monitor(&task::current_arc())));
+    let loaded = world.load(range.start);
+    (loaded, calls.load(Ordering::Relaxed) > 0)
+}
+
+#[test]
+fn the_policy_answers_instead_of_the_handler_once_the_monitor_is_lost() {
+    for (policy, expected) in [
+        (MonitorDeath::Fail, Err(FaultError::MonitorGone)),
+        (MonitorDeath::Poison, Err(FaultError::Poisoned)),
+        (MonitorDeath::Zero, Ok(0)),
+    ] {
+        assert_eq!(after_losing_its_monitor(policy), (expected, false), "{policy}");
+    }
+}
+
+#[test]
+fn a_policy_that_waits_leaves_faults_to_the_handler() {
+    for policy in [MonitorDeath::Hang, MonitorDeath::Reattach] {
+        assert_eq!(after_losing_its_monitor(policy), (Ok(word(7)), true), "{policy}");
+    }
+}
+
+#[test]
+fn the_handler_is_called_again_once_another_monitor_is_attached() {
+    let world = World::new();
+    let (uffd, range) = called(&world, 1, Modes::MISSING, fill);
+    let uffd = Arc::new(uffd);
+    let monitored = Arc::clone(&uffd);
+    returned(world.spawn("monitor", move || monitored.attach_monitor(&task::current_arc())));
+    assert_eq!(world.load(range.start), Err(FaultError::MonitorGone));
+    uffd.attach_monitor(&task::Task::detached("second"));
+    assert_eq!(world.load(range.start), Ok(word(7)));
+    uffd.detach_monitor();
 }
 
 #[test]

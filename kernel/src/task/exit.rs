@@ -5,9 +5,9 @@
 //! [`Task::join`] return.
 
 use alloc::boxed::Box;
+use alloc::collections::LinkedList;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
 use super::wait::WaitReason;
@@ -54,8 +54,19 @@ impl<E: fmt::Display> Ending for Result<(), E> {
 /// Called once, on the task that ends.
 pub(crate) type Hook = Box<dyn FnOnce(&Task, &Outcome) + Send>;
 
-/// Hooks, with the number under which they can be taken back if they have one.
-type Hooks = Vec<(Option<u64>, Hook)>;
+/// Hooks, with the number under which they can be taken back if they have one. A list: linking one in or out takes no
+/// memory.
+type Hooks = LinkedList<(Option<u64>, Hook)>;
+
+/// A hook with its place in the list of a task, or nothing. Dropping it drops the hook.
+pub(crate) struct EndHook(Hooks);
+
+impl EndHook {
+    /// A hook that can be taken back under `number`. Takes memory.
+    pub(crate) fn numbered(number: u64, hook: Hook) -> Self {
+        Self(LinkedList::from([(Some(number), hook)]))
+    }
+}
 
 /// What is known about the end of a task.
 pub(super) struct Ended {
@@ -72,7 +83,7 @@ impl Ended {
     pub(super) fn new(id: TaskId) -> Self {
         Self {
             outcome: SpinLock::new(None),
-            hooks: SpinLock::new(Vec::new()),
+            hooks: SpinLock::new(Hooks::new()),
             stack_is_free: Completion::new(&JOIN).about(id.as_u64() as usize),
             killed: AtomicBool::new(false),
         }
@@ -137,31 +148,31 @@ impl Task {
         let mut hooks = self.ended.hooks.lock();
         // Looked at under the lock: `finish` sets the outcome under it once the last hook is taken.
         let Some(outcome) = self.outcome() else {
-            hooks.push((None, Box::new(hook)));
+            hooks.push_back((None, Box::new(hook)));
             return;
         };
         drop(hooks);
         hook(self, &outcome);
     }
 
-    /// Like [`Self::on_end`], but the hook can be taken back under its number.
-    ///
-    /// # Errors
-    /// The task has ended already; here is the hook.
-    pub(crate) fn set_end_hook(&self, number: u64, hook: Hook) -> Result<(), Hook> {
+    /// Like [`Self::on_end`], but the hook can be taken back under its number, and no memory is taken. False, and nothing
+    /// done, when the task has ended already.
+    pub(crate) fn set_end_hook(&self, hook: &mut EndHook) -> bool {
         let mut hooks = self.ended.hooks.lock();
         if self.ended.has_ended() {
-            return Err(hook);
+            return false;
         }
-        hooks.push((Some(number), hook));
-        Ok(())
+        hooks.append(&mut hook.0);
+        true
     }
 
     /// Takes back what was set under `number`, unless it was called already.
-    pub(crate) fn take_end_hook(&self, number: u64) -> Option<Hook> {
+    pub(crate) fn take_end_hook(&self, number: u64) -> Option<EndHook> {
         let mut hooks = self.ended.hooks.lock();
         let at = hooks.iter().position(|(other, _)| *other == Some(number))?;
-        Some(hooks.remove(at).1)
+        let mut hook = hooks.split_off(at);
+        hooks.append(&mut hook.split_off(1));
+        Some(EndHook(hook))
     }
 
     /// How many hooks will run.

@@ -64,6 +64,7 @@ use threads as engine;
 
 pub use completion::Completion;
 pub use current::{Current, current, current_arc, current_name};
+pub(crate) use exit::EndHook;
 pub use exit::{Ending, Outcome, exit};
 pub use link::{FaultAdapter, WaitAdapter};
 pub use park::{park, park_on};

@@ -4,7 +4,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::admit::{Admission, admit};
 use super::api::{Features, Flags, Ioctls};
@@ -27,7 +27,7 @@ use crate::task::{self, WaitReason};
 static READING: WaitReason = WaitReason("a message of userfault context");
 
 /// That the handshake is made; Linux keeps it in the same bit of its word, and shows it.
-const READY: u64 = 1 << 31;
+pub(super) const READY: u64 = 1 << 31;
 
 /// Number of a context; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -85,6 +85,8 @@ pub struct Ctx {
     commands: AtomicU64,
     pub(super) delivery: Delivery,
     pub(super) queue: SpinLock<Queue>,
+    /// See [`Ctx::policy_answers`]; changes with the queue's state, under its lock.
+    pub(super) policy_answers: AtomicBool,
     /// Handles that are not dropped yet.
     pub(super) handles: AtomicUsize,
     /// Layout changes that have begun and are not over. Raised with the space's areas locked.
@@ -293,6 +295,7 @@ impl Ctx {
             commands: AtomicU64::new(0),
             delivery,
             queue: SpinLock::new(Queue::new()),
+            policy_answers: AtomicBool::new(false),
             handles: AtomicUsize::new(1),
             changing: AtomicUsize::new(0),
         });

@@ -271,12 +271,13 @@ fn loom_fault_that_is_read_when_its_monitor_is_lost_goes_on_with_the_next() {
         let world = World::new();
         let uffd = core::mem::ManuallyDrop::new(Uffd::of(world.ctx.clone()));
         uffd.on_monitor_death(MonitorDeath::Reattach);
-        uffd.attach_monitor(&Task::detached("first"));
+        let first = Task::detached("first");
+        uffd.attach_monitor(&first);
         let faulter = world.start("faulter", |world| assert_eq!(world.touch(), Ok(())));
-        let monitors = world.start("monitors", |world| {
+        let monitors = world.start("monitors", move |world| {
             let uffd = core::mem::ManuallyDrop::new(Uffd::of(world.ctx.clone()));
             let lost = uffd.try_read_event();
-            world.ctx.lose_monitor();
+            world.ctx.lose_monitor(first.id());
             uffd.attach_monitor(&Task::detached("second"));
             let again = uffd.read_event();
             assert!(lost.is_err() || lost == again, "{lost:?}, then {again:?}");
@@ -289,16 +290,34 @@ fn loom_fault_that_is_read_when_its_monitor_is_lost_goes_on_with_the_next() {
 }
 
 #[test]
+fn loom_monitor_that_ends_while_another_is_attached_takes_nothing_from_it() {
+    explore(None, || {
+        let world = World::new();
+        let uffd = core::mem::ManuallyDrop::new(Uffd::of(world.ctx.clone()));
+        let (first, second) = (Task::detached("first"), Task::detached("second"));
+        uffd.attach_monitor(&first);
+        let end = world.start("end of the first", move |world| {
+            world.ctx.lose_monitor(first.id())
+        });
+        uffd.attach_monitor(&second);
+        join(end);
+        assert!(!world.ctx.is_orphaned(), "the second serves");
+        uffd.detach_monitor();
+    });
+}
+
+#[test]
 fn loom_losing_the_monitor_fails_whoever_waits_or_is_about_to() {
     explore(Some(3), || {
         let world = World::new();
         let uffd = core::mem::ManuallyDrop::new(Uffd::of(world.ctx.clone()));
-        uffd.attach_monitor(&Task::detached("monitor"));
+        let monitor = Task::detached("monitor");
+        uffd.attach_monitor(&monitor);
         let faulter = world.start("faulter", |world| {
             assert_eq!(world.touch(), Err(FaultError::MonitorGone));
         });
         let reader = world.start("reader", |world| drop(world.read()));
-        world.ctx.lose_monitor();
+        world.ctx.lose_monitor(monitor.id());
         join(faulter);
         join(reader);
         assert_eq!(world.wake(), 0, "nobody is left in the queue");

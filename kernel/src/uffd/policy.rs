@@ -28,10 +28,11 @@ use super::classify::TrapKind;
 use super::ctx::{Ctx, Resolver, Uffd};
 use super::delivery::Upcall;
 use super::ops::{FillMode, Outcome, Refusal};
-use super::queue::State;
+use super::queue::{Queue, State};
 use crate::mm::fault::FaultError;
+use crate::mm::pt::{Entry, Marker};
 use crate::mm::range::VirtRange;
-use crate::task::{Task, TaskId};
+use crate::task::{EndHook, Task, TaskId};
 
 /// What becomes of a context's faults when its monitor has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,7 +44,7 @@ pub enum MonitorDeath {
     Hang,
     /// Their pages are poisoned. A store to a protected page fails as under `Fail`: the page is there.
     Poison,
-    /// The task that touches is ended.
+    /// The task that touches is ended. What the kernel touches on its behalf fails, and the task is killed.
     Kill,
     /// The context is closed and its memory plain, as on Linux. Losing a monitor then shows as zeros, or not at all.
     Zero,
@@ -106,20 +107,22 @@ impl Uffd {
     /// refused instead of queued, and if it ends while it is attached, the context has lost its monitor (see
     /// [`super::policy`]). A context that has lost one is open again.
     ///
-    /// There is one monitor at a time. On a context with upcalls it serves nothing, but losing it counts all the same.
+    /// There is one monitor at a time. On a context with upcalls it serves nothing, but losing it counts all the same: from
+    /// then on the policy answers instead of the handler, except under the policies that wait, which leave that to it.
     pub fn attach_monitor(&self, monitor: &Arc<Task>) {
         let ctx = &self.ctx;
         let weak = Arc::downgrade(ctx);
         let id = monitor.id();
         let hook = Box::new(move |_: &Task, _: &_| {
             if let Some(ctx) = weak.upgrade() {
-                ctx.monitor_ended(id);
+                ctx.lose_monitor(id);
             }
         });
+        let mut hook = EndHook::numbered(ctx.id().as_u64(), hook);
         // Under the lock, so that the hooks of tasks and who is attached never disagree. What is replaced is dropped after it.
         let mut queue = ctx.queue.lock();
         if let State::Orphaned(policy) = queue.state {
-            queue.state = State::Open;
+            ctx.enter_state(&mut queue, State::Open);
             if policy == MonitorDeath::Reattach {
                 queue.unread_all();
             }
@@ -130,13 +133,13 @@ impl Uffd {
         };
         let old = queue.monitor.replace(new).and_then(|old| old.task.upgrade());
         let old_hook = old.as_ref().and_then(|old| old.take_end_hook(ctx.id().as_u64()));
-        let set = monitor.set_end_hook(ctx.id().as_u64(), hook);
+        let is_set = monitor.set_end_hook(&mut hook);
         drop(queue);
-        if set.is_err() {
+        if !is_set {
             // It has ended already.
-            ctx.monitor_ended(id);
+            ctx.lose_monitor(id);
         }
-        drop((old, old_hook));
+        drop((old, old_hook, hook));
     }
 
     /// Ends what [`Self::attach_monitor`] began: the monitor may end without consequences.
@@ -182,44 +185,38 @@ impl Ctx {
         drop((task, hook));
     }
 
-    fn monitor_ended(self: &Arc<Self>, id: TaskId) {
-        let attached = self.queue.lock().monitor.as_ref().map(|monitor| monitor.id);
-        if attached == Some(id) {
-            self.lose_monitor();
-        }
-    }
-
     /// The last handle is gone. Whoever did not say that the monitor may go has lost it, and its handle with it: the
     /// handle of a task that ends is dropped before anything else is known of its end.
     pub(super) fn abandon(self: &Arc<Self>) {
         let (attached, state) = {
             let queue = self.queue.lock();
-            (queue.monitor.is_some(), queue.state)
+            (queue.monitor.as_ref().map(|monitor| monitor.id), queue.state)
         };
-        match state {
-            State::Open if attached => self.lose_monitor(),
-            State::Fresh | State::Open => self.close(),
-            State::Orphaned(_) | State::Closed => {}
+        match (state, attached) {
+            (State::Open, Some(monitor)) => self.lose_monitor(monitor),
+            (State::Fresh | State::Open, _) => self.close(),
+            (State::Orphaned(_) | State::Closed, _) => {}
         }
         // Nobody can read without a handle, and the last reader may be what keeps the space that keeps this context.
         self.queue.lock().readers.disband();
     }
 
-    /// The policy takes effect, once.
+    /// The policy takes effect, once, if `id` is the monitor: another may have been attached in its place.
     #[cold]
-    pub(super) fn lose_monitor(self: &Arc<Self>) {
+    pub(super) fn lose_monitor(self: &Arc<Self>, id: TaskId) {
         let mut queue = self.queue.lock();
-        let (State::Open, Some(monitor)) = (queue.state, &queue.monitor) else {
+        let attached = queue.monitor.as_ref().is_some_and(|monitor| monitor.id == id);
+        if queue.state != State::Open || !attached {
             return;
-        };
-        let (id, policy) = (monitor.id, queue.on_death);
+        }
+        let policy = queue.on_death;
         match policy {
             MonitorDeath::Zero => {
                 drop(queue);
                 self.close();
             }
             _ => {
-                queue.state = State::Orphaned(policy);
+                self.enter_state(&mut queue, State::Orphaned(policy));
                 match policy {
                     MonitorDeath::Hang => {}
                     MonitorDeath::Reattach => queue.readers.disband(),
@@ -240,8 +237,22 @@ impl Ctx {
     pub(super) fn share_orphanhood(&self, parent: &Self) {
         let state = parent.queue.lock().state;
         if let State::Orphaned(_) = state {
-            self.queue.lock().state = state;
+            self.enter_state(&mut self.queue.lock(), state);
         }
+    }
+
+    /// The monitor is lost, or there is one again.
+    fn enter_state(&self, queue: &mut Queue, state: State) {
+        queue.state = state;
+        let answers = matches!(state, State::Orphaned(policy) if !policy.queues());
+        self.policy_answers.store(answers, Ordering::Release);
+    }
+
+    /// Whether the monitor is lost and the policy does not wait for another: [`resolve`] says what becomes of faults. Takes
+    /// no lock.
+    #[inline]
+    pub(super) fn policy_answers(&self) -> bool {
+        self.policy_answers.load(Ordering::Acquire)
     }
 }
 
@@ -262,16 +273,23 @@ pub(super) fn resolve(fault: &Upcall<'_>) -> Result<(), FaultError> {
     }
 }
 
-/// Poisons a page. Somebody may be faster; a marker of write protection goes, since nothing waits behind it any more.
+/// Poisons a page. Somebody may be faster: another task that touches it as well, or who fills it. A marker of write
+/// protection goes, since nothing waits behind it any more.
 fn poison(resolver: &Resolver, page: VirtRange) -> Result<(), FaultError> {
     for _ in 0..2 {
         match resolver.poison(page, FillMode::empty()) {
             Outcome::Refused(Refusal::Exists) => {
-                if resolver
-                    .remove_write_protection(page, FillMode::DONTWAKE)
-                    .is_err()
-                {
-                    return Err(FaultError::MonitorGone);
+                let Some(space) = resolver.ctx.space() else {
+                    return Ok(());
+                };
+                match space.entry(page.start).0 {
+                    Entry::Absent(Marker::UffdWp) => {
+                        let removed = resolver.remove_write_protection(page, FillMode::DONTWAKE);
+                        removed.map_err(|_| FaultError::MonitorGone)?;
+                    }
+                    Entry::Leaf(_) | Entry::Absent(_) => return Ok(()),
+                    // Parts of it are there.
+                    Entry::Table(_) => return Err(FaultError::MonitorGone),
                 }
             }
             Outcome::Refused(Refusal::OutOfMemory) => return Err(FaultError::OutOfMemory),

@@ -17,6 +17,9 @@
 //! it is there ([`Refusal::Exists`](crate::uffd::Refusal::Exists)) and are done too. Nobody sleeps, so there is nothing to wake.
 //!
 //! A handler that says [`Handled::Resolved`] without having done anything is called again, for ever.
+//!
+//! **Monitors.** One may be attached although it serves nothing: a task without which the handler is of no use. When it is
+//! lost, the policy answers instead of the handler ([`policy`]), unless it is one that waits.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -207,8 +210,9 @@ pub(super) fn run(task: &Arc<Task>) -> Result<(), FaultError> {
     // The handler may fault itself: the task's record is free again.
     task.fault.set(FaultState::Idle);
     let fault = innermost(task).ok_or(FaultError::HandlerFailed)?;
-    let Some(handler) = fault.ctx.delivery.handler() else {
-        // A context with a queue, whose monitor is gone.
+    let handler = fault.ctx.delivery.handler();
+    let Some(handler) = handler.filter(|_| !fault.ctx.policy_answers()) else {
+        // The context has lost its monitor.
         return policy::resolve(&fault);
     };
     // Whoever faulted: what the handler touches, it touches itself.

@@ -3,10 +3,8 @@
 use core::fmt;
 
 use crate::uffd::api::{API_VERSION, Features, Ioctls};
+use crate::uffd::ctx::READY;
 use crate::uffd::release::Release;
-
-/// Linux's mark, in the word of features, of a context whose handshake is made.
-const READY: u64 = 1 << 31;
 
 /// What the file shows of a context; displayed as its lines.
 #[derive(Clone, Copy, Debug)]
