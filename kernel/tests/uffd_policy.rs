@@ -9,7 +9,7 @@ use common::{
     until_it_waits, was_woken, word,
 };
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::fault::{FaultError, Origin};
+use kernel::mm::fault::{Access, FaultError, FaultInfo, Origin};
 use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::JoinHandle;
@@ -111,6 +111,16 @@ fn poison_reaches_absent_pages_that_are_write_protected() {
     assert_eq!(world.load(page(range, 1)), Err(FaultError::Poisoned));
 }
 
+/// Has `task` go on that has found a fault at `addr` and not handed it over.
+fn resolve(task: &Arc<Task>, addr: VirtAddr) -> Result<(), FaultError> {
+    let info = FaultInfo {
+        addr,
+        access: Access::Read,
+        origin: Origin::Task,
+    };
+    task.run_as(|| hand_over(task, &info))
+}
+
 #[test]
 fn poison_is_found_by_two_tasks_that_touch_a_page_at_once() {
     let (world, uffd, range) = shared(1);
@@ -119,8 +129,7 @@ fn poison_is_found_by_two_tasks_that_touch_a_page_at_once() {
     // Both have looked at the entry before either resolves what it found.
     let tasks = [world.stuck_at(range.start), world.stuck_storing_at(range.start)];
     for task in tasks {
-        let resolved = task.run_as(|| hand_over(&task));
-        assert_eq!(resolved, Ok(()), "the next look decides");
+        assert_eq!(resolve(&task, range.start), Ok(()), "the next look decides");
     }
     assert_eq!(world.load(range.start), Err(FaultError::Poisoned));
 }
@@ -132,7 +141,7 @@ fn a_page_that_is_filled_while_a_task_would_poison_it_is_found() {
     lose_monitor(&world, &uffd, 0);
     let task = world.stuck_at(range.start);
     serve(&uffd, range.start, 6);
-    assert_eq!(task.run_as(|| hand_over(&task)), Ok(()));
+    assert_eq!(resolve(&task, range.start), Ok(()));
     assert_eq!(world.load(range.start), Ok(word(6)));
 }
 

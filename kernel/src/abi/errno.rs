@@ -23,6 +23,7 @@ errnos! {
     EPERM = 1, "Not permitted.";
     ENOENT = 2, "No such thing.";
     ESRCH = 3, "No such process.";
+    EINTR = 4, "Interrupted.";
     EIO = 5, "Input or output failed.";
     EBADF = 9, "Not an open descriptor.";
     EAGAIN = 11, "Try again.";

@@ -118,7 +118,8 @@ pub enum FaultError {
     /// The page belongs to a monitor that ended without serving it, and the policy is to fail
     /// ([`MonitorDeath`](crate::uffd::MonitorDeath)).
     MonitorGone,
-    /// The same, where the policy is to end the task: nobody sees this but whoever asks how the task ended.
+    /// The task is to end: that is the policy, or it was killed before the page was there. An access of its own ends it, and
+    /// nobody sees this but whoever asks how; what the kernel does on its behalf fails.
     Killed,
     /// The monitor itself touched memory that it is to serve: nobody could ever resolve it.
     SelfFault {
@@ -175,7 +176,7 @@ impl fmt::Display for FaultError {
             Self::NoSpace => f.write_str("the object behind it may not have more pages"),
             Self::PoolEmpty => f.write_str("the pool of huge pages is empty"),
             Self::MonitorGone => f.write_str("its monitor is gone and never served the fault"),
-            Self::Killed => f.write_str("its monitor is gone, and who touches it is ended"),
+            Self::Killed => f.write_str("the task is to end"),
             Self::SelfFault { monitor } => {
                 write!(
                     f,
@@ -221,7 +222,7 @@ pub fn resolve(space: &Space, info: &FaultInfo) -> Result<(), FaultError> {
 fn finish(verdict: Verdict, info: &FaultInfo, task: &Arc<Task>) -> Result<(), FaultError> {
     let result = match verdict {
         Verdict::Resolved | Verdict::Retry => return Ok(()),
-        Verdict::Delegated => uffd::delivery::hand_over(task),
+        Verdict::Delegated => uffd::delivery::hand_over(task, info),
         // Nobody else's fault: look again once somebody has given memory back.
         Verdict::Failed(FaultError::OutOfMemory) if pressure::relieve(RELIEF) => return Ok(()),
         Verdict::Failed(error) => Err(error),
@@ -237,9 +238,11 @@ fn fail(task: &Task, info: &FaultInfo, error: FaultError) {
         return;
     }
     if info.origin == Origin::Task {
-        task::exit(Outcome::Failed(format!(
-            "killed by its access to {addr}: {error}"
-        )));
+        task::exit(Outcome::Failed(if task.is_killed() {
+            format!("killed, and did not wait for {addr}")
+        } else {
+            format!("killed by its access to {addr}: {error}")
+        }));
     }
     // The kernel has things on its stack that are to be given back: its access fails, and the task ends afterwards.
     task.kill();

@@ -46,6 +46,14 @@ impl<K: Copy + Ord, T> Registry<K, T> {
         self.0.lock().values().filter_map(Weak::upgrade).collect()
     }
 
+    /// The value with the lowest number above `number`, or the lowest of all. Takes no memory: a walk that may wait.
+    pub fn after(&self, number: Option<K>) -> Option<(K, Arc<T>)> {
+        let from = number.map_or(Bound::Unbounded, Bound::Excluded);
+        let values = self.0.lock();
+        let mut above = values.range((from, Bound::Unbounded));
+        above.find_map(|(number, value)| Some((*number, value.upgrade()?)))
+    }
+
     /// Calls `f` for each value in the order of their numbers, without waiting for a lock and without memory: from
     /// interrupt handlers, and when a panic is reported. Says whether that could be done.
     ///
@@ -103,6 +111,9 @@ mod tests {
         assert_eq!(registry.all(), kept);
         assert_eq!(registry.get(3), Some(Arc::clone(&kept[1])));
         assert_eq!(registry.get(4), None);
+        assert_eq!(registry.after(None), Some((0, Arc::clone(&kept[0]))));
+        assert_eq!(registry.after(Some(0)), Some((3, Arc::clone(&kept[1]))));
+        assert_eq!(registry.after(Some(39)), None);
         registry.leave(3);
         assert_eq!(registry.get(3), None);
         assert!(

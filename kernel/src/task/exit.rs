@@ -13,7 +13,6 @@ use core::fmt;
 use super::wait::WaitReason;
 use super::{Completion, Task, TaskId, current, engine};
 use crate::sync::SpinLock;
-use crate::sync::model::atomic::{AtomicBool, Ordering};
 
 /// How a task ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,8 +72,6 @@ pub(super) struct Ended {
     outcome: SpinLock<Option<Outcome>>,
     hooks: SpinLock<Hooks>,
     stack_is_free: Completion,
-    /// Somebody wants the task to end.
-    killed: AtomicBool,
 }
 
 static JOIN: WaitReason = WaitReason("the end of task");
@@ -85,7 +82,6 @@ impl Ended {
             outcome: SpinLock::new(None),
             hooks: SpinLock::new(Hooks::new()),
             stack_is_free: Completion::new(&JOIN).about(id.as_u64() as usize),
-            killed: AtomicBool::new(false),
         }
     }
 
@@ -129,18 +125,6 @@ impl Task {
     /// How the task ended; `None` while it lives.
     pub fn outcome(&self) -> Option<Outcome> {
         self.ended.outcome.lock().clone()
-    }
-
-    /// Wants the task to end, for good (Linux: a fatal signal). Waits that can be cut short are; the task then does what it
-    /// must to leave nothing half done, and ends by itself.
-    pub fn kill(&self) {
-        self.ended.killed.store(true, Ordering::Release);
-        self.unpark();
-    }
-
-    /// Whether somebody wants the task to end.
-    pub fn is_killed(&self) -> bool {
-        self.ended.killed.load(Ordering::Acquire)
     }
 
     /// Has `hook` called when the task ends, on the task itself; at once and on the caller if it has ended already.

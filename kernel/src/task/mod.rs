@@ -13,6 +13,7 @@
 //! | [`sleep_lock`] | a lock whose holder may sleep |
 //! | [`mod@sleep`] | timed waits |
 //! | [`mod@spawn`], [`mod@exit`] | the beginning and the end of a task, `join`, hooks |
+//! | [`signal`] | what cuts waits short: being killed, being interrupted |
 //! | [`table`] | all tasks, for diagnosis |
 //! | `watch` | looks for faults that nobody resolves |
 //! | `sched`, `switch`, `reaper`, `idle` | bare metal: run queue, direct switch, stacks, what to do when nothing runs |
@@ -40,6 +41,7 @@ pub mod park;
 mod reaper;
 #[cfg(target_os = "none")]
 mod sched;
+pub mod signal;
 pub mod sleep;
 pub mod sleep_lock;
 pub mod spawn;

@@ -9,6 +9,7 @@ use intrusive_collections::{LinkedListAtomicLink, RBTreeAtomicLink};
 
 use super::exit::Ended;
 use super::park::ParkWord;
+use super::signal::Signals;
 use super::sleep::Timer;
 use super::wait::Waiting;
 use super::{engine, table};
@@ -73,6 +74,7 @@ pub struct Task {
     pub(super) timer: Timer,
     pub(super) timer_link: RBTreeAtomicLink,
     pub(super) ended: Ended,
+    pub(super) signals: Signals,
     id: TaskId,
     name: TaskName,
     /// It waits without anybody waiting for it.
@@ -98,6 +100,7 @@ impl Task {
             timer: Timer::new(),
             timer_link: RBTreeAtomicLink::new(),
             ended: Ended::new(id),
+            signals: Signals::new(),
             id,
             name: cut(name),
             in_background: AtomicBool::new(false),

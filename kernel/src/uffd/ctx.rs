@@ -21,7 +21,7 @@ use crate::mm::space::Space;
 use crate::mm::vma::{Registration, Vma};
 use crate::sync::Registry;
 use crate::sync::model::SpinLock;
-use crate::task::{self, WaitReason};
+use crate::task::{self, Task, WaitReason};
 
 /// What a monitor in [`Uffd::read_event`] waits for.
 static READING: WaitReason = WaitReason("a message of userfault context");
@@ -66,6 +66,19 @@ static CONTEXTS: Registry<CtxId, Ctx> = Registry::new();
 /// All contexts, in the order in which they were made. Takes memory.
 pub(super) fn all() -> Vec<Arc<Ctx>> {
     CONTEXTS.all()
+}
+
+/// Takes back the fault that `task`, the current one, waits for, at whatever context that is: a task that leaves a wait is
+/// rare enough to look for it.
+#[cold]
+pub(super) fn withdraw_fault(task: &Arc<Task>) {
+    let mut last = None;
+    while let Some((id, ctx)) = CONTEXTS.after(last) {
+        if ctx.withdraw_fault(task) {
+            return;
+        }
+        last = Some(id);
+    }
 }
 
 /// Calls `f` for each context without waiting and without memory; says whether that could be done.
@@ -203,7 +216,8 @@ impl Uffd {
     /// The next message; sleeps until there is one.
     ///
     /// # Errors
-    /// [`ReadError::Closed`], [`ReadError::Orphaned`].
+    /// [`ReadError::Closed`], [`ReadError::Orphaned`]; [`ReadError::Interrupted`] when the task is told something else
+    /// while there is none.
     #[inline(always)]
     pub fn read_event(&self) -> Result<Event, ReadError> {
         self.read_event_if(|_| true)
@@ -219,6 +233,7 @@ impl Uffd {
         let me = task::current();
         loop {
             match self.ctx.next_event(Some(&me), &mut admit) {
+                Err(ReadError::WouldBlock) if me.has_signal() => return self.ctx.stop_reading(&me),
                 Err(ReadError::WouldBlock) => task::park_on(&READING, self.ctx.number()),
                 result => return result,
             }

@@ -92,6 +92,8 @@ pub enum ReadError {
     Fresh,
     /// The caller could not take the event, which stays queued, behind the others (Linux: EMFILE for a fork's descriptor).
     NotAdmitted,
+    /// The caller was killed or interrupted while it waited (EINTR).
+    Interrupted,
     /// The context was closed.
     Closed,
     /// The attached monitor ended: nothing is delivered here any more, and this reader is not the one to serve it.

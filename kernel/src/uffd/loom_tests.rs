@@ -19,7 +19,7 @@ use super::policy::MonitorDeath;
 use super::slot::Fault;
 use crate::arch::host::{Config, SoftMachine};
 use crate::mm::addr::VirtAddr;
-use crate::mm::fault::FaultError;
+use crate::mm::fault::{FaultError, Origin};
 use crate::mm::memtype::Granule;
 use crate::mm::range::VirtRange;
 use crate::sync::model::SpinLock;
@@ -66,8 +66,31 @@ impl World {
             }
             self.ctx.enqueue(&task, FAULT)?;
             drop(present);
-            hand_over(&task);
+            hand_over(&task, &Origin::Task, |task| self.withdraw(task))?;
         }
+    }
+
+    /// Takes back the fault of `task`. There is one context: the list of all is other models' as well.
+    fn withdraw(&self, task: &Arc<Task>) {
+        self.ctx.withdraw_fault(task);
+        assert!(!task.fault.is_waiting(), "it waited here, or was woken");
+    }
+
+    /// Starts a task that touches the page; how that ended is given to `check`.
+    fn start_toucher(
+        &self,
+        check: impl Fn(Result<(), FaultError>) + 'static,
+    ) -> (Arc<Task>, thread::JoinHandle<()>) {
+        let (task, world) = (Task::detached("faulter"), self.clone());
+        let its = Arc::clone(&task);
+        let thread = thread::spawn(move || its.run_as(|| check(world.touch())));
+        (task, thread)
+    }
+
+    /// Nobody waits, and there is nothing to read.
+    fn assert_at_rest(&self) {
+        assert_eq!(self.wake(), 0, "nobody is left in the queue");
+        assert_eq!(self.ctx.next_event(None, |_| true), Err(ReadError::WouldBlock));
     }
 
     /// Fills the page and wakes who waits for it, as COPY does.
@@ -234,6 +257,92 @@ fn loom_task_that_is_killed_takes_its_event_with_it_unless_it_is_read() {
 }
 
 #[test]
+fn loom_fault_that_is_interrupted_is_sent_again_and_none_is_lost_or_left() {
+    explore(Some(3), || {
+        let world = World::new();
+        let (task, faulter) = world.start_toucher(|touched| assert_eq!(touched, Ok(())));
+        let signal = thread::spawn(move || task.interrupt());
+        world.fill();
+        join(faulter);
+        join(signal);
+        world.assert_at_rest();
+    });
+}
+
+#[test]
+fn loom_fault_that_is_read_and_interrupted_is_sent_again() {
+    explore(Some(2), || {
+        let world = World::new();
+        let (task, faulter) = world.start_toucher(|touched| assert_eq!(touched, Ok(())));
+        let monitor = world.start("monitor", |world| {
+            world.read().expect("there is a fault");
+            world.fill();
+        });
+        task.interrupt();
+        join(faulter);
+        join(monitor);
+        world.assert_at_rest();
+    });
+}
+
+#[test]
+fn loom_fault_of_a_task_that_is_killed_is_woken_or_taken_back() {
+    explore(Some(3), || {
+        let world = World::new();
+        let (task, faulter) = world.start_toucher(|touched| {
+            assert!(
+                touched == Ok(()) || touched == Err(FaultError::Killed),
+                "{touched:?}"
+            );
+        });
+        let killer = thread::spawn(move || task.kill());
+        world.wake();
+        world.fill();
+        join(faulter);
+        join(killer);
+        world.assert_at_rest();
+    });
+}
+
+#[test]
+fn loom_task_that_is_killed_does_not_wait_for_a_page_that_never_comes() {
+    explore(None, || {
+        let world = World::new();
+        let (task, faulter) = world.start_toucher(|touched| {
+            assert_eq!(touched, Err(FaultError::Killed));
+        });
+        task.kill();
+        join(faulter);
+        world.assert_at_rest();
+    });
+}
+
+#[test]
+fn loom_reader_that_is_interrupted_takes_no_message_with_it() {
+    explore(Some(3), || {
+        let world = World::new();
+        let (task, its) = (Task::detached("monitor"), world.clone());
+        let me = Arc::clone(&task);
+        let reader = thread::spawn(move || {
+            me.run_as(|| match its.read() {
+                Ok(_) => true,
+                Err(error) => {
+                    assert_eq!(error, ReadError::Interrupted);
+                    false
+                }
+            })
+        });
+        let signal = thread::spawn(move || task.interrupt());
+        let faulter = Task::detached("faulter");
+        assert_eq!(world.ctx.enqueue(&faulter, FAULT), Ok(()));
+        join(signal);
+        let was_read = reader.join().expect("went on and ended");
+        assert_eq!(world.ctx.has_message(), !was_read, "read, or still there");
+        assert_eq!(world.wake(), 1, "and it waits");
+    });
+}
+
+#[test]
 fn loom_two_readers_share_a_fault_and_an_event() {
     explore(Some(2), || {
         let world = World::new();
@@ -345,7 +454,8 @@ fn loom_finds_the_lost_wakeup_of_a_fault_queued_after_the_table_is_unlocked() {
             let task = current();
             while !*world.present.lock() {
                 world.ctx.enqueue(&task, FAULT).expect("the context is open");
-                hand_over(&task);
+                let withdraw = |task: &_| world.withdraw(task);
+                hand_over(&task, &Origin::Task, withdraw).expect("nobody kills it");
             }
         });
         world.fill();

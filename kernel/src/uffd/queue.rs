@@ -145,6 +145,19 @@ impl Queue {
         Some(Ok(event))
     }
 
+    /// Whether a fault of `task`, which has read messages or is to end, can be queued.
+    #[cold]
+    #[inline(never)]
+    fn look_twice(&self, task: &Task) -> Result<(), FaultError> {
+        if task.is_killed() {
+            return Err(FaultError::Killed);
+        }
+        if self.is_served_by_itself(task) {
+            return Err(FaultError::SelfFault { monitor: task.id() });
+        }
+        Ok(())
+    }
+
     /// Takes `task` off the list of those whose event is not read, if it is there.
     fn forget_event(&mut self, task: &Arc<Task>) {
         let mut cursor = self.events.front_mut();
@@ -182,8 +195,8 @@ impl Ctx {
         {
             return Err(FaultError::SelfFault { monitor });
         }
-        if task.fault.has_read() && queue.is_served_by_itself(task) {
-            return Err(FaultError::SelfFault { monitor: task.id() });
+        if task.fault.is_looked_at_twice() {
+            queue.look_twice(task)?;
         }
         // A reader sleeps only while nothing is pending, so giving it this message keeps the order.
         let message = self.describe(fault, task);
@@ -219,6 +232,34 @@ impl Ctx {
         // All of them, as on Linux: the one that is woken may find a fault first, or end.
         queue.readers.wake_all();
         Ok(())
+    }
+
+    /// Takes back the fault that `task` waits for here, read or not; its message is gone, or stays read. False when it does
+    /// not wait here, or was woken.
+    #[cold]
+    pub(super) fn withdraw_fault(&self, task: &Arc<Task>) -> bool {
+        let mut queue = self.queue.lock();
+        let found = queue.pending.remove(task) || queue.read.remove(task);
+        if found {
+            task.fault.set(FaultState::Idle);
+        }
+        found
+    }
+
+    /// Ends the read of `me`, which is among the readers or was given a message just now, because it has a signal.
+    ///
+    /// # Errors
+    /// [`ReadError::Interrupted`], unless it was given one; then the signal stays for the next read.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn stop_reading(&self, me: &Arc<Task>) -> Result<Event, ReadError> {
+        let mut queue = self.queue.lock();
+        queue.readers.leave(me);
+        if let Some(fault) = me.fault.inbox.take() {
+            return Ok(fault.into());
+        }
+        me.take_interrupt();
+        Err(ReadError::Interrupted)
     }
 
     /// Takes back the event that `task` announced, unless it is read by now.

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   Idle ──enqueue──► Pending ──read──► Read ──wake──► Idle
-//!     │                  └──────────wake──────────────►
+//!     │                  └──────────wake──────────────►     or withdraw: the task is killed, or interrupted
 //!     ├──enqueue, and a reader waits──► Read
 //!     └──call up──► Called ──the task calls the handler──► Idle
 //! ```
@@ -64,8 +64,8 @@ pub struct FaultSlot {
     /// Number of the task that has read the fault, and when.
     reader: AtomicU64,
     read_at: AtomicU64,
-    /// Whether this task has ever read a fault.
-    reads: AtomicBool,
+    /// See [`Self::is_looked_at_twice`].
+    look_twice: AtomicBool,
     /// What was delivered to this task while it slept in read.
     pub(super) inbox: Inbox,
     /// The handlers that this task is in.
@@ -85,7 +85,7 @@ impl Default for FaultSlot {
             since: AtomicU64::new(0),
             reader: AtomicU64::new(0),
             read_at: AtomicU64::new(0),
-            reads: AtomicBool::new(false),
+            look_twice: AtomicBool::new(false),
             inbox: Inbox::default(),
             calls: Calls::default(),
             origin: AtomicU8::new(Origin::Task as u8),
@@ -162,10 +162,16 @@ impl FaultSlot {
         }
     }
 
-    /// Whether this task has ever read a fault.
+    /// Whether a fault of this task may be one not to queue: it has read faults, or it is killed.
     #[inline]
-    pub(super) fn has_read(&self) -> bool {
-        self.reads.load(Ordering::Relaxed)
+    pub(super) fn is_looked_at_twice(&self) -> bool {
+        self.look_twice.load(Ordering::Relaxed)
+    }
+
+    /// From now on it may.
+    #[inline]
+    pub(crate) fn look_twice(&self) {
+        self.look_twice.store(true, Ordering::Relaxed);
     }
 
     /// `reader` has read the fault. Under the queue lock.
@@ -173,7 +179,7 @@ impl FaultSlot {
     pub(super) fn read_by(&self, reader: &Task, now: u64) {
         self.reader.store(reader.id().as_u64(), Ordering::Relaxed);
         self.read_at.store(now, Ordering::Relaxed);
-        reader.fault.reads.store(true, Ordering::Relaxed);
+        reader.fault.look_twice();
     }
 
     /// Whether the fault, by the address in its message, lies in `[start, end)`.

@@ -50,6 +50,23 @@ impl Waiters {
         self.first.take().or_else(|| self.rest.pop_front())
     }
 
+    /// Takes `task` out; false when it does not wait here.
+    #[cold]
+    pub(super) fn remove(&mut self, task: &Arc<Task>) -> bool {
+        if self.first.take_if(|first| Arc::ptr_eq(first, task)).is_some() {
+            return true;
+        }
+        let mut cursor = self.rest.front_mut();
+        while let Some(waiting) = cursor.get() {
+            if core::ptr::eq(waiting, Arc::as_ptr(task)) {
+                cursor.remove();
+                return true;
+            }
+            cursor.move_next();
+        }
+        false
+    }
+
     /// Lets all tasks go on whose address lies in `[start, end)`, and returns how many those were.
     #[inline(always)]
     pub(super) fn wake(&mut self, start: VirtAddr, end: VirtAddr) -> usize {

@@ -152,7 +152,9 @@ pub fn next_fault(uffd: &Uffd) -> Option<Fault> {
     loop {
         match uffd.read_event() {
             Ok(Event::Pagefault { addr, kind, .. }) => return Some(Fault { addr, kind }),
-            Err(ReadError::Closed | ReadError::Orphaned | ReadError::Fresh) => return None,
+            Err(ReadError::Closed | ReadError::Orphaned | ReadError::Fresh | ReadError::Interrupted) => {
+                return None;
+            }
             // Nothing else is delivered to such a context.
             Ok(_) | Err(ReadError::WouldBlock | ReadError::NotAdmitted) => {}
         }

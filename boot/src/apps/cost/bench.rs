@@ -370,7 +370,9 @@ fn monitor<O: Operation>(
                     O::call(&uffd, &means, granule(kind, addr))?;
                     faults += 1;
                 }
-                Err(ReadError::Closed | ReadError::Orphaned | ReadError::Fresh) => return Ok(faults),
+                Err(ReadError::Closed | ReadError::Orphaned | ReadError::Fresh | ReadError::Interrupted) => {
+                    return Ok(faults);
+                }
                 // The context asked for no other events.
                 Ok(_) | Err(ReadError::WouldBlock | ReadError::NotAdmitted) => {}
             }

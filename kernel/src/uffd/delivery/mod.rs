@@ -12,9 +12,9 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-use super::ctx::Ctx;
+use super::ctx::{self, Ctx};
 use super::slot::Fault;
-use crate::mm::fault::FaultError;
+use crate::mm::fault::{FaultError, FaultInfo};
 use crate::task::Task;
 
 pub mod queue;
@@ -72,16 +72,15 @@ impl Ctx {
     }
 }
 
-/// Hands over the fault of `task`, the current one, that was delivered. No lock is held. `Ok` means: execute the access
-/// again.
+/// Hands over the fault of `task`, the current one, that was delivered because of the access in `info`. No lock is held.
+/// `Ok` means: execute the access again.
 ///
 /// # Errors
 /// It was not resolved, and executing the access again would not change that.
 #[inline]
-pub fn hand_over(task: &Arc<Task>) -> Result<(), FaultError> {
+pub fn hand_over(task: &Arc<Task>, info: &FaultInfo) -> Result<(), FaultError> {
     if task.fault.is_called() {
         return upcall::run(task);
     }
-    queue::hand_over(task);
-    Ok(())
+    queue::hand_over(task, &info.origin, ctx::withdraw_fault)
 }

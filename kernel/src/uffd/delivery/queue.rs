@@ -3,11 +3,17 @@
 //! With a *direct switch*: when the monitor already waits in read, the message is put into its hand ([`Inbox`]), and waking
 //! it and going to sleep amount to one switch of stacks, past the run queue; and so does the monitor's next read, back to
 //! the task it has just woken.
+//!
+//! The wait ends early when the task is killed, and when it is interrupted in an access of its own: the fault is withdrawn,
+//! and its message with it unless it was read. The access then fails, or is executed again and sends a fresh message, as on
+//! Linux. Whether there is a signal is looked at only by a task that was told something and still waits; one that was
+//! killed before it faults is not queued.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::mm::addr::VirtAddr;
+use crate::mm::fault::{FaultError, Origin};
 use crate::uffd::classify::Trap;
 use crate::uffd::event::Pagefault;
 
@@ -16,16 +22,38 @@ use crate::task::{self, Task, TaskId, WaitReason};
 /// What a faulting task waits for.
 static SERVED: WaitReason = WaitReason("a page from its monitor");
 
-/// Sleeps until somebody wakes `task`, the current one, whose fault is queued. No lock is held.
+/// Sleeps until somebody wakes `task`, the current one, whose fault is queued because of an access on the account of
+/// `origin`. A wait that is cut short ends with `withdraw`, which takes the fault off its queue. No lock is held.
+///
+/// # Errors
+/// [`FaultError::Killed`].
 #[inline(always)]
-pub fn hand_over(task: &Arc<Task>) {
+pub(in crate::uffd) fn hand_over(
+    task: &Arc<Task>,
+    origin: &Origin,
+    withdraw: impl FnOnce(&Arc<Task>),
+) -> Result<(), FaultError> {
     loop {
         // Woken already: then this returns at once.
         task::park_on(&SERVED, task.fault.addr().as_u64() as usize);
         if !task.fault.is_waiting() {
-            return;
+            return Ok(());
+        }
+        if let Some(result) = cut_short(task, *origin) {
+            withdraw(task);
+            return result;
         }
     }
+}
+
+/// How the wait of `task` ends because of a signal, if it does.
+#[cold]
+#[inline(never)]
+fn cut_short(task: &Task, origin: Origin) -> Option<Result<(), FaultError>> {
+    if task.is_killed() {
+        return Some(Err(FaultError::Killed));
+    }
+    (origin == Origin::Task && task.take_interrupt()).then_some(Ok(()))
 }
 
 /// A message that was delivered to a task while it slept in read.

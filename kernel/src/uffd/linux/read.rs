@@ -10,6 +10,7 @@ pub const fn read(error: ReadError) -> Option<Errno> {
         ReadError::WouldBlock => Some(Errno::EAGAIN),
         ReadError::Fresh => Some(Errno::EINVAL),
         ReadError::NotAdmitted => Some(Errno::EMFILE),
+        ReadError::Interrupted => Some(Errno::EINTR),
         ReadError::Closed | ReadError::Orphaned => None,
     }
 }
@@ -46,6 +47,7 @@ mod tests {
             (ReadError::WouldBlock, Some(11)),
             (ReadError::Fresh, Some(22)),
             (ReadError::NotAdmitted, Some(24)),
+            (ReadError::Interrupted, Some(4)),
             (ReadError::Closed, None),
             (ReadError::Orphaned, None),
         ];
