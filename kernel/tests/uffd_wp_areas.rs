@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    RW, World, missing, object_world, page, part, populate, registered_with, returned, source,
+    Giver, RW, World, missing, object_world, page, part, populate, registered_with, returned, source,
     until_it_waits, was_woken, word, write_protected,
 };
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
@@ -12,8 +12,9 @@ use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::memtype::Granule;
 use kernel::mm::memtype::hugetlb::HUGETLB;
-use kernel::mm::pt::{AttrFlags, Entry, Prot};
+use kernel::mm::pt::{AttrFlags, Entry, Marker, Prot};
 use kernel::mm::range::VirtRange;
+use kernel::mm::space::{PageRun, ScanRequest};
 use kernel::mm::uaccess;
 use kernel::uffd::{
     Event, Features, FillMode, Modes, OpSet, Outcome, ReadError, Refusal, RegisterError, Uffd,
@@ -360,4 +361,46 @@ fn a_range_that_ends_in_huge_pages_must_begin_at_a_multiple_of_their_size() {
     let whole = VirtRange::new(small.start, huge.end);
     assert_eq!(uffd.write_protect(whole), Ok(()));
     assert_eq!(seen(), [true; 4]);
+}
+
+/// The nodes for what absent pages remember are made with memory that somebody gives back, wherever they are missing.
+#[test]
+fn markers_for_absent_pages_ask_for_memory_back_and_go_on_where_it_ended() {
+    let tracked = Features::WP_UNPOPULATED | Features::WP_ASYNC;
+    let operations: [(&str, fn(&World, &Uffd, VirtRange) -> bool); 3] = [
+        ("write protection", |_, uffd, range| {
+            uffd.write_protect(range).is_ok()
+        }),
+        ("guards", |world, _, range| {
+            world.space.install_guards(range).is_ok()
+        }),
+        ("scan", |world, _, range| {
+            let mut out = [PageRun::EMPTY; 2];
+            let done = world.space.scan(&ScanRequest::collect_written(range), &mut out);
+            done.is_ok_and(|scanned| scanned.runs == 1 && scanned.end == range.end && out[0].range == range)
+        }),
+    ];
+    for (name, operation) in operations {
+        for failing in 0..5 {
+            // Three nodes of pages, and the way to them.
+            let (world, uffd, range) = registered_with(1200, Modes::WP, tracked);
+            allocator().inject_failure(failing);
+            assert!(!operation(&world, &uffd, range), "{name}: nobody gives any");
+            allocator().stop_injection();
+            drop((uffd, world));
+            let (world, uffd, range) = registered_with(1200, Modes::WP, tracked);
+            let giver = Giver::register();
+            allocator().inject_failure(failing);
+            assert!(operation(&world, &uffd, range), "{name}, {failing}");
+            allocator().stop_injection();
+            assert_eq!(giver.asked(), 1, "{name}, {failing}");
+            for i in 0..range.pages() {
+                let entry = world.space.entry(page(range, i)).0;
+                assert!(
+                    matches!(entry, Entry::Absent(marker) if marker != Marker::None),
+                    "{name}: page {i}"
+                );
+            }
+        }
+    }
 }

@@ -4,7 +4,8 @@
 pub mod kinds;
 pub mod moving;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use kernel::arch::host::{Config, Running, SoftMachine};
@@ -12,6 +13,7 @@ use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::fault::{Access, FaultError, FaultInfo, Origin, Verdict};
 use kernel::mm::frame::allocator;
 use kernel::mm::memtype::{MemType, anon::ANON};
+use kernel::mm::pressure::Shrinker;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
@@ -276,4 +278,30 @@ pub fn source(first: u8, pages: u64) -> Vec<u8> {
 /// The word that a page of these bytes begins with.
 pub fn word(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
+}
+
+/// Somebody who ends an injected shortage of memory when asked for some.
+#[derive(Default)]
+pub struct Giver(AtomicU64);
+
+impl Giver {
+    pub fn register() -> Arc<Self> {
+        let giver = Arc::new(Self::default());
+        let weak: Weak<dyn Shrinker> = Arc::<Self>::downgrade(&giver);
+        kernel::mm::kernel::get().pressure.register(weak);
+        giver
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Shrinker for Giver {
+    fn shrink(&self, _frames: u64) -> u64 {
+        allocator().stop_injection();
+        self.0.fetch_add(1, Ordering::Relaxed);
+        1
+    }
 }

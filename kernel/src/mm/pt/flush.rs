@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 
-use crate::mm::addr::PageAddr;
+use crate::mm::addr::{PAGE_SIZE, PageAddr};
 use crate::mm::frame::{Folio, FolioBatch, Frame, Table};
 use crate::mm::range::AddrRange;
 
@@ -94,6 +94,13 @@ impl<A: PageAddr> Flush<A> {
     pub(super) fn touch_run(&mut self, start: u64, size: u64, pages: u64) {
         self.touch(start, size);
         self.pages += pages - 1;
+    }
+
+    /// Adds all of `range`: somebody else has restricted translations there, and may not have dropped them yet.
+    #[cold]
+    pub fn cover(&mut self, range: AddrRange<A>) {
+        let (start, end) = (range.start.to_u64(), range.end.to_u64());
+        self.touch_run(start, end - start, (end - start) / PAGE_SIZE);
     }
 
     /// Keeps a folio until the flush is spent. The caller has touched its address.

@@ -16,7 +16,7 @@ use super::Space;
 use super::zap::Zap;
 use crate::mm::addr::VirtAddr;
 use crate::mm::memtype::Granule;
-use crate::mm::pt::{Attr, AttrFlags, Entry, Flush, Leaf, Marker};
+use crate::mm::pt::{Attr, AttrFlags, Entry, Leaf, Marker};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Vma, VmaFlags, VmaSet};
 use crate::sync::ReadGuard;
@@ -141,23 +141,21 @@ impl Space {
 
     /// Takes the marks of use off the pages that nobody else has, and poison out of the entries without one.
     fn make_clean(&self, pages: VirtRange) {
-        let mut flush = Flush::new();
-        let mut table = self.table.lock();
-        table
-            .cursor(pages)
-            .transform(&mut flush, |seen| match seen.entry {
-                Entry::Leaf(leaf) if seen.owners() == 1 => {
-                    let flags = leaf.attr.flags - AttrFlags::ACCESSED - AttrFlags::DIRTY;
-                    Some(Entry::Leaf(Leaf {
-                        attr: Attr { flags, ..leaf.attr },
-                        ..leaf
-                    }))
-                }
-                Entry::Absent(Marker::Poison) => Some(Entry::EMPTY),
-                _ => None,
+        for turn in self.turns(pages) {
+            self.change(turn, |cursor, flush| {
+                cursor.transform(flush, |seen| match seen.entry {
+                    Entry::Leaf(leaf) if seen.owners() == 1 => {
+                        let flags = leaf.attr.flags - AttrFlags::ACCESSED - AttrFlags::DIRTY;
+                        Some(Entry::Leaf(Leaf {
+                            attr: Attr { flags, ..leaf.attr },
+                            ..leaf
+                        }))
+                    }
+                    Entry::Absent(Marker::Poison) => Some(Entry::EMPTY),
+                    _ => None,
+                });
             });
-        drop(table);
-        flush.spend(self);
+        }
     }
 
     /// Tells a context that the contents of `pages` are about to go, and waits until it knows. No lock is held.

@@ -12,11 +12,13 @@
 //! | `write_protect` | write protection on behalf of a userfault context |
 //! | `scan`, `pagemap` | which pages are what; protecting again those that were written |
 //! | `zap`, `view` | taking pages out of areas that stay; the space as a view of the objects that it maps |
+//! | `turns` | changing entries while others do |
 //! | `tlb` | flushing the CPUs that have the space loaded |
 //!
 //! **Locks**, in this order: `vmas` (shared by faults and fills, exclusive for changes of the areas), then `table`. The
 //! queue of a userfault context comes after both, so that "the entry is still empty" and "the fault is queued" are one
 //! step: whoever fills the entry afterwards finds the waiter. Nodes of the table are freed only under exclusive `vmas`.
+//! What changes under `table` with `vmas` shared is flushed after `table`: `turns` says how others know.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -47,6 +49,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod tlb;
+mod turns;
 mod unmap;
 mod view;
 mod write_protect;
@@ -88,6 +91,8 @@ pub struct Space {
     privilege: Privilege,
     /// Bit n: CPU n has the space's root loaded.
     loaded_on: AtomicU32,
+    /// Changes of entries that are not flushed yet (`turns`).
+    unflushed: AtomicU32,
     faults: AtomicU64,
 }
 
@@ -104,6 +109,7 @@ impl Space {
             table: SpinLock::new(table),
             privilege,
             loaded_on: AtomicU32::new(0),
+            unflushed: AtomicU32::new(0),
             faults: AtomicU64::new(0),
         }))
     }

@@ -1,7 +1,7 @@
 //! Changing the rights of mapped memory.
 
 use super::Space;
-use crate::mm::pt::{Flush, Prot};
+use crate::mm::pt::{Leaf, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{TooManyVmas, Vma, VmaFlags};
 
@@ -50,22 +50,20 @@ impl Space {
             return Err(ProtectError::ReadOnly);
         }
         vmas.update(range, |vma| vma.prot = prot)?;
-        let mut flush = Flush::new();
-        let changed = self.table.lock().cursor(range).protect(
-            |leaf| {
-                // Writing is granted by the next fault, which knows whether the page is shared; taking it away is
-                // immediate. Pages that were writable and stay so keep it; those that a userfault context protects were not.
-                let keep = if leaf.prot.contains(Prot::WRITE) {
-                    Prot::all()
-                } else {
-                    !Prot::WRITE
-                };
-                (self.leaf_prot(prot & keep), leaf.attr)
-            },
-            &mut flush,
-        );
-        flush.spend(self);
-        changed.expect("no leaf reaches beyond its area");
+        let rights = |leaf: &Leaf| {
+            // Writing is granted by the next fault, which knows whether the page is shared; taking it away is immediate.
+            // Pages that were writable and stay so keep it; those that a userfault context protects were not.
+            let keep = if leaf.prot.contains(Prot::WRITE) {
+                Prot::all()
+            } else {
+                !Prot::WRITE
+            };
+            (self.leaf_prot(prot & keep), leaf.attr)
+        };
+        for turn in self.turns(range) {
+            self.change(turn, |cursor, flush| cursor.protect(rights, flush))
+                .expect("no leaf reaches beyond its area");
+        }
         Ok(())
     }
 }

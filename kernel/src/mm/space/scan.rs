@@ -27,6 +27,7 @@ use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use crate::mm::frame::{OutOfFrames, allocator};
 use crate::mm::kernel;
 use crate::mm::memtype::{Granule, Modes};
+use crate::mm::pressure::{self, MAX_RELIEFS};
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Leaf, Level, Marker, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::Vma;
@@ -55,6 +56,9 @@ bitflags! {
         const GUARD = 1 << 8;
     }
 }
+
+/// Nodes that the way to one page takes at most.
+const NODES: u64 = 3;
 
 /// What to look for, and what to do with it.
 #[derive(Clone, Copy, Debug)]
@@ -155,18 +159,15 @@ pub enum ScanError {
     OutOfMemory,
 }
 
-impl From<OutOfFrames> for ScanError {
-    fn from(_: OutOfFrames) -> Self {
-        Self::OutOfMemory
-    }
-}
-
 impl Space {
     /// Reports the pages that match `request` into `out`, in runs, by address. It ends where `out` or
     /// [`ScanRequest::max_pages`] ends.
     ///
     /// With an empty `out` nothing is counted; with [`ScanRequest::protect`] whatever is written is then protected, matching
     /// or not (as on Linux).
+    ///
+    /// No lock may be held: when there is no frame for a node, everything is let go of, and the areas are looked up again
+    /// from there on.
     ///
     /// # Errors
     /// See [`ScanError`].
@@ -181,6 +182,21 @@ impl Space {
         if range.is_empty() {
             return Ok(report.up_to(range.end));
         }
+        let (mut from, mut reliefs) = (range.start, 0);
+        loop {
+            match self.scan_areas(VirtRange::new(from, range.end), &mut report)? {
+                Pause::Ended(at) => return Ok(report.up_to(at)),
+                Pause::Short(at) if reliefs < MAX_RELIEFS && pressure::relieve(NODES) => {
+                    (from, reliefs) = (at, reliefs + 1);
+                }
+                Pause::Short(_) => return Err(ScanError::OutOfMemory),
+            }
+        }
+    }
+
+    /// Scans `range` to its end, to where the report ends, or to where there is no frame for a node.
+    fn scan_areas(&self, range: VirtRange, report: &mut Report<'_>) -> Result<Pause, ScanError> {
+        let request = report.request;
         let vmas = self.vmas.read();
         for vma in vmas.overlapping(range) {
             let tracked = is_tracked(vma);
@@ -194,12 +210,12 @@ impl Space {
             };
             let skipped = (!tracked && request.protect) || !request.wants_area(of_area);
             if let (Some(part), false) = (vma.range.intersect(&range), skipped)
-                && let Some(stop) = self.scan_area(vma, part, of_area, &mut report)?
+                && let Some(stop) = self.scan_area(vma, part, of_area, report)
             {
-                return Ok(report.up_to(stop));
+                return Ok(stop);
             }
         }
-        Ok(report.up_to(range.end))
+        Ok(Pause::Ended(range.end))
     }
 
     /// Scans a part of an area; says where it stopped if it did not get to the end.
@@ -209,23 +225,21 @@ impl Space {
         part: VirtRange,
         of_area: Category,
         report: &mut Report<'_>,
-    ) -> Result<Option<VirtAddr>, ScanError> {
+    ) -> Option<Pause> {
         let mut start = part.start;
         while start < part.end {
             // A node at a time: the table is not locked for longer.
             let next = (start.align_down(Level::MID.size()) + Level::MID.size()).min(part.end);
-            let mut flush = Flush::new();
-            let mut table = self.table.lock();
-            let mut cursor = table.cursor(VirtRange::new(start, next));
-            let result = scan_node(vma, &mut cursor, of_area, report, &mut flush);
-            drop(table);
-            flush.spend(self);
-            if let Some(stop) = result? {
-                return Ok(Some(stop));
+            let node = VirtRange::new(start, next);
+            let stop = self.change(node, |cursor, flush| {
+                scan_node(vma, cursor, of_area, report, flush)
+            });
+            if stop.is_some() {
+                return stop;
             }
             start = next;
         }
-        Ok(None)
+        None
     }
 }
 
@@ -255,7 +269,7 @@ fn scan_node(
     of_area: Category,
     report: &mut Report<'_>,
     flush: &mut Flush<VirtAddr>,
-) -> Result<Option<VirtAddr>, ScanError> {
+) -> Option<Pause> {
     while !cursor.is_done() {
         let at = cursor.addr();
         let (entry, level) = cursor.entry();
@@ -270,15 +284,19 @@ fn scan_node(
             if entry.is_leaf() && taken - at != level.size() {
                 // Part of a huge page cannot be protected.
                 report.take_back(VirtRange::new(at, taken));
-                return Ok(Some(at));
+                return Some(Pause::Ended(at));
             }
-            protect(cursor, VirtRange::new(at, taken), entry, flush)?;
+            if protect(cursor, VirtRange::new(at, taken), entry, flush).is_err() {
+                // The node that is missing is that of the first of these pages: none is protected.
+                report.take_back(VirtRange::new(at, taken));
+                return Some(Pause::Short(at));
+            }
         }
         if taken < span.end {
-            return Ok(Some(taken));
+            return Some(Pause::Ended(taken));
         }
     }
-    Ok(None)
+    None
 }
 
 /// What the pages behind an entry are.
@@ -341,6 +359,15 @@ fn protect(
     }
     cursor.seek(range.end);
     Ok(())
+}
+
+/// Where a scan stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pause {
+    /// For good: at the end of the range, or of the report.
+    Ended(VirtAddr),
+    /// There is no frame for the node of this page.
+    Short(VirtAddr),
 }
 
 /// What is reported so far.

@@ -3,8 +3,10 @@
 //! The tests in `small` also run under Miri (the command is at the top of the frame allocator's tests).
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
-use super::{MapRequest, Memory, Privilege, Space};
+use super::{MapRequest, Memory, PageRun, Privilege, ScanRequest, Space};
 use crate::arch::host::{Config, Running, SoftMachine};
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::fault::{Access, FaultError, FaultInfo, Origin, Verdict};
@@ -366,4 +368,77 @@ mod small {
         world.space.unmap(world.range).expect("mapped");
         assert_eq!(allocator().stats().of(Kind::Anon), 0);
     }
+}
+
+#[test]
+fn sparse_memory_is_gone_through_in_short_turns_that_pass_over_what_is_not_there() {
+    let world = world(3 << 28);
+    let last = world.range.pages() - 1;
+    let marked = [0, 511, 1 << 18, (1 << 27) + 5, last];
+    for number in marked {
+        world.mark(number, Marker::UffdWp);
+    }
+    let turns: Vec<_> = world.space.turns(world.range).collect();
+    assert!(turns.len() < 64 * 5 + 5, "{} turns", turns.len());
+    assert!(turns.iter().all(|turn| turn.len() <= 16 << 20));
+    assert!(turns.is_sorted_by(|a, b| a.end <= b.start));
+    for number in marked {
+        let page = world.page(number);
+        let with = turns.iter().filter(|turn| turn.start <= page && page < turn.end);
+        assert_eq!(with.count(), 1, "page {number}");
+    }
+    let part = VirtRange::new(world.page(3), world.page(12_000));
+    let mut at = part.start;
+    for turn in Space::turns_everywhere(part) {
+        assert!(turn.start == at && turn.len() <= 16 << 20, "{turn:?}");
+        at = turn.end;
+    }
+    assert_eq!(at, part.end);
+    // All of it changes, however far apart it is.
+    world.space.discard(world.range).expect("it is mapped");
+    for number in marked {
+        assert_eq!(world.space.entry(world.page(number)).0, Entry::EMPTY);
+    }
+}
+
+#[test]
+fn what_somebody_else_has_not_flushed_yet_is_flushed_by_who_finds_nothing_to_change() {
+    let world = world(2);
+    let (space, range) = (&world.space, world.range);
+    let uffd = Uffd::new(space, Features::WP_ASYNC | Features::WP_UNPOPULATED);
+    uffd.register(range, Modes::WP).expect("anonymous memory can");
+    let scan = || {
+        let done = space.scan(&ScanRequest::collect_written(range), &mut [PageRun::EMPTY]);
+        assert_eq!(done.map(|scanned| scanned.end), Ok(range.end));
+    };
+    let changes: [(&str, &dyn Fn()); 6] = [
+        ("write protection", &|| {
+            assert_eq!(uffd.write_protect(range), Ok(()))
+        }),
+        ("scan", &scan),
+        ("discard", &|| assert_eq!(space.discard(range), Ok(()))),
+        ("lazy discard", &|| {
+            assert_eq!(space.discard_lazily(range), Ok(()))
+        }),
+        ("guards", &|| assert_eq!(space.install_guards(range), Ok(()))),
+        ("no guards", &|| assert_eq!(space.remove_guards(range), Ok(()))),
+    ];
+    space.activate();
+    let flushes = || SoftMachine::current().take_flushes().len();
+    for (name, change) in changes {
+        change();
+        flushes();
+        change();
+        assert_eq!(flushes(), 0, "{name}: nothing changed");
+        space.unflushed.fetch_add(1, Ordering::Relaxed);
+        change();
+        assert_eq!(flushes(), 2, "{name}: both pages");
+        space.unflushed.fetch_sub(1, Ordering::Relaxed);
+    }
+    assert_eq!(
+        space.unflushed.load(Ordering::Relaxed),
+        0,
+        "who counts stops counting"
+    );
+    space.unload_here();
 }

@@ -6,13 +6,17 @@
 //! anonymous memory; a mapping of an object remembers.
 
 use super::Space;
-use crate::mm::addr::PAGE_SIZE;
+use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::frame::OutOfFrames;
 use crate::mm::memtype::{Granule, Modes};
-use crate::mm::pt::{Flush, Prot, Writable};
+use crate::mm::pressure::{self, MAX_RELIEFS};
+use crate::mm::pt::{Cursor, Prot, Writable};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Registration, Vma};
 use crate::uffd::Ctx;
+
+/// Nodes that are asked back when there is none: those of a turn, and of the way to it.
+const NODES: u64 = 10;
 
 /// Why a change of write protection stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,19 +42,38 @@ impl Space {
     /// Protects the pages of `range` for `ctx`, area by area; the absent ones too where the context that the area is
     /// registered with wants that.
     ///
+    /// No lock may be held: when there is no frame for a node, everything is let go of, and the areas are looked up again
+    /// from there on.
+    ///
     /// # Errors
     /// See [`ProtectStop`]; what comes before the area, or the page, that failed is protected.
     pub fn write_protect(&self, range: VirtRange, ctx: &Ctx) -> Result<(), ProtectStop> {
-        self.each_registered(range, ctx, |registration, vma, part| {
-            // Pages of an object may be in its cache: there, absence says nothing.
-            let unpopulated = vma.backing.is_some() || registration.ctx.protects_unpopulated();
-            let absent = unpopulated.then(|| vma.ty.granule().level());
-            let mut flush = Flush::new();
-            let done = self.table.lock().cursor(part).write_protect(absent, &mut flush);
-            // Also after a failure: what was protected must not stay writable anywhere.
-            flush.spend(self);
-            Ok(done?)
-        })
+        let (mut from, mut reliefs) = (range.start, 0);
+        loop {
+            let result = self.each_registered(range, from, ctx, |registration, vma, part| {
+                // Pages of an object may be in its cache: there, absence says nothing.
+                let unpopulated = vma.backing.is_some() || registration.ctx.protects_unpopulated();
+                let absent = unpopulated.then(|| vma.ty.granule().level());
+                let turns = match absent {
+                    Some(_) => Self::turns_everywhere(part),
+                    None => self.turns(part),
+                };
+                for turn in turns {
+                    let protect = |cursor: &mut Cursor<'_, _>, flush: &mut _| {
+                        let done = cursor.write_protect(absent, flush);
+                        from = cursor.addr();
+                        done
+                    };
+                    self.change(turn, protect)?;
+                }
+                Ok(())
+            });
+            let short = result == Err(ProtectStop::OutOfMemory);
+            if !short || reliefs == MAX_RELIEFS || !pressure::relieve(NODES) {
+                return result;
+            }
+            reliefs += 1;
+        }
     }
 
     /// Ends the protection of the pages of `range` for `ctx`, area by area.
@@ -62,7 +85,7 @@ impl Space {
         if range.len() == PAGE_SIZE {
             return self.unprotect_page(range, ctx);
         }
-        self.each_registered(range, ctx, |_, vma, part| {
+        self.each_registered(range, range.start, ctx, |_, vma, part| {
             self.unprotect_part(vma, part);
             Ok(())
         })
@@ -89,9 +112,11 @@ impl Space {
         self.unprotect_part(vma, part);
     }
 
+    /// Calls `change` for the part of each area in `range` from `from` on, before which everything is done.
     fn each_registered(
         &self,
         range: VirtRange,
+        from: VirtAddr,
         ctx: &Ctx,
         mut change: impl FnMut(&Registration, &Vma, VirtRange) -> Result<(), ProtectStop>,
     ) -> Result<(), ProtectStop> {
@@ -99,9 +124,10 @@ impl Space {
         if ctx.is_changing() {
             return Err(ProtectStop::Changing);
         }
-        let mut any = false;
-        for vma in vmas.overlapping(range) {
-            let (Some(registration), Some(part)) = (may_protect(vma), vma.range.intersect(&range)) else {
+        let rest = VirtRange::new(from, range.end);
+        let mut any = from > range.start;
+        for vma in vmas.overlapping(rest) {
+            let (Some(registration), Some(part)) = (may_protect(vma), vma.range.intersect(&rest)) else {
                 return Err(ProtectStop::NotRegistered);
             };
             if !range.is_aligned(vma.ty.granule().size()) {
@@ -118,7 +144,9 @@ impl Space {
     }
 
     fn unprotect_part(&self, vma: &Vma, part: VirtRange) {
-        self.table.lock().cursor(part).write_unprotect(writable(vma));
+        for turn in self.turns(part) {
+            self.table.lock().cursor(turn).write_unprotect(writable(vma));
+        }
     }
 }
 

@@ -15,10 +15,12 @@
 //! stay, whoever asks.
 
 use super::Space;
+use crate::arch::Stage1;
+use crate::mm::addr::VirtAddr;
 use crate::mm::cache::Taken;
 use crate::mm::frame::Folio;
 use crate::mm::memtype::{Granule, Modes};
-use crate::mm::pt::{AttrFlags, Entry, Flush, Marker};
+use crate::mm::pt::{AttrFlags, Cursor, Entry, Flush, Marker};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::Vma;
 
@@ -64,6 +66,26 @@ impl Zap {
     fn covers(self, folio: Option<&Folio>) -> bool {
         self.copies || folio.is_none_or(Folio::is_cached)
     }
+
+    /// Empties the entry at the cursor, or leaves it, and goes on behind it.
+    fn take_one(self, cursor: &mut Cursor<'_, Stage1>, remembers: bool, flush: &mut Flush<VirtAddr>) {
+        let (entry, level) = cursor.entry();
+        match entry {
+            Entry::Leaf(leaf) if self.covers(cursor.share().as_ref()) => {
+                assert!(cursor.fits(level), "a part that ends inside a page");
+                let protected = remembers && leaf.attr.flags.contains(AttrFlags::UFFD_WP);
+                cursor.take(if protected { Marker::UffdWp } else { Marker::None }, flush);
+            }
+            Entry::Absent(Marker::UffdWp) if !remembers => {
+                cursor.forget_marker();
+            }
+            Entry::Absent(Marker::Poison) if self.poison => {
+                cursor.forget_marker();
+            }
+            _ => {}
+        }
+        cursor.advance(level);
+    }
 }
 
 impl Space {
@@ -73,32 +95,16 @@ impl Space {
         let registered = vma.uffd.as_ref();
         let protects = registered.is_some_and(|registration| registration.modes.contains(Modes::WP));
         let remembers = protects && !what.protection;
-        let mut at = part.start;
-        while at < part.end {
-            let mut flush = Flush::new();
-            let mut table = self.table.lock();
-            let mut cursor = table.cursor(VirtRange::new(at, part.end));
-            while !cursor.is_done() && !flush.is_full() {
-                let (entry, level) = cursor.entry();
-                match entry {
-                    Entry::Leaf(leaf) if what.covers(cursor.share().as_ref()) => {
-                        assert!(cursor.fits(level), "a part that ends inside a page");
-                        let protected = remembers && leaf.attr.flags.contains(AttrFlags::UFFD_WP);
-                        cursor.take(if protected { Marker::UffdWp } else { Marker::None }, &mut flush);
+        for turn in self.turns(part) {
+            let mut at = turn.start;
+            while at < turn.end {
+                at = self.change(VirtRange::new(at, turn.end), |cursor, flush| {
+                    while !cursor.is_done() && !flush.is_full() {
+                        what.take_one(cursor, remembers, flush);
                     }
-                    Entry::Absent(Marker::UffdWp) if !remembers => {
-                        cursor.forget_marker();
-                    }
-                    Entry::Absent(Marker::Poison) if what.poison => {
-                        cursor.forget_marker();
-                    }
-                    _ => {}
-                }
-                cursor.advance(level);
+                    cursor.addr()
+                });
             }
-            at = cursor.addr();
-            drop(table);
-            flush.spend(self);
         }
     }
 }
