@@ -350,3 +350,40 @@ fn rights_do_not_matter() {
     assert_eq!(bed.world.load(page(bed.range, 1)), Ok(0));
     assert_eq!(bed.world.load(page(bed.range, 2)), Err(FaultError::Forbidden));
 }
+
+#[test]
+fn punching_through_a_mapping_is_told_of_and_empties_the_object() {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_shared()) {
+        let bed = told(kind, 3);
+        let task = dropping(&bed, Space::punch, bed.one(1));
+        assert_eq!((bed.seen(1), bed.load(1)), (Seen::Page, 2), "{kind:?}");
+        assert_eq!(bed.uffd.try_read_event(), removed(bed.one(1)));
+        assert_eq!(returned(task), Ok(()));
+        assert_eq!(
+            [0, 1, 2].map(|i| bed.seen(i)),
+            [Seen::Page, Seen::Empty, Seen::Page]
+        );
+        let object = bed.object.as_ref().expect("shared memory has one");
+        assert_eq!(object.resident(), 2 * kind.granule(), "{kind:?}");
+        assert_eq!(bed.uffd.try_read_event(), NOTHING);
+    }
+}
+
+#[test]
+fn punching_what_no_object_gives_back_is_refused_and_not_told_of() {
+    for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_shared()) {
+        let bed = told(kind, 1);
+        let why = if bed.object.is_some() {
+            DiscardError::NotWritable
+        } else {
+            DiscardError::NoObject
+        };
+        assert_eq!(at_once(&bed, Space::punch, bed.range), Err(why), "{kind:?}");
+        assert_eq!((bed.seen(0), bed.load(0)), (Seen::Page, 1));
+        assert_eq!(bed.uffd.try_read_event(), NOTHING);
+    }
+    let bed = told(Kind::Shmem, 1);
+    bed.space().lock(bed.range).expect("mapped");
+    assert_eq!(at_once(&bed, Space::punch, bed.range), Err(DiscardError::Locked));
+    assert_eq!(bed.uffd.try_read_event(), NOTHING);
+}

@@ -61,7 +61,7 @@ impl Object {
     }
 
     /// Makes `[offset, offset + len)` read as zeros and gives its whole pages back. Private copies of them stay. Linux's
-    /// `fallocate` with `PUNCH_HOLE | KEEP_SIZE`, and `MADV_REMOVE`.
+    /// `fallocate` with `PUNCH_HOLE | KEEP_SIZE`; through a mapping, [`Space::punch`](crate::mm::space::Space::punch).
     ///
     /// No lock may be held.
     ///

@@ -5,6 +5,7 @@
 //! | [`Space::discard`] | `MADV_DONTNEED` | all but locked ones | empties the entries |
 //! | [`Space::discard_locked`] | `MADV_DONTNEED_LOCKED` | all | the same |
 //! | [`Space::discard_lazily`] | `MADV_FREE` | unlocked ones of anonymous memory | makes the pages clean |
+//! | [`Space::punch`] | `MADV_REMOVE` | unlocked shared ones of objects that may be written | punches holes into the objects |
 //!
 //! They go through the range area by area. A context that asked for [`Features::EVENT_REMOVE`] is told of each part of an
 //! area that is registered with it, before anything happens there: the pages are still mapped until the event is read. No
@@ -12,9 +13,12 @@
 //!
 //! What becomes of markers stands in [`zap`](super::zap). Nobody who waits is woken by any of this.
 
+use alloc::sync::Arc;
+
 use super::Space;
 use super::zap::Zap;
 use crate::mm::addr::VirtAddr;
+use crate::mm::cache::PunchError;
 use crate::mm::memtype::Granule;
 use crate::mm::pt::{Attr, AttrFlags, Entry, Leaf, Marker};
 use crate::mm::range::VirtRange;
@@ -36,6 +40,12 @@ pub enum DiscardError {
     InsidePage,
     /// Only anonymous memory can be let go of lazily (EINVAL).
     NotAnonymous,
+    /// There is no object behind an area to punch holes into (EINVAL).
+    NoObject,
+    /// An area maps its object privately, or may never write to it (EACCES).
+    NotWritable,
+    /// The object cannot have the hole.
+    Unpunchable(PunchError),
 }
 
 /// How contents are dropped.
@@ -75,6 +85,35 @@ impl Space {
     /// See [`DiscardError`]. Memory of objects in base pages is refused after its context was told, as on Linux.
     pub fn discard_lazily(&self, range: VirtRange) -> Result<(), DiscardError> {
         self.each_part(range, |vmas, part| self.drop_part(vmas, part, How::Lazily))
+    }
+
+    /// Punches holes into the objects behind `range`, as [`Object::punch`](crate::mm::cache::Object::punch) does: their
+    /// pages are gone from every mapping. An area's context is told first, and the hole is punched even if the area is
+    /// another one once it knows (as on Linux).
+    ///
+    /// # Errors
+    /// See [`DiscardError`]; nobody is told of an area that is refused.
+    pub fn punch(&self, range: VirtRange) -> Result<(), DiscardError> {
+        self.each_part(range, |vmas, part| {
+            let vma = vmas.find(part.start).ok_or(DiscardError::NotMapped)?;
+            if vma.flags.contains(VmaFlags::LOCKED) {
+                return Err(DiscardError::Locked);
+            }
+            let backing = vma.backing.as_ref().ok_or(DiscardError::NoObject)?;
+            if !vma.is_shared() || vma.flags.contains(VmaFlags::READ_ONLY) {
+                return Err(DiscardError::NotWritable);
+            }
+            let (object, offset) = (Arc::clone(&backing.object), vma.offset_of(part.start));
+            let change = removal(vma);
+            drop(vmas);
+            if let Some(change) = change {
+                self.announce_removal(change, part);
+            }
+            object
+                .punch(offset, part.len())
+                .map_err(DiscardError::Unpunchable)?;
+            Ok(part.end)
+        })
     }
 
     /// Calls `visit` for the part of each area in `range`, with the areas locked; it returns where to go on. Holes are
