@@ -190,7 +190,10 @@ impl<'a> Check<'a> {
         let caller = &self.spaces[CONTEXT_SPACES[ctx]];
         let outcome = self.uffds[ctx].move_pages(caller, addr(dst.0), addr(src.0), range(dst).len(), mode);
         match self.model.move_cells(ctx, dst, src, holes) {
-            Some(expected) => assert_eq!(outcome, expected),
+            Some(expected) => assert!(
+                expected.contains(&outcome),
+                "{outcome:?}, not one of {expected:?}"
+            ),
             None => assert!(
                 matches!(outcome, Outcome::Refused(Refusal::Immovable(_))),
                 "{outcome:?}"

@@ -537,15 +537,15 @@ impl Model {
         Ok(Content::Page(page))
     }
 
-    /// Moves as many cells as `dst` has from `src` on, on behalf of `ctx`; how it ends. `None` stands for memory that
+    /// Moves as many cells as `dst` has from `src` on, on behalf of `ctx`; how it may end. `None` stands for memory that
     /// cannot be moved like this, whatever the reason.
-    pub fn move_cells(&mut self, ctx: usize, dst: Span, src: Span, holes: bool) -> Option<Outcome> {
+    pub fn move_cells(&mut self, ctx: usize, dst: Span, src: Span, holes: bool) -> Option<Vec<Outcome>> {
         let space = CONTEXT_SPACES[ctx];
         if [dst.0, src.0]
             .iter()
             .any(|&cell| self.spaces[space][cell].area.is_none())
         {
-            return Some(Outcome::Refused(Refusal::NotMapped));
+            return Some(vec![Outcome::Refused(Refusal::NotMapped)]);
         }
         let (to, from) = (self.one_area(space, dst)?, self.one_area(space, src)?);
         let plain = |area: &Area| area.memory == Memory::Anonymous && area.prot.contains(Prot::WRITE);
@@ -553,12 +553,17 @@ impl Model {
             return None;
         }
         let mut stop = None;
+        let mut either = false;
         let mut done = 0;
         for (to, from) in dst.cells().zip(src.cells()) {
             let [found, seen] = [from, to].map(|cell| self.spaces[space][cell]);
             let shared = matches!(found.content, Content::Page(page) if self.mapped(page) > 1);
             match found.content {
-                _ if seen.content != Content::Nothing => stop = Some(Refusal::Exists),
+                _ if seen.content != Content::Nothing => {
+                    stop = Some(Refusal::Exists);
+                    // Which of the two is found first depends on whether there are tables for the source.
+                    either = !holes && found.content == Content::Nothing;
+                }
                 Content::Nothing if holes => {}
                 Content::Nothing => stop = Some(Refusal::SourceHole),
                 Content::Marked | Content::Poisoned => stop = Some(Refusal::BadSource),
@@ -576,7 +581,11 @@ impl Model {
         if done > 0 {
             self.wake(ctx, Span(dst.0, dst.0 + done));
         }
-        Some(finished(done, granule(dst.0), stop))
+        let mut outcomes = vec![finished(done, granule(dst.0), stop)];
+        if either {
+            outcomes.push(finished(done, granule(dst.0), Some(Refusal::SourceHole)));
+        }
+        Some(outcomes)
     }
 
     /// The second space becomes a copy of the first, without registrations.
