@@ -367,7 +367,8 @@ fn a_range_that_ends_in_huge_pages_must_begin_at_a_multiple_of_their_size() {
 #[test]
 fn markers_for_absent_pages_ask_for_memory_back_and_go_on_where_it_ended() {
     let tracked = Features::WP_UNPOPULATED | Features::WP_ASYNC;
-    let operations: [(&str, fn(&World, &Uffd, VirtRange) -> bool); 3] = [
+    type Marks = fn(&World, &Uffd, VirtRange) -> bool;
+    let operations: [(&str, Marks); 3] = [
         ("write protection", |_, uffd, range| {
             uffd.write_protect(range).is_ok()
         }),

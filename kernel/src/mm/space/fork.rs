@@ -7,7 +7,7 @@
 //! | shared mappings | the object; its pages are found again by faults |
 //! | shared mappings whose stores the child's context traps | also the entries: protection stands in them, and poison |
 //!
-//! Write protection goes with the registration (see [`crate::uffd::fork`]): the child's copy has it only where a context of
+//! Write protection goes with the registration (see `crate::uffd::fork`): the child's copy has it only where a context of
 //! its own traps stores.
 //!
 //! A page that was shared by a fork is marked [`AttrFlags::FORKED`] on both sides until it is stored to.

@@ -11,11 +11,11 @@
 //!
 //! What moves is not copied: entries go to their new addresses with the pages that they own, whole nodes at a time where both
 //! places allow it. Markers of poison and guards go along. A registration goes along with its write protection if its
-//! context asked for [`Features::EVENT_REMAP`]; otherwise the moved mapping has neither.
+//! context asked for [`Features::EVENT_REMAP`](crate::uffd::Features::EVENT_REMAP); otherwise the moved mapping has neither.
 //!
 //! Everything happens under exclusive areas, so that nobody sees it half done, and is announced afterwards, each event
-//! waited for by itself: [`Event::Unmap`] of what was at the fixed place, [`Event::Remap`], [`Event::Unmap`] of the tail,
-//! [`Event::Unmap`] of the old range. A task that waits for a page at an old address stays asleep until that address is
+//! waited for by itself: `Event::Unmap` of what was at the fixed place, `Event::Remap`, `Event::Unmap` of the tail,
+//! `Event::Unmap` of the old range. A task that waits for a page at an old address stays asleep until that address is
 //! woken, and then finds what is there by then.
 
 use alloc::vec::Vec;
