@@ -1,5 +1,6 @@
 //! Linux's application interface, as data: numbers and layouts, no behaviour.
 
 pub mod errno;
+pub mod guest;
 pub mod signal;
 pub mod uffd;

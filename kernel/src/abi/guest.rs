@@ -1,0 +1,234 @@
+//! What a guest and Faultline's hypervisor agree on. Data only; both sides are compiled from it.
+//!
+//! **Finding out.** CPUID leaf [`CPUID_SIGNATURE`] answers [`SIGNATURE`] in EBX, ECX, EDX, and in EAX the largest leaf of the
+//! range, which is the same.
+//!
+//! **Start.** A vCPU starts in 64-bit mode at the ELF's entry point with interrupts off: RDI holds the guest-physical address
+//! of a [`BootInfo`], RSP the end of a stack of [`BOOT_STACK`] bytes with nothing on it. The tables in CR3 map the first
+//! [`IDENTITY_MAPPED`] bytes of guest-physical memory one to one, and again from [`DIRECT_MAP`] on, and each segment at
+//! its virtual address; everything readable, writable and executable. Tables, stack and boot info lie in the guest's memory,
+//! in front of [`BootInfo::free_start`].
+//!
+//! **Calls.** VMMCALL on AMD, VMCALL on Intel, from privilege level 0. RAX holds a [`Call`], RDI, RSI, RDX and R10 its
+//! arguments. RAX comes back as a [`Status`], RDX as the value, where there is one. Nothing else changes.
+//!
+//! **Ports.** 0x3f8-0x3ff is a serial line that only transmits, 0xe9 a debug console. Both end up, line by line, at the
+//! host's console. Nothing else answers; reads give ones.
+
+/// CPUID leaf that tells this hypervisor.
+pub const CPUID_SIGNATURE: u32 = 0x4000_0000;
+/// EBX, ECX, EDX of that leaf: "FaultlineHv\0".
+pub const SIGNATURE: [u32; 3] = [
+    u32::from_le_bytes(*b"Faul"),
+    u32::from_le_bytes(*b"tlin"),
+    u32::from_le_bytes(*b"eHv\0"),
+];
+
+/// First word of a [`BootInfo`].
+pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"FLGuest1");
+/// Bytes of the first stack.
+pub const BOOT_STACK: u64 = 64 << 10;
+/// Bytes of guest-physical memory that the first tables map.
+pub const IDENTITY_MAPPED: u64 = 4 << 30;
+/// Where the same bytes stand a second time, where the kernel library wants them.
+pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
+
+/// What a guest is told at its start.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BootInfo {
+    /// [`BOOT_MAGIC`].
+    pub magic: u64,
+    /// Bytes of this structure.
+    pub size: u64,
+    /// Address of the command line, UTF-8.
+    pub cmdline: u64,
+    /// Bytes of the command line.
+    pub cmdline_len: u64,
+    /// Ordinary memory is `[0, memory_len)`.
+    pub memory_len: u64,
+    /// First byte of ordinary memory that is neither the guest's image nor what the hypervisor has put there.
+    pub free_start: u64,
+    /// Where delegated memory begins: what its faults become is decided by the owner and [`Call::Monitor`].
+    pub delegated_start: u64,
+    /// Its bytes; 0 if there is none.
+    pub delegated_len: u64,
+    /// Where the store begins: what delegated memory held when the guest was saved, read-only. Present in a guest that was
+    /// restored.
+    pub store_start: u64,
+    /// Its bytes; as many as there is delegated memory.
+    pub store_len: u64,
+    /// Ticks of the TSC per second.
+    pub frequency: u64,
+}
+
+/// A hypercall.
+#[repr(u64)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// The guest is done. RDI: its exit status. Does not return.
+    Exit = 0x464c_0000,
+    /// The guest has reached a point. RDI: its number. An owner that waits for that point saves the guest here, and a guest
+    /// that was restored goes on here. The value is a [`Resumed`].
+    Mark = 0x464c_0001,
+    /// A periodic interrupt. RDI: ticks of the TSC between two, 0 for none any more; RSI: its vector, 32 to 255.
+    Timer = 0x464c_0002,
+    /// The guest's monitor is ready: stage-2 faults on delegated memory become its business. RDI: address of a page with a
+    /// [`Ring`] in ordinary memory, 0 to go back to the owner's; RSI: the vector by which it is told, 32 to 255;
+    /// RDX: a [`Delivery`]; R10: with [`Delivery::VirtualizationException`], address of the page that the CPU describes
+    /// violations in.
+    Monitor = 0x464c_0003,
+    /// A range of delegated memory that the monitor needs itself: its faults stay the owner's. RDI: address, RSI: bytes.
+    Exempt = 0x464c_0004,
+    /// Fills absent delegated pages and maps them. RDI: where; RSI: address of the contents in memory that is not delegated; RDX: bytes.
+    /// The value counts the bytes that were done, also when it is refused.
+    Copy = 0x464c_0010,
+    /// Maps delegated pages that are in the cache. RDI: where; RSI: bytes. The value is as for [`Call::Copy`].
+    Continue = 0x464c_0011,
+    /// Fills absent delegated pages with zeros. RDI: where; RSI: bytes. The value is as for [`Call::Copy`].
+    Zeropage = 0x464c_0012,
+    /// Has the owner resolve a violation that came as #VE and is not the monitor's business. RDI: address; RSI: the
+    /// accesses of [`RingEntry::flags`].
+    Resolve = 0x464c_0013,
+}
+
+impl Call {
+    /// The call with this number.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            0x464c_0000 => Self::Exit,
+            0x464c_0001 => Self::Mark,
+            0x464c_0002 => Self::Timer,
+            0x464c_0003 => Self::Monitor,
+            0x464c_0004 => Self::Exempt,
+            0x464c_0010 => Self::Copy,
+            0x464c_0011 => Self::Continue,
+            0x464c_0012 => Self::Zeropage,
+            0x464c_0013 => Self::Resolve,
+            _ => return None,
+        })
+    }
+}
+
+/// How a call ended.
+#[repr(u64)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// As asked.
+    Done = 0,
+    /// There is no such call, or not from this privilege level.
+    NoSuchCall = 1,
+    /// An argument makes no sense: misaligned, empty, wrapping, a vector below 32.
+    Invalid = 2,
+    /// An address does not lie where it has to.
+    BadAddress = 3,
+    /// There is a page already (as EEXIST of UFFDIO_COPY). Whoever waits for it goes on when it is touched again.
+    Exists = 4,
+    /// There is no page in the cache (as ENOENT of UFFDIO_CONTINUE).
+    Absent = 5,
+    /// The host has no memory left.
+    OutOfMemory = 6,
+    /// This CPU cannot do it.
+    NotSupported = 7,
+}
+
+impl Status {
+    /// The status with this number.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            0 => Self::Done,
+            1 => Self::NoSuchCall,
+            2 => Self::Invalid,
+            3 => Self::BadAddress,
+            4 => Self::Exists,
+            5 => Self::Absent,
+            6 => Self::OutOfMemory,
+            7 => Self::NotSupported,
+            _ => return None,
+        })
+    }
+}
+
+/// How a guest goes on behind a mark.
+#[repr(u64)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resumed {
+    /// As if nothing had been.
+    AsBefore = 0,
+    /// In a new machine; whatever is absent is the owner's business.
+    Restored = 1,
+    /// In a new machine whose delegated memory is absent: the guest shall serve it from the store, told by injection.
+    ToServeInjected = 2,
+    /// The same, told by #VE.
+    ToServeExceptions = 3,
+}
+
+impl Resumed {
+    /// The value with this number.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            0 => Self::AsBefore,
+            1 => Self::Restored,
+            2 => Self::ToServeInjected,
+            3 => Self::ToServeExceptions,
+            _ => return None,
+        })
+    }
+}
+
+/// How a guest's monitor is told.
+#[repr(u64)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// The violation exits; an entry is put into the ring and the vector injected, in front of the instruction that faulted.
+    /// An access with interrupts off cannot be told so: it is the owner's business.
+    Injected = 0,
+    /// The violation does not exit: the CPU raises #VE (vector 20).
+    VirtualizationException = 1,
+}
+
+/// Head of the page that a ring fills; entries follow it. All counters run freely and wrap.
+///
+/// The hypervisor takes nothing in it for granted: a tail that it cannot be ends the guest.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Ring {
+    /// Entries put in; written by the hypervisor only.
+    pub head: core::sync::atomic::AtomicU32,
+    /// Entries taken out; written by the guest only.
+    pub tail: core::sync::atomic::AtomicU32,
+    /// Nothing yet.
+    pub reserved: [u64; 3],
+}
+
+/// One fault.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RingEntry {
+    /// What was touched.
+    pub addr: u64,
+    /// [`FAULT_WRITE`], [`FAULT_FETCH`], [`FAULT_MINOR`], [`FAULT_WALK`].
+    pub flags: u64,
+}
+
+/// The access was a store.
+pub const FAULT_WRITE: u64 = 1;
+/// The access was an instruction fetch.
+pub const FAULT_FETCH: u64 = 1 << 1;
+/// The page is in the cache: it can be continued.
+pub const FAULT_MINOR: u64 = 1 << 2;
+/// The CPU touched it, walking the guest's tables.
+pub const FAULT_WALK: u64 = 1 << 3;
+
+/// Entries of a ring: what a page holds behind the head.
+pub const RING_ENTRIES: u32 = ((4096 - size_of::<Ring>()) / size_of::<RingEntry>()) as u32;
+
+/// Bytes of a page as all addresses and lengths of calls count it.
+pub const PAGE: u64 = 4096;
+
+const _: () = {
+    assert!(size_of::<BootInfo>() == 88);
+    assert!(size_of::<Ring>() == 32);
+    assert!(size_of::<RingEntry>() == 16);
+    assert!(RING_ENTRIES == 254);
+};
