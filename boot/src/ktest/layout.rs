@@ -1,7 +1,6 @@
 //! Layout changes on the real machine: a task that forks or unmaps sleeps until a monitor has read of it, and the two sides
 //! of a fork share pages under real page tables.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -9,55 +8,24 @@ use alloc::vec::Vec;
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{self, Kind};
-use kernel::mm::memtype::anon::ANON;
-use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
+use kernel::mm::space::Space;
 use kernel::mm::uaccess;
 use kernel::task;
-use kernel::task::spawn::{JoinHandle, spawn_returning};
+use kernel::task::spawn::spawn_returning;
 use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError, Refusal, TrapKind, Uffd};
 
+use super::common::{mapped, page, run, task, text};
 use crate::{ensure, kernel_test};
 
 const NOW: FillMode = FillMode::empty();
-
-fn text(error: impl core::fmt::Debug) -> String {
-    format!("{error:?}")
-}
-
-/// A space and `pages` of memory in it.
-fn mapped(pages: u64) -> Result<(Arc<Space>, VirtRange), String> {
-    let space = Space::new(Privilege::Kernel).map_err(text)?;
-    let request = MapRequest {
-        at: None,
-        len: pages * PAGE_SIZE,
-        prot: Prot::READ | Prot::WRITE,
-        memory: Memory::Own(&ANON),
-    };
-    let region = space.map(request).map_err(text)?;
-    Ok((space, region))
-}
-
-/// A task of `space`.
-fn task<T: Send + 'static>(
-    space: &Arc<Space>,
-    job: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, String> {
-    spawn_returning("worker", Some(Arc::clone(space)), job).map_err(text)
-}
-
-/// What a task of `space` comes to.
-fn run<T: Send + 'static>(space: &Arc<Space>, job: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
-    task(space, job)?.join().map_err(text)
-}
 
 /// The words at the start of each page, as a task of `space` sees them.
 fn words(space: &Arc<Space>, region: VirtRange) -> Result<Vec<u64>, String> {
     let pages = region.pages();
     run(space, move || {
         (0..pages)
-            .map(|page| uaccess::load(region.start + page * PAGE_SIZE).map_err(text))
+            .map(|number| uaccess::load(page(region, number)).map_err(text))
             .collect()
     })?
 }
@@ -66,8 +34,7 @@ fn words(space: &Arc<Space>, region: VirtRange) -> Result<Vec<u64>, String> {
 fn number(space: &Arc<Space>, region: VirtRange, first: u64) -> Result<(), String> {
     let pages = region.pages();
     run(space, move || {
-        (0..pages)
-            .try_for_each(|page| uaccess::store(region.start + page * PAGE_SIZE, first + page).map_err(text))
+        (0..pages).try_for_each(|number| uaccess::store(page(region, number), first + number).map_err(text))
     })?
 }
 

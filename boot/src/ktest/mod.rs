@@ -12,6 +12,7 @@ use alloc::string::String;
 
 use linkme::distributed_slice;
 
+mod common;
 mod drivers;
 mod layout;
 mod machine;

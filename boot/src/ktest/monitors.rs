@@ -17,7 +17,8 @@ use kernel::task::spawn::{JoinHandle, spawn_returning};
 use kernel::uffd::diagnosis::{self, Finding};
 use kernel::uffd::{Event, FillMode, MonitorDeath, Outcome, ReadError, Refusal, TrapKind};
 
-use super::userfault::{Fixture, content, fault_of, joined, text};
+use super::common::{content, joined, text};
+use super::userfault::{Fixture, fault_of};
 use crate::{ensure, kernel_test};
 
 /// A monitor that is attached and ends as soon as it has read one fault.

@@ -6,14 +6,14 @@ use alloc::sync::Arc;
 
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::frame::{Kind, allocator};
-use kernel::mm::memtype::anon::ANON;
-use kernel::mm::pt::{Entry, Prot};
+use kernel::mm::pt::Entry;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
+use kernel::mm::space::Space;
 use kernel::mm::uaccess;
-use kernel::task::spawn::{JoinHandle, spawn_returning};
+use kernel::task::spawn::JoinHandle;
 use kernel::uffd::{Event, Features, Modes, MoveMode, Outcome, Refusal, Uffd};
 
+use super::common::{joined, map_pages, mapped, page, task, text};
 use crate::{ensure, kernel_test};
 
 /// A space with memory that is not registered, with a word of its own in every page, and memory that is, with nothing in it.
@@ -24,23 +24,10 @@ struct Fixture {
     uffd: Arc<Uffd>,
 }
 
-fn text(error: impl core::fmt::Debug) -> String {
-    format!("{error:?}")
-}
-
 impl Fixture {
     fn new(pages: u64) -> Result<Self, String> {
-        let space = Space::new(Privilege::Kernel).map_err(text)?;
-        let map = || {
-            let request = MapRequest {
-                at: None,
-                len: pages * PAGE_SIZE,
-                prot: Prot::READ | Prot::WRITE,
-                memory: Memory::Own(&ANON),
-            };
-            space.map(request).map_err(text)
-        };
-        let (plain, registered) = (map()?, map()?);
+        let (space, plain) = mapped(pages)?;
+        let registered = map_pages(&space, pages)?;
         let uffd = Arc::new(Uffd::new(&space, Features::empty()));
         uffd.register(registered, Modes::MISSING).map_err(text)?;
         let fixture = Self {
@@ -50,7 +37,7 @@ impl Fixture {
             uffd,
         };
         let filled = fixture.task(move || {
-            (0..pages).try_for_each(|page| uaccess::store(at(plain, page), page + 1).map_err(text))
+            (0..pages).try_for_each(|number| uaccess::store(page(plain, number), number + 1).map_err(text))
         })?;
         joined(filled)??;
         Ok(fixture)
@@ -61,21 +48,13 @@ impl Fixture {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<T>, String> {
-        spawn_returning("toucher", Some(Arc::clone(&self.space)), job).map_err(text)
+        task(&self.space, job)
     }
 
     fn move_pages(&self, dst: VirtAddr, src: VirtAddr, pages: u64) -> Outcome {
         let (space, len) = (&self.space, pages * PAGE_SIZE);
         self.uffd.move_pages(space, dst, src, len, MoveMode::empty())
     }
-}
-
-fn at(range: VirtRange, page: u64) -> VirtAddr {
-    range.start + page * PAGE_SIZE
-}
-
-fn joined<T>(task: JoinHandle<T>) -> Result<T, String> {
-    task.join().map_err(text)
 }
 
 kernel_test!(
@@ -85,9 +64,9 @@ kernel_test!(
         let before = allocator().stats().of(Kind::Anon);
         let range = fixture.registered;
         let toucher = fixture.task(move || {
-            (0..PAGES).try_for_each(|page| match uaccess::load(at(range, page)) {
-                Ok(word) if word == page + 1 => Ok(()),
-                found => Err(format!("page {page}: {found:?}")),
+            (0..PAGES).try_for_each(|number| match uaccess::load(page(range, number)) {
+                Ok(word) if word == number + 1 => Ok(()),
+                found => Err(format!("page {number}: {found:?}")),
             })
         })?;
         // The first by itself, the others all at once.
@@ -97,14 +76,14 @@ kernel_test!(
             "{event:?}"
         );
         let first = fixture.move_pages(range.start, fixture.plain.start, 1);
-        let rest = fixture.move_pages(at(range, 1), at(fixture.plain, 1), PAGES - 1);
+        let rest = fixture.move_pages(page(range, 1), page(fixture.plain, 1), PAGES - 1);
         ensure!(
             (first, rest) == (Outcome::Done, Outcome::Done),
             "{first:?}, {rest:?}"
         );
         joined(toucher)??;
         ensure!(
-            (0..PAGES).all(|page| fixture.space.entry(at(fixture.plain, page)).0 == Entry::EMPTY),
+            (0..PAGES).all(|number| fixture.space.entry(page(fixture.plain, number)).0 == Entry::EMPTY),
             "something is left at the source"
         );
         let again = fixture.move_pages(range.start, fixture.plain.start, 1);

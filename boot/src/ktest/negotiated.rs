@@ -7,51 +7,21 @@ use alloc::vec::Vec;
 
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::fault::{self, BusError, FaultError, Origin};
-use kernel::mm::memtype::anon::ANON;
-use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Memory, PageRun, Privilege, ScanRequest, Space};
+use kernel::mm::space::{PageRun, ScanRequest, Space};
 use kernel::mm::uaccess;
 use kernel::task;
-use kernel::task::spawn::{JoinHandle, spawn_returning};
+use kernel::task::spawn::spawn_returning;
 use kernel::uffd::api::API_VERSION;
 use kernel::uffd::{
     Event, Features, FillMode, Flags, Handshake, Modes, Outcome, ReadError, Refusal, RegisterError, Release,
     Uffd, Unavailable,
 };
 
-use super::userfault::text;
+use super::common::{content, mapped, page, run, task, text};
 use crate::{ensure, kernel_test};
 
 const NOW: FillMode = FillMode::empty();
-
-/// A space with `pages` of memory in it.
-fn mapped(pages: u64) -> Result<(Arc<Space>, VirtRange), String> {
-    let space = Space::new(Privilege::Kernel).map_err(text)?;
-    let request = MapRequest {
-        at: None,
-        len: pages * PAGE_SIZE,
-        prot: Prot::READ | Prot::WRITE,
-        memory: Memory::Own(&ANON),
-    };
-    let region = space.map(request).map_err(text)?;
-    Ok((space, region))
-}
-
-fn page(region: VirtRange, number: u64) -> VirtAddr {
-    region.start + number * PAGE_SIZE
-}
-
-fn task<T: Send + 'static>(
-    space: &Arc<Space>,
-    job: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, String> {
-    spawn_returning("toucher", Some(Arc::clone(space)), job).map_err(text)
-}
-
-fn run<T: Send + 'static>(space: &Arc<Space>, job: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
-    task(space, job)?.join().map_err(text)
-}
 
 /// The numbers of the pages that were written since this was last asked.
 fn collect(space: &Space, region: VirtRange) -> Result<Vec<u64>, String> {
@@ -187,8 +157,7 @@ kernel_test!(
             let asked =
                 matches!(&message, Ok(Event::Pagefault { addr, .. }) if *addr == page(region, number));
             ensure!(asked, "page {number}: {message:?}");
-            let content = super::userfault::content(number);
-            let filled = uffd.copy(page(region, number), &content, PAGE_SIZE, NOW);
+            let filled = uffd.copy(page(region, number), &content(number), PAGE_SIZE, NOW);
             ensure!(filled == Outcome::Done, "{filled:?}");
         }
         let read = reader.join().map_err(text)?;

@@ -12,14 +12,13 @@ use kernel::mm::memtype::guest_memfd::GUEST_MEMFD_WRITTEN;
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::memtype::{Granule, MemType};
-use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
+use kernel::mm::space::{Memory, Space};
 use kernel::mm::uaccess;
-use kernel::task::spawn::{JoinHandle, spawn_returning};
+use kernel::task::spawn::JoinHandle;
 use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, TrapKind, Uffd};
 
-use super::userfault::{joined, text};
+use super::common::{empty_space, joined, map, task, text};
 use crate::{ensure, kernel_test};
 
 const HUGE: u64 = Granule::Huge.size();
@@ -36,14 +35,8 @@ type Access = Result<u64, FaultError>;
 
 impl Mapping {
     fn new(memory: Memory, bytes: u64) -> Result<Self, String> {
-        let space = Space::new(Privilege::Kernel).map_err(text)?;
-        let request = MapRequest {
-            at: None,
-            len: bytes,
-            prot: Prot::READ | Prot::WRITE,
-            memory,
-        };
-        let region = space.map(request).map_err(text)?;
+        let space = empty_space()?;
+        let region = map(&space, memory, bytes)?;
         Ok(Self { space, region })
     }
 
@@ -55,7 +48,7 @@ impl Mapping {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<T>, String> {
-        spawn_returning("toucher", Some(Arc::clone(&self.space)), job).map_err(text)
+        task(&self.space, job)
     }
 
     fn loader(&self, offset: u64) -> Result<JoinHandle<Access>, String> {

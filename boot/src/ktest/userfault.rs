@@ -1,6 +1,5 @@
 //! The userfault channel on the real machine: real page faults, real switches between a faulting task and its monitor.
 
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
@@ -9,10 +8,8 @@ use alloc::vec::Vec;
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame;
-use kernel::mm::memtype::anon::ANON;
-use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
+use kernel::mm::space::Space;
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task;
 use kernel::task::spawn::{JoinHandle, spawn_returning};
@@ -20,6 +17,7 @@ use kernel::uffd::{
     Delivery, Event, Features, FillMode, Handled, Modes, Outcome, ReadError, Refusal, TrapKind, Uffd, Upcall,
 };
 
+use super::common::{content, empty_space, joined, map_pages, mapped, page, run, task, text};
 use crate::{ensure, kernel_test};
 
 /// A space with a registered region.
@@ -29,31 +27,20 @@ pub(super) struct Fixture {
     pub uffd: Arc<Uffd>,
 }
 
-pub(super) fn text(error: impl core::fmt::Debug) -> String {
-    format!("{error:?}")
-}
-
 impl Fixture {
     pub fn new(pages: u64) -> Result<Self, String> {
         Self::with(pages, Modes::MISSING)
     }
 
     fn with(pages: u64, modes: Modes) -> Result<Self, String> {
-        let space = Space::new(Privilege::Kernel).map_err(text)?;
-        let request = MapRequest {
-            at: None,
-            len: pages * PAGE_SIZE,
-            prot: Prot::READ | Prot::WRITE,
-            memory: Memory::Own(&ANON),
-        };
-        let region = space.map(request).map_err(text)?;
+        let (space, region) = mapped(pages)?;
         let uffd = Arc::new(Uffd::new(&space, Features::empty()));
         uffd.register(region, modes).map_err(text)?;
         Ok(Self { space, region, uffd })
     }
 
-    pub fn page(&self, page: u64) -> VirtAddr {
-        self.region.start + page * PAGE_SIZE
+    pub fn page(&self, number: u64) -> VirtAddr {
+        page(self.region, number)
     }
 
     /// A task in the space.
@@ -61,7 +48,7 @@ impl Fixture {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<T>, String> {
-        spawn_returning("toucher", Some(Arc::clone(&self.space)), job).map_err(text)
+        task(&self.space, job)
     }
 
     /// A task that loads the first word of a page.
@@ -90,16 +77,6 @@ impl Fixture {
         self.uffd.attach_monitor(monitor.task());
         Ok(monitor)
     }
-}
-
-/// What the fixture's monitor puts into a page.
-pub(super) fn content(page: u64) -> Vec<u8> {
-    let word = (page + 1) * 0x0101_0101_0101_0101;
-    word.to_le_bytes().repeat(PAGE_SIZE as usize / 8)
-}
-
-pub(super) fn joined<T>(task: JoinHandle<T>) -> Result<T, String> {
-    task.join().map_err(text)
 }
 
 pub(super) fn fault_of(result: Result<u64, AccessError>) -> Option<FaultError> {
@@ -438,13 +415,7 @@ kernel_test!(
             }
         };
         let uffd = Uffd::with_delivery(&served.space, Features::empty(), Delivery::upcall(handler));
-        let request = MapRequest {
-            at: None,
-            len: 16 * PAGE_SIZE,
-            prot: Prot::READ | Prot::WRITE,
-            memory: Memory::Own(&ANON),
-        };
-        let region = served.space.map(request).map_err(text)?;
+        let region = map_pages(&served.space, 16)?;
         uffd.register(region, Modes::MISSING).map_err(text)?;
         let words = joined(served.task(move || {
             (0..16)
@@ -463,7 +434,7 @@ kernel_test!(
 
 kernel_test!(
     fn handler_that_touches_what_it_serves_is_refused_by_name() -> Result<(), String> {
-        let space = Space::new(Privilege::Kernel).map_err(text)?;
+        let space = empty_space()?;
         let handler = |fault: &Upcall<'_>| match uaccess::load(fault.addr() + PAGE_SIZE) {
             Err(AccessError {
                 why: FaultError::SelfFault { monitor },
@@ -472,18 +443,9 @@ kernel_test!(
             _ => Handled::Resolved,
         };
         let uffd = Uffd::with_delivery(&space, Features::empty(), Delivery::upcall(handler));
-        let request = MapRequest {
-            at: None,
-            len: 2 * PAGE_SIZE,
-            prot: Prot::READ | Prot::WRITE,
-            memory: Memory::Own(&ANON),
-        };
-        let region = space.map(request).map_err(text)?;
+        let region = map_pages(&space, 2)?;
         uffd.register(region, Modes::MISSING).map_err(text)?;
-        let toucher = spawn_returning("toucher", Some(Arc::clone(&space)), move || {
-            uaccess::load(region.start)
-        });
-        let why = fault_of(joined(toucher.map_err(text)?)?);
+        let why = fault_of(run(&space, move || uaccess::load(region.start))?);
         ensure!(why == Some(FaultError::HandlerFailed), "{why:?}");
         Ok(())
     }
