@@ -4,14 +4,14 @@ mod common;
 
 use std::sync::{Arc, Mutex, Weak};
 
-use common::{RW, World, answer, eventually, object_world, page, returned, word};
+use common::{RW, World, anon_frames, answer, eventually, object_world, page, returned, word};
 use kernel::arch::host::MissedFlush;
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::cache::{
     AllocateError, Lookup, MAX_SIZE, NoPage, Object, PunchError, Quota, TruncateError, WriteError,
 };
 use kernel::mm::fault::FaultError;
-use kernel::mm::frame::{Anon, Folio, Frame, Kind, allocator};
+use kernel::mm::frame::{Anon, Folio, Frame, allocator};
 use kernel::mm::memtype::Granule;
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_PRIVATE};
 use kernel::mm::memtype::hugetlb::HUGETLB;
@@ -88,10 +88,6 @@ fn load_in(space: &Arc<Space>, addr: VirtAddr) -> Result<u64, FaultError> {
 fn store_in(space: &Arc<Space>, addr: VirtAddr, value: u64) -> Result<(), FaultError> {
     let store = move || uaccess::store(addr, value).map_err(|error| error.why);
     returned(spawn_returning("other", Some(Arc::clone(space)), store).expect("the host has threads"))
-}
-
-fn anon_frames() -> u64 {
-    allocator().stats().of(Kind::Anon)
 }
 
 // Reading and writing.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{RW, World, page, part, returned};
+use common::{RW, World, anon_frames, bad_ranges, page, part, returned};
 use kernel::arch::host::{Config, Mode, SoftMachine, task_memory};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::fault::FaultError;
@@ -10,13 +10,8 @@ use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::kernel as mm;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::pt::{Entry, Prot};
-use kernel::mm::range::VirtRange;
 use kernel::mm::space::{DiscardError, MapError, MapRequest, Memory, Privilege, ProtectError, UnmapError};
 use kernel::mm::uaccess::{self, AccessError};
-
-fn anon_frames() -> u64 {
-    allocator().stats().of(Kind::Anon)
-}
 
 fn frame_of(world: &World, addr: VirtAddr) -> Option<kernel::mm::addr::Pfn> {
     match world.space.entry(addr).0 {
@@ -159,9 +154,7 @@ fn unmapping_holes_is_fine() {
 fn bad_ranges_are_refused() {
     let world = World::new();
     let range = world.map(4, RW);
-    let unaligned = VirtRange::new(range.start + 1, range.end);
-    let above = VirtRange::new(USER_TOP, USER_TOP + PAGE_SIZE);
-    for bad in [VirtRange::new(range.start, range.start), unaligned, above] {
+    for bad in bad_ranges(range) {
         assert_eq!(world.space.unmap(bad), Err(UnmapError::BadRange), "{bad:?}");
         assert_eq!(world.space.discard(bad), Err(DiscardError::BadRange), "{bad:?}");
         assert_eq!(

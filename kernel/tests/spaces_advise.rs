@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{RW, World, object_world, page, part};
-use kernel::mm::addr::{PAGE_SIZE, USER_TOP};
+use common::{RW, World, bad_ranges, object_world, page, part};
+use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::cache::Object;
 use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::pt::Prot;
@@ -66,10 +66,7 @@ fn leaving_out_of_forks_goes_on_behind_a_hole_and_reports_it() {
 fn ranges_that_nobody_may_name_are_refused() {
     let world = World::new();
     let range = world.map(2, RW);
-    let empty = VirtRange::new(range.start, range.start);
-    let unaligned = VirtRange::new(range.start + 8, range.end);
-    let above = VirtRange::new(USER_TOP, USER_TOP + P);
-    for bad in [empty, unaligned, above] {
+    for bad in bad_ranges(range) {
         assert_eq!(world.space.lock(bad), Err(LockError::BadRange));
         assert_eq!(
             world.space.set_left_out_of_forks(bad, true),

@@ -4,18 +4,19 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{RW, World, object_world, page, part, populate, returned};
+use common::kinds::map;
+use common::{RW, World, anon_frames, object_world, page, part, populate, returned};
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::cache::Object;
 use kernel::mm::fault::FaultError;
-use kernel::mm::frame::{Kind, allocator};
+use kernel::mm::frame::allocator;
 use kernel::mm::memtype::MemType;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::pt::{AttrFlags, Entry, Leaf, Prot};
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{ForkError, MapRequest, Memory, Space};
+use kernel::mm::space::{ForkError, Memory, Space};
 use kernel::mm::uaccess;
 use kernel::mm::vma::VmaFlags;
 use kernel::task::Task;
@@ -55,20 +56,6 @@ fn is_forked(space: &Space, addr: VirtAddr) -> bool {
     let forked = leaf.attr.flags.contains(AttrFlags::FORKED);
     assert!(!(forked && leaf.prot.contains(Prot::WRITE)), "{leaf:?}");
     forked
-}
-
-fn map_object(world: &World, memory: Memory, len: u64) -> VirtRange {
-    let request = MapRequest {
-        at: None,
-        len,
-        prot: RW,
-        memory,
-    };
-    world.space.map(request).expect("there is room")
-}
-
-fn anon_frames() -> u64 {
-    allocator().stats().of(Kind::Anon)
 }
 
 #[test]
@@ -164,7 +151,7 @@ fn areas_and_their_rights_come_along_and_what_is_mapped_later_does_not() {
     let world = World::new();
     let read_only = world.map(2, Prot::READ);
     let object = Object::new(&SHMEM, 2 * P);
-    let shared = map_object(&world, Memory::shared(&object), 2 * P);
+    let shared = map(&world, Memory::shared(&object), None, 2 * P);
     let child = fork(&world.space);
     assert_eq!(child.areas(), world.space.areas());
     let later = world.map(1, RW);
@@ -239,7 +226,7 @@ fn rights_that_were_taken_away_come_back_without_writing_to_a_shared_page() {
 fn stores_to_a_shared_mapping_reach_both_sides_and_its_entries_are_not_copied() {
     let world = object_world();
     let object = Object::new(&SHMEM, 2 * P);
-    let range = map_object(&world, Memory::shared(&object), 2 * P);
+    let range = map(&world, Memory::shared(&object), None, 2 * P);
     assert_eq!(world.store(range.start, 1), Ok(()));
     let child = fork(&world.space);
     assert!(!child.entry(range.start).0.is_leaf());
@@ -257,7 +244,7 @@ fn stores_to_a_shared_mapping_reach_both_sides_and_its_entries_are_not_copied() 
 fn a_private_mapping_of_an_object_parts_like_anonymous_memory() {
     let world = object_world();
     let object = Object::new(&SHMEM, 2 * P);
-    let range = map_object(&world, Memory::private(&object), 2 * P);
+    let range = map(&world, Memory::private(&object), None, 2 * P);
     // The first page is a copy of the mapping's own, the second the object's.
     assert_eq!(world.store(range.start, 1), Ok(()));
     assert_eq!(world.load(page(range, 1)), Ok(0));
@@ -270,7 +257,7 @@ fn a_private_mapping_of_an_object_parts_like_anonymous_memory() {
         (world.load(range.start), world.load(page(range, 1))),
         (Ok(1), Ok(0))
     );
-    let alias = map_object(&world, Memory::shared(&object), 2 * P);
+    let alias = map(&world, Memory::shared(&object), None, 2 * P);
     assert_eq!(
         (world.load(alias.start), world.load(page(alias, 1))),
         (Ok(0), Ok(0))
@@ -282,7 +269,7 @@ fn huge_pages_of_a_private_mapping_are_copied_as_such() {
     const H: u64 = 2 << 20;
     let world = object_world();
     let object = Object::new(&HUGETLB, H);
-    let range = map_object(&world, Memory::private(&object), H);
+    let range = map(&world, Memory::private(&object), None, H);
     assert_eq!(world.store(range.start + H - 8, 7), Ok(()));
     let free = allocator().huge_pages().free;
     let child = fork(&world.space);
@@ -302,7 +289,7 @@ fn poisoned(world: &World, ty: &'static MemType) -> (VirtRange, Uffd) {
     } else {
         Memory::shared(&Object::new(ty, P))
     };
-    let range = map_object(world, memory, P);
+    let range = map(world, memory, None, P);
     let uffd = Uffd::new(&world.space, Features::empty());
     uffd.register(range, Modes::MISSING).expect("the type can");
     assert_eq!(uffd.poison(range, NOW), Outcome::Done);
@@ -388,7 +375,7 @@ fn much(world: &World) -> (VirtRange, Uffd) {
     uffd.register(far, Modes::MISSING).expect("anonymous memory can");
     assert_eq!(uffd.poison(part(far, 2, 1), NOW), Outcome::Done);
     let object = Object::new(&SHMEM, 2 * P);
-    let private = map_object(world, Memory::private(&object), 2 * P);
+    let private = map(world, Memory::private(&object), None, 2 * P);
     assert_eq!(world.store(private.start, 1), Ok(()));
     (range, uffd)
 }

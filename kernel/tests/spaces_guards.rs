@@ -3,12 +3,11 @@
 mod common;
 
 use common::kinds::{Bed, Kind, Seen};
-use common::{RW, World, page, part, populate};
-use kernel::mm::addr::{PAGE_SIZE, USER_TOP};
+use common::{RW, World, bad_ranges, page, part, populate};
+use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{Kind as FrameKind, allocator};
 use kernel::mm::pt::Prot;
-use kernel::mm::range::VirtRange;
 use kernel::mm::space::GuardError;
 use kernel::uffd::{Features, FillMode, Modes, Outcome, ReadError, Refusal};
 
@@ -174,10 +173,7 @@ fn locked_memory_gets_no_guards_but_loses_them() {
 fn ranges_that_nobody_may_name_are_refused() {
     let world = World::new();
     let range = world.map(2, RW);
-    let empty = VirtRange::new(range.start, range.start);
-    let unaligned = VirtRange::new(range.start + 8, range.end);
-    let above = VirtRange::new(USER_TOP, USER_TOP + P);
-    for bad in [empty, unaligned, above] {
+    for bad in bad_ranges(range) {
         assert_eq!(world.space.install_guards(bad), Err(GuardError::BadRange));
         assert_eq!(world.space.remove_guards(bad), Err(GuardError::BadRange));
     }

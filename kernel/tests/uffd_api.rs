@@ -5,6 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
+use common::kinds::FILE;
 use common::{
     RW, World, answer, missing, object_world, page, part, returned, source, until_it_waits, was_woken,
     write_protected,
@@ -15,7 +16,6 @@ use kernel::mm::memtype::anon::ANON;
 use kernel::mm::memtype::guest_memfd::GUEST_MEMFD;
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
-use kernel::mm::memtype::{Class, MemType, Privately};
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{Memory, PageRun, ScanRequest};
 use kernel::uffd::api::API_VERSION;
@@ -31,16 +31,6 @@ const P: u64 = PAGE_SIZE;
 const NOW: FillMode = FillMode::empty();
 const HUGE: u64 = 512;
 const NOTHING: Result<Event, ReadError> = Err(ReadError::WouldBlock);
-
-/// Like a file of a disk file system.
-static FILE: MemType = MemType {
-    name: "file",
-    class: Class::File,
-    privately: Privately::Itself,
-    fixed_size: false,
-    guest_only: false,
-    uffd: None,
-};
 
 fn wanting(features: Features) -> Handshake {
     Handshake {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::kinds::{Bed, Kind, Seen, seen, until_it_announces};
+use common::kinds::{Bed, Kind, STATES, Seen, seen, until_it_announces};
 use common::{RW, returned, was_woken};
 use kernel::mm::addr::VirtAddr;
 use kernel::mm::fault::FaultError;
@@ -14,32 +14,9 @@ use kernel::uffd::{Event, Features, FillMode, Modes, ReadError};
 
 const NOTHING: Result<Event, ReadError> = Err(ReadError::WouldBlock);
 
-/// A page, a protected one, a protected hole, poison, and where that can be, a guard.
-const STATES: [Seen; 5] = [
-    Seen::Page,
-    Seen::WpPage,
-    Seen::WpMarker,
-    Seen::Poison,
-    Seen::Guard,
-];
-
-/// A bed with these states in its granules, the guard left out for large pages.
+/// A bed with [`STATES`] in its granules.
 fn prepared(kind: Kind, features: Features) -> Bed {
-    let bed = Bed::new(kind, 5, Modes::WP, Features::WP_UNPOPULATED | features);
-    for (i, state) in (0..).zip(STATES) {
-        if state != Seen::Guard || !kind.is_large() {
-            bed.prepare(i, state);
-        }
-    }
-    bed
-}
-
-/// What each granule of the bed says, `Guard` for the one that cannot have any.
-fn states(bed: &Bed) -> [Seen; 5] {
-    [0, 1, 2, 3, 4].map(|i| match i {
-        4 if bed.kind.is_large() => Seen::Guard,
-        _ => bed.seen(i),
-    })
+    Bed::with_states(kind, Features::WP_UNPOPULATED | features)
 }
 
 // Contents are dropped.
@@ -49,7 +26,7 @@ fn discarding_anonymous_memory_drops_protection_and_poison() {
     let bed = prepared(Kind::Anon, Features::empty());
     assert_eq!(bed.space().discard(bed.range), Ok(()));
     let empty = Seen::Empty;
-    assert_eq!(states(&bed), [empty, empty, empty, empty, Seen::Guard]);
+    assert_eq!(bed.states(), [empty, empty, empty, empty, Seen::Guard]);
     (0..4).for_each(|i| assert_eq!(bed.world.store(bed.at(i), 9), Ok(())));
     assert_eq!(bed.uffd.try_read_event(), NOTHING);
 }
@@ -60,7 +37,7 @@ fn discarding_mapped_objects_keeps_protection_as_markers_and_drops_poison() {
         let bed = prepared(kind, Features::empty());
         assert_eq!(bed.space().discard(bed.range), Ok(()));
         assert_eq!(
-            states(&bed),
+            bed.states(),
             [
                 Seen::Empty,
                 Seen::WpMarker,
@@ -98,7 +75,7 @@ fn letting_go_lazily_keeps_protection_and_drops_poison() {
     let bed = prepared(Kind::Anon, Features::empty());
     assert_eq!(bed.space().discard_lazily(bed.range), Ok(()));
     assert_eq!(
-        states(&bed),
+        bed.states(),
         [Seen::Page, Seen::WpPage, Seen::WpMarker, Seen::Empty, Seen::Guard]
     );
 }
@@ -116,7 +93,7 @@ fn unregistering_and_closing_drop_protection_and_keep_poison_and_guards() {
                 bed.uffd.unregister(bed.range).expect("ours");
             }
             assert_eq!(
-                states(&bed),
+                bed.states(),
                 [Seen::Page, Seen::Page, Seen::Empty, Seen::Poison, Seen::Guard],
                 "{kind:?}, closed: {close}"
             );
@@ -134,7 +111,7 @@ fn changes_of_rights_keep_protection_poison_and_guards() {
         let bed = prepared(kind, Features::empty());
         for prot in [Prot::READ, Prot::empty(), RW] {
             bed.space().protect(bed.range, prot).expect("mapped");
-            assert_eq!(states(&bed), STATES, "{kind:?}, {prot:?}");
+            assert_eq!(bed.states(), STATES, "{kind:?}, {prot:?}");
         }
         assert_eq!(bed.world.store(bed.at(0), 9), Ok(()));
         let waiters = [1, 2].map(|i| bed.world.stuck_storing_at(bed.at(i)));
@@ -190,20 +167,13 @@ fn move_far(bed: &Bed, features: Features, leave_mapped: bool) -> VirtRange {
     returned(task).expect("there is room")
 }
 
-fn states_at(bed: &Bed, range: VirtRange) -> [Seen; 5] {
-    [0, 1, 2, 3, 4].map(|i| match i {
-        4 if bed.kind.is_large() => Seen::Guard,
-        _ => seen(bed.space(), range.start + i * bed.kind.granule()),
-    })
-}
-
 #[test]
 fn memory_that_moves_away_from_its_registration_loses_protection_and_keeps_poison_and_guards() {
     for kind in Kind::ALL {
         let bed = prepared(kind, Features::empty());
         let new = move_far(&bed, Features::empty(), false);
         assert_eq!(
-            states_at(&bed, new),
+            bed.states_at(new),
             [Seen::Page, Seen::Page, Seen::Empty, Seen::Poison, Seen::Guard],
             "{kind:?}"
         );
@@ -219,7 +189,7 @@ fn memory_that_moves_with_its_registration_keeps_protection_poison_and_guards() 
     for kind in Kind::ALL {
         let bed = prepared(kind, Features::EVENT_REMAP);
         let new = move_far(&bed, Features::EVENT_REMAP, false);
-        assert_eq!(states_at(&bed, new), STATES, "{kind:?}");
+        assert_eq!(bed.states_at(new), STATES, "{kind:?}");
         let granule = kind.granule();
         let waiters = [1, 2].map(|i| bed.world.stuck_storing_at(new.start + i * granule));
         bed.uffd.close();
@@ -233,10 +203,10 @@ fn nothing_is_left_in_the_entries_of_memory_that_stays_mapped() {
         for features in [Features::empty(), Features::EVENT_REMAP] {
             let bed = prepared(kind, features);
             let new = move_far(&bed, features, true);
-            assert_eq!(states(&bed), [Seen::Empty; 5], "{kind:?}");
+            assert_eq!(bed.states(), [Seen::Empty; 5], "{kind:?}");
             let kept = features.contains(Features::EVENT_REMAP);
             let without = [Seen::Page, Seen::Page, Seen::Empty, Seen::Poison, Seen::Guard];
-            assert_eq!(states_at(&bed, new), if kept { STATES } else { without });
+            assert_eq!(bed.states_at(new), if kept { STATES } else { without });
         }
     }
 }

@@ -5,10 +5,11 @@ mod common;
 
 use std::sync::Arc;
 
-use common::moving::{Bed, HOLES, NOW, anon_frames};
+use common::kinds::map;
+use common::moving::{Bed, HOLES, NOW};
 use common::{
-    RW, World, answer, eventually, missing, object_world, page, part, populate, registered_with, returned,
-    source, until_it_waits, was_woken, word, write_protected,
+    RW, World, anon_frames, answer, eventually, missing, object_world, page, part, populate, registered_with,
+    returned, source, until_it_waits, was_woken, word, write_protected,
 };
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP};
 use kernel::mm::cache::Object;
@@ -16,8 +17,7 @@ use kernel::mm::memtype::Granule;
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::pt::{Entry, Prot};
-use kernel::mm::range::VirtRange;
-use kernel::mm::space::{Immovable, MapRequest, Memory, Privilege, Space};
+use kernel::mm::space::{Immovable, Memory, Privilege, Space};
 use kernel::mm::uaccess;
 use kernel::uffd::{
     Event, Features, FillMode, Modes, MoveMode, OpSet, Outcome, RangeError, ReadError, Refusal, Uffd,
@@ -42,16 +42,6 @@ fn assert_immovable(bed: &Bed, why: Immovable) {
         (outcome, answer(outcome, P)),
         (Outcome::Refused(Refusal::Immovable(why)), (Some(22), Some(-22)))
     );
-}
-
-fn map(world: &World, memory: Memory, len: u64) -> VirtRange {
-    let request = MapRequest {
-        at: None,
-        len,
-        prot: RW,
-        memory,
-    };
-    world.space.map(request).expect("there is room")
 }
 
 #[test]
@@ -309,8 +299,8 @@ fn the_source_may_be_registered_with_anybody() {
 fn shared_memory_is_einval_on_either_side_although_registering_it_says_otherwise_on_linux() {
     let world = object_world();
     let object = Object::new(&SHMEM, 4 * P);
-    let shared = map(&world, Memory::shared(&object), P);
-    let private = map(&world, Memory::private(&object), P);
+    let shared = map(&world, Memory::shared(&object), None, P);
+    let private = map(&world, Memory::private(&object), None, P);
     let plain = world.map(1, RW);
     let uffd = Uffd::new(&world.space, Features::empty());
     for range in [shared, private] {
@@ -338,8 +328,8 @@ fn huge_pages_are_einval() {
     let world = object_world();
     let len = Granule::Huge.size();
     let (dst, src) = (
-        map(&world, Memory::Own(&HUGETLB), len),
-        map(&world, Memory::Own(&HUGETLB), len),
+        map(&world, Memory::Own(&HUGETLB), None, len),
+        map(&world, Memory::Own(&HUGETLB), None, len),
     );
     let uffd = Uffd::new(&world.space, Features::empty());
     uffd.register(dst, Modes::MISSING).expect("huge memory can");

@@ -5,8 +5,10 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::moving::{Bed, HOLES, NOW, anon_frames};
-use common::{RW, answer, eventually, page, part, populate, registered_with, returned, was_woken};
+use common::moving::{Bed, HOLES, NOW};
+use common::{
+    RW, anon_frames, answer, eventually, page, part, populate, registered_with, returned, was_woken,
+};
 use kernel::arch::host::{Mode, SoftMachine};
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::fault::Access;

@@ -5,10 +5,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::moving::{Bed, HOLES, NOW, anon_frames};
+use common::moving::{Bed, HOLES, NOW};
 use common::{
-    RW, World, answer, missing, page, part, populate, registered_with, returned, source, until_it_waits,
-    was_woken, word,
+    RW, World, anon_frames, answer, missing, page, part, populate, registered_with, returned, source,
+    until_it_waits, was_woken, word,
 };
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::fault::FaultError;

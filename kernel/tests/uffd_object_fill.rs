@@ -5,6 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
+use common::kinds::map;
 use common::{RW, World, answer, object_world, page, part, was_woken, word};
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::cache::{Lookup, Object};
@@ -16,7 +17,7 @@ use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::memtype::{Granule, MemType};
 use kernel::mm::pt::{AttrFlags, Entry, Marker, Prot};
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Memory};
+use kernel::mm::space::Memory;
 use kernel::mm::uaccess;
 use kernel::uffd::{Features, FillMode, Modes, Outcome, Refusal, Uffd, WriteProtectError, linux};
 
@@ -39,6 +40,14 @@ enum How {
 }
 use How::{Private, Shared};
 
+/// Whatever is not only a guest's, mapped in every way.
+const EVERYWHERE: [(&MemType, How); 4] = [
+    (&SHMEM, Shared),
+    (&SHMEM, Private),
+    (&HUGETLB, Shared),
+    (&HUGETLB, Private),
+];
+
 impl Bed {
     fn new(ty: &'static MemType, how: How, granules: u64, modes: Modes) -> Self {
         Self::sized(ty, how, granules, granules, modes)
@@ -53,7 +62,7 @@ impl Bed {
             Shared => Memory::shared(&object),
             Private => Memory::private(&object),
         };
-        let range = map(&world, memory, mapped * granule);
+        let range = map(&world, memory, None, mapped * granule);
         let uffd = Uffd::new(&world.space, Features::empty());
         uffd.register(range, modes).expect("the type can");
         Self {
@@ -66,7 +75,7 @@ impl Bed {
 
     /// Another, shared mapping of the object.
     fn alias(&self) -> VirtRange {
-        map(&self.world, Memory::shared(&self.object), self.range.len())
+        map(&self.world, Memory::shared(&self.object), None, self.range.len())
     }
 
     fn granule(&self) -> u64 {
@@ -92,6 +101,14 @@ impl Bed {
         self.uffd.copy(self.range.start, &bytes, self.range.len(), mode)
     }
 
+    /// A store to the first granule stops, and whoever made it is woken when the protection is removed.
+    #[track_caller]
+    fn assert_unprotecting_wakes_a_writer(&self) {
+        let writer = self.world.stuck_storing_at(self.range.start);
+        assert_eq!(self.uffd.remove_write_protection(self.range, NOW), Ok(()));
+        assert!(was_woken(&writer));
+    }
+
     fn load(&self, granule: u64) -> Result<u64, FaultError> {
         self.world.load(self.range.start + granule * self.granule())
     }
@@ -100,16 +117,6 @@ impl Bed {
         self.world
             .store(self.range.start + granule * self.granule(), value)
     }
-}
-
-fn map(world: &World, memory: Memory, len: u64) -> VirtRange {
-    let request = MapRequest {
-        at: None,
-        len,
-        prot: RW,
-        memory,
-    };
-    world.space.map(request).expect("there is room")
 }
 
 #[test]
@@ -183,12 +190,7 @@ fn copy_over_a_mapped_page_is_eexist_on_every_type() {
 
 #[test]
 fn copy_over_a_marker_replaces_it_by_a_clean_page() {
-    for (ty, how) in [
-        (&SHMEM, Shared),
-        (&SHMEM, Private),
-        (&HUGETLB, Shared),
-        (&HUGETLB, Private),
-    ] {
+    for (ty, how) in EVERYWHERE {
         for poison in [false, true] {
             let bed = Bed::new(ty, how, 1, Modes::MISSING | Modes::WP);
             if poison {
@@ -204,18 +206,11 @@ fn copy_over_a_marker_replaces_it_by_a_clean_page() {
 
 #[test]
 fn copy_with_wp_installs_the_page_protected() {
-    for (ty, how) in [
-        (&SHMEM, Shared),
-        (&SHMEM, Private),
-        (&HUGETLB, Shared),
-        (&HUGETLB, Private),
-    ] {
+    for (ty, how) in EVERYWHERE {
         let bed = Bed::new(ty, how, 1, Modes::MISSING | Modes::WP);
         assert_eq!(bed.copy(3, FillMode::WP), Outcome::Done);
         assert_eq!(bed.load(0), Ok(word(3)));
-        let writer = bed.world.stuck_storing_at(bed.range.start);
-        assert_eq!(bed.uffd.remove_write_protection(bed.range, NOW), Ok(()));
-        assert!(was_woken(&writer));
+        bed.assert_unprotecting_wakes_a_writer();
         assert_eq!(bed.store(0, 8), Ok(()));
     }
 }
@@ -319,7 +314,7 @@ fn copy_over_a_huge_page_is_refused_before_the_pool_and_the_source_are_looked_at
 fn a_touch_with_an_empty_pool_is_a_bus_error() {
     let world = object_world();
     let object = Object::new(&HUGETLB, 5 * H);
-    let range = map(&world, Memory::shared(&object), 5 * H);
+    let range = map(&world, Memory::shared(&object), None, 5 * H);
     for granule in 0..4 {
         assert_eq!(world.store(range.start + granule * H, 1), Ok(()));
     }
@@ -328,7 +323,7 @@ fn a_touch_with_an_empty_pool_is_a_bus_error() {
     world.space.unmap(range).expect("it is mapped");
     drop(object);
     let object = Object::new(&HUGETLB, H);
-    let range = map(&world, Memory::shared(&object), H);
+    let range = map(&world, Memory::shared(&object), None, H);
     assert_eq!(world.store(range.start, 1), Ok(()));
     drop((object, world));
 }
@@ -473,19 +468,12 @@ fn continue_past_the_end_of_the_object_is_refused_by_name() {
 
 #[test]
 fn continue_with_wp_maps_the_page_protected() {
-    for (ty, how) in [
-        (&SHMEM, Shared),
-        (&SHMEM, Private),
-        (&HUGETLB, Shared),
-        (&HUGETLB, Private),
-    ] {
+    for (ty, how) in EVERYWHERE {
         let bed = Bed::new(ty, how, 1, Modes::MINOR | Modes::WP);
         bed.cache(0, 5);
         assert_eq!(bed.uffd.cont(bed.range, FillMode::WP), Outcome::Done);
         assert_eq!(bed.load(0), Ok(5));
-        let writer = bed.world.stuck_storing_at(bed.range.start);
-        assert_eq!(bed.uffd.remove_write_protection(bed.range, NOW), Ok(()));
-        assert!(was_woken(&writer));
+        bed.assert_unprotecting_wakes_a_writer();
         assert_eq!(bed.store(0, 6), Ok(()));
         let alias = bed.alias();
         let seen = if how == Shared { 6 } else { 5 };
@@ -530,21 +518,14 @@ fn poison_past_the_end_of_the_object_is_efault() {
 
 #[test]
 fn protecting_empty_entries_of_an_object_leaves_markers_without_being_asked() {
-    for (ty, how) in [
-        (&SHMEM, Shared),
-        (&SHMEM, Private),
-        (&HUGETLB, Shared),
-        (&HUGETLB, Private),
-    ] {
+    for (ty, how) in EVERYWHERE {
         let bed = Bed::new(ty, how, 2, Modes::WP);
         assert_eq!(bed.uffd.write_protect(bed.range), Ok(()));
         for granule in 0..2 {
             let entry = bed.world.space.entry(bed.range.start + granule * bed.granule());
             assert_eq!(entry.0, Entry::Absent(Marker::UffdWp), "{ty:?} {how:?}");
         }
-        let writer = bed.world.stuck_storing_at(bed.range.start);
-        assert_eq!(bed.uffd.remove_write_protection(bed.range, NOW), Ok(()));
-        assert!(was_woken(&writer));
+        bed.assert_unprotecting_wakes_a_writer();
         assert_eq!(bed.store(0, 1), Ok(()));
     }
 }

@@ -11,32 +11,9 @@ use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError};
 
 const NOTHING: Result<Event, ReadError> = Err(ReadError::WouldBlock);
 
-/// A page that was stored to, one that is protected too, a protected hole, poison, and where that can be, a guard.
-const STATES: [Seen; 5] = [
-    Seen::Page,
-    Seen::WpPage,
-    Seen::WpMarker,
-    Seen::Poison,
-    Seen::Guard,
-];
-
-/// A bed with these states in its granules, the guard left out for large pages.
+/// A bed with [`STATES`](common::kinds::STATES) in its granules.
 fn prepared(kind: Kind) -> Bed {
-    let bed = Bed::new(kind, 5, Modes::WP, Features::empty());
-    for (i, state) in (0..).zip(STATES) {
-        if state != Seen::Guard || !kind.is_large() {
-            bed.prepare(i, state);
-        }
-    }
-    bed
-}
-
-/// What each granule of the bed says, `Guard` for the one that cannot have any.
-fn states(bed: &Bed) -> [Seen; 5] {
-    [0, 1, 2, 3, 4].map(|i| match i {
-        4 if bed.kind.is_large() => Seen::Guard,
-        _ => bed.seen(i),
-    })
+    Bed::with_states(kind, Features::empty())
 }
 
 fn object(bed: &Bed) -> &Object {
@@ -46,6 +23,19 @@ fn object(bed: &Bed) -> &Object {
 /// Whether granule number `index` is a cache page of the object.
 fn is_cached(bed: &Bed, index: u64) -> bool {
     matches!(object(bed).lookup(index * bed.kind.granule()), Lookup::Present(_))
+}
+
+/// A store to granule number `index` is a message, and goes on when the protection is removed.
+#[track_caller]
+fn assert_store_stops(bed: &Bed, index: u64, value: u64) {
+    let writer = bed.world.spawn_store(bed.at(index), value);
+    until_it_waits(writer.task());
+    assert_eq!(bed.uffd.try_read_event(), write_protected(bed.at(index)));
+    let unprotected = bed
+        .uffd
+        .remove_write_protection(bed.one(index), FillMode::empty());
+    assert_eq!(unprotected, Ok(()));
+    assert_eq!(returned(writer), Ok(()));
 }
 
 #[test]
@@ -60,7 +50,7 @@ fn a_hole_keeps_protection_as_markers_and_the_poison_of_small_pages() {
     ] {
         let bed = prepared(kind);
         assert_eq!(object(&bed).punch(0, bed.range.len()), Ok(()));
-        assert_eq!(states(&bed), expected, "{kind:?}");
+        assert_eq!(bed.states(), expected, "{kind:?}");
         assert_eq!(object(&bed).resident(), 0);
         assert_eq!(bed.uffd.try_read_event(), NOTHING);
     }
@@ -77,9 +67,9 @@ fn cutting_an_object_short_keeps_the_protection_of_small_pages_and_drops_copies_
     ] {
         let bed = prepared(kind);
         assert_eq!(object(&bed).truncate(0), Ok(()));
-        assert_eq!(states(&bed), expected, "{kind:?}");
+        assert_eq!(bed.states(), expected, "{kind:?}");
         assert_eq!(object(&bed).truncate(bed.range.len()), Ok(()));
-        assert_eq!(states(&bed), expected, "{kind:?}, long again");
+        assert_eq!(bed.states(), expected, "{kind:?}, long again");
         assert_eq!(bed.uffd.try_read_event(), NOTHING);
     }
 }
@@ -92,14 +82,7 @@ fn a_write_after_the_object_has_grown_back_still_raises_a_write_protect_fault() 
         assert_eq!(bed.world.store(bed.at(1), 9), Err(FaultError::BeyondEnd));
         assert_eq!(bed.uffd.try_read_event(), NOTHING);
         assert_eq!(object(&bed).truncate(bed.range.len()), Ok(()));
-        let writer = bed.world.spawn_store(bed.at(1), 9);
-        until_it_waits(writer.task());
-        assert_eq!(bed.uffd.try_read_event(), write_protected(bed.at(1)));
-        assert_eq!(
-            bed.uffd.remove_write_protection(bed.one(1), FillMode::empty()),
-            Ok(())
-        );
-        assert_eq!(returned(writer), Ok(()));
+        assert_store_stops(&bed, 1, 9);
         assert_eq!(bed.load(1), 9);
     }
 }
@@ -112,14 +95,7 @@ fn a_write_into_a_hole_that_was_protected_raises_a_write_protect_fault() {
         // A load takes a page of zeros, still protected.
         assert_eq!(bed.load(1), 0);
         assert_eq!(bed.seen(1), Seen::WpPage, "{kind:?}");
-        let writer = bed.world.spawn_store(bed.at(1), 9);
-        until_it_waits(writer.task());
-        assert_eq!(bed.uffd.try_read_event(), write_protected(bed.at(1)));
-        assert_eq!(
-            bed.uffd.remove_write_protection(bed.one(1), FillMode::empty()),
-            Ok(())
-        );
-        assert_eq!(returned(writer), Ok(()));
+        assert_store_stops(&bed, 1, 9);
     }
 }
 

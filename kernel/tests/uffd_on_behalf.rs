@@ -6,10 +6,10 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    RW, World, eventually, missing, object_world, page, part, populate, returned, source, until_it_waits,
-    word, write_protected,
+    RW, World, eventually, missing, object_world, page, part, populate, registered_with, returned, source,
+    until_it_waits, word, write_protected,
 };
-use kernel::arch::host::{Mode, task_memory};
+use kernel::arch::host::{Config, Mode, task_memory};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::cache::Object;
 use kernel::mm::fault::{Access, BusError, FaultError, Origin};
@@ -110,12 +110,38 @@ fn opened(world: &World, range: VirtRange, flags: Flags, features: Features, mod
     uffd
 }
 
+/// Adds one page to a world, missing, of a context for user mode only.
+fn user_mode_only(world: World) -> (World, Uffd, VirtRange) {
+    let range = world.map(1, RW);
+    let uffd = opened(
+        &world,
+        range,
+        Flags::USER_MODE_ONLY,
+        Features::empty(),
+        Modes::MISSING,
+    );
+    (world, uffd, range)
+}
+
+/// A world with one page that holds the word 1 and is protected.
+fn protected(flags: Flags) -> (World, Uffd, VirtRange) {
+    let world = World::new();
+    let range = world.map(1, RW);
+    populate(&world, range);
+    let uffd = opened(&world, range, flags, Features::empty(), Modes::WP);
+    assert_eq!(uffd.write_protect(range), Ok(()));
+    (world, uffd, range)
+}
+
+/// The calls that can wait for a page.
+fn waiting() -> impl Iterator<Item = Call> {
+    CALLS.into_iter().filter(|call| call.waits())
+}
+
 #[test]
 fn a_missing_page_is_a_message_and_the_caller_waits_until_it_is_there() {
-    for call in CALLS.into_iter().filter(|call| call.waits()) {
-        let world = World::new();
-        let range = world.map(1, RW);
-        let uffd = opened(&world, range, Flags::empty(), Features::empty(), Modes::MISSING);
+    for call in waiting() {
+        let (world, uffd, range) = registered_with(1, Modes::MISSING, Features::empty());
         let task = call.spawn(&world, range.start + 0x10);
         until_it_waits(task.task());
         assert_eq!(
@@ -131,16 +157,8 @@ fn a_missing_page_is_a_message_and_the_caller_waits_until_it_is_there() {
 
 #[test]
 fn a_context_for_user_mode_only_is_not_asked_and_the_call_fails() {
-    for call in CALLS.into_iter().filter(|call| call.waits()) {
-        let world = World::new();
-        let range = world.map(1, RW);
-        let uffd = opened(
-            &world,
-            range,
-            Flags::USER_MODE_ONLY,
-            Features::empty(),
-            Modes::MISSING,
-        );
+    for call in waiting() {
+        let (world, uffd, range) = user_mode_only(World::new());
         let at = range.start + 0x10;
         let error = AccessError {
             addr: at,
@@ -165,9 +183,7 @@ fn a_context_for_user_mode_only_is_not_asked_and_the_call_fails() {
 #[test]
 fn with_sigbus_the_call_fails_the_same() {
     for call in CALLS {
-        let world = World::new();
-        let range = world.map(1, RW);
-        let uffd = opened(&world, range, Flags::empty(), Features::SIGBUS, Modes::MISSING);
+        let (world, uffd, range) = registered_with(1, Modes::MISSING, Features::SIGBUS);
         let error = AccessError {
             addr: range.start,
             why: FaultError::BusError(BusError::Wanted),
@@ -180,11 +196,7 @@ fn with_sigbus_the_call_fails_the_same() {
 #[test]
 fn a_protected_page_is_a_message_for_what_stores_and_fine_for_what_loads() {
     for call in CALLS {
-        let world = World::new();
-        let range = world.map(1, RW);
-        populate(&world, range);
-        let uffd = opened(&world, range, Flags::empty(), Features::empty(), Modes::WP);
-        assert_eq!(uffd.write_protect(range), Ok(()));
+        let (world, uffd, range) = protected(Flags::empty());
         let task = call.spawn(&world, range.start + 0x10);
         if call.writes() {
             until_it_waits(task.task());
@@ -200,11 +212,7 @@ fn a_protected_page_is_a_message_for_what_stores_and_fine_for_what_loads() {
 #[test]
 fn a_protected_page_of_a_context_for_user_mode_only_fails_what_stores() {
     for call in CALLS {
-        let world = World::new();
-        let range = world.map(1, RW);
-        populate(&world, range);
-        let uffd = opened(&world, range, Flags::USER_MODE_ONLY, Features::empty(), Modes::WP);
-        assert_eq!(uffd.write_protect(range), Ok(()));
+        let (world, uffd, range) = protected(Flags::USER_MODE_ONLY);
         let result = returned(call.spawn(&world, range.start)).map_err(|error| error.why);
         let expected = if call.writes() { Err(KERNEL) } else { Ok(()) };
         assert_eq!(result, expected, "{call:?}");
@@ -248,9 +256,7 @@ fn who_cannot_wait_fails_without_a_message_and_reads_protected_pages() {
 
 #[test]
 fn who_cannot_wait_gets_what_no_monitor_has_to_be_asked_for() {
-    let world = World::new();
-    let range = world.map(2, RW);
-    let uffd = opened(&world, range, Flags::empty(), Features::empty(), Modes::WP);
+    let (world, uffd, range) = registered_with(2, Modes::WP, Features::empty());
     let mut bytes = [1; 8];
     assert_eq!(
         world.space.read_bytes(range.start, &mut bytes, Origin::NoRetry),
@@ -268,9 +274,7 @@ fn who_cannot_wait_gets_what_no_monitor_has_to_be_asked_for() {
 #[test]
 fn poison_fails_every_call_and_populating_says_which() {
     for call in CALLS {
-        let world = World::new();
-        let range = world.map(1, RW);
-        let uffd = opened(&world, range, Flags::empty(), Features::empty(), Modes::MISSING);
+        let (world, uffd, range) = registered_with(1, Modes::MISSING, Features::empty());
         assert_eq!(uffd.poison(range, NOW), Outcome::Done);
         let error = returned(call.spawn(&world, range.start + 8)).expect_err("poisoned");
         assert_eq!(
@@ -332,9 +336,7 @@ fn rights_and_holes_are_found_before_any_monitor_is_asked() {
 #[test]
 fn faults_of_another_space_are_its_own_contexts_and_block_the_caller() {
     for call in [Call::ProcessVmReadv, Call::ProcessVmWritev] {
-        let world = World::new();
-        let range = world.map(1, RW);
-        let uffd = opened(&world, range, Flags::empty(), Features::THREAD_ID, Modes::MISSING);
+        let (world, uffd, range) = registered_with(1, Modes::MISSING, Features::THREAD_ID);
         let elsewhere = Space::new(Privilege::Kernel).expect("RAM is plenty");
         let target = Arc::clone(&world.space);
         let task = spawn_returning("caller", Some(elsewhere), move || {
@@ -359,9 +361,7 @@ fn faults_of_another_space_are_its_own_contexts_and_block_the_caller() {
 
 #[test]
 fn a_task_without_a_space_can_reach_anothers() {
-    let world = World::new();
-    let range = world.map(1, RW);
-    let uffd = opened(&world, range, Flags::empty(), Features::empty(), Modes::MISSING);
+    let (world, uffd, range) = registered_with(1, Modes::MISSING, Features::empty());
     let target = Arc::clone(&world.space);
     let task = spawn_returning("caller", None, move || {
         let mut bytes = [0; 4];
@@ -377,10 +377,8 @@ fn a_task_without_a_space_can_reach_anothers() {
 
 #[test]
 fn closing_lets_a_waiting_caller_go_on_with_plain_memory() {
-    for call in CALLS.into_iter().filter(|call| call.waits()) {
-        let world = World::new();
-        let range = world.map(1, RW);
-        let uffd = opened(&world, range, Flags::empty(), Features::empty(), Modes::MISSING);
+    for call in waiting() {
+        let (world, uffd, range) = registered_with(1, Modes::MISSING, Features::empty());
         let task = call.spawn(&world, range.start);
         until_it_waits(task.task());
         drop(uffd);
@@ -390,9 +388,7 @@ fn closing_lets_a_waiting_caller_go_on_with_plain_memory() {
 
 #[test]
 fn a_caller_that_is_woken_without_a_page_asks_again() {
-    let world = World::new();
-    let range = world.map(1, RW);
-    let uffd = opened(&world, range, Flags::empty(), Features::empty(), Modes::MISSING);
+    let (world, uffd, range) = registered_with(1, Modes::MISSING, Features::empty());
     let task = Call::ProcessVmReadv.spawn(&world, range.start);
     until_it_waits(task.task());
     assert_eq!(uffd.try_read_event(), missing(range.start, false));
@@ -409,15 +405,8 @@ fn a_caller_that_is_woken_without_a_page_asks_again() {
 
 #[test]
 fn user_mode_is_on_its_own_account_also_while_the_kernel_works_for_the_task() {
-    let world = World::with(kernel::arch::host::Config::default(), Privilege::User);
-    let range = world.map(1, RW);
-    let uffd = opened(
-        &world,
-        range,
-        Flags::USER_MODE_ONLY,
-        Features::empty(),
-        Modes::MISSING,
-    );
+    let user = World::with(Config::default(), Privilege::User);
+    let (world, uffd, range) = user_mode_only(user);
     let task = world.spawn("user", move || {
         uaccess::on_behalf(|| task_memory::load_word(range.start, Mode::User))
     });
@@ -429,15 +418,7 @@ fn user_mode_is_on_its_own_account_also_while_the_kernel_works_for_the_task() {
 
 #[test]
 fn work_on_behalf_ends_where_it_ends_also_when_nested() {
-    let world = World::new();
-    let range = world.map(1, RW);
-    let _uffd = opened(
-        &world,
-        range,
-        Flags::USER_MODE_ONLY,
-        Features::empty(),
-        Modes::MISSING,
-    );
+    let (world, _uffd, range) = user_mode_only(World::new());
     let read = move || uaccess::read(range.start, &mut [0; 8]).map_err(|error| error.why);
     let (inner, outer) = world.run(|| {
         uaccess::on_behalf(|| {

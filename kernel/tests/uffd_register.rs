@@ -31,14 +31,6 @@ fn uffd(world: &World) -> Uffd {
     Uffd::new(&world.space, Features::empty())
 }
 
-fn modes_at(world: &World, addr: VirtAddr) -> Option<Modes> {
-    world
-        .space
-        .query(addr)
-        .and_then(|vma| vma.uffd)
-        .map(|registration| registration.modes)
-}
-
 /// Ranges that are none, and what is wrong with each.
 fn bad_ranges(good: VirtRange) -> [(VirtRange, RangeError); 6] {
     let (start, top) = (good.start, USER_TOP);
@@ -66,7 +58,7 @@ fn anonymous_memory_registers_missing_and_offers_copy_and_zeropage() {
             .register(range, Modes::MISSING)
             .expect("anonymous memory can");
         assert!(ops.contains(OpSet::COPY | OpSet::ZEROPAGE), "{prot:?}");
-        assert_eq!(modes_at(&world, range.start), Some(Modes::MISSING));
+        assert_eq!(world.modes_at(range.start), Some(Modes::MISSING));
     }
 }
 
@@ -99,7 +91,7 @@ fn bad_ranges_are_einval() {
         assert_eq!(linux::register(RegisterError::Range(why)).number(), 22);
         assert_eq!(linux::unregister(UnregisterError::Range(why)).number(), 22);
     }
-    assert_eq!(modes_at(&world, range.start), None);
+    assert_eq!(world.modes_at(range.start), None);
 }
 
 #[test]
@@ -199,7 +191,7 @@ fn memory_of_another_context_is_ebusy_to_register_and_einval_to_unregister() {
     assert_eq!(linux::register(RegisterError::Busy).number(), 16);
     assert_eq!(linux::unregister(UnregisterError::NotOurs).number(), 22);
     assert_eq!(
-        (modes_at(&world, range.start), modes_at(&world, page(range, 1))),
+        (world.modes_at(range.start), world.modes_at(page(range, 1))),
         (None, Some(Modes::MISSING))
     );
 }
@@ -220,7 +212,7 @@ fn one_area_that_refuses_leaves_all_of_them_as_they_were() {
         uffd(&world).register(range, Modes::MISSING),
         Err(RegisterError::Unsupported)
     );
-    assert!((0..4).all(|i| modes_at(&world, page(range, i)).is_none()));
+    assert!((0..4).all(|i| world.modes_at(page(range, i)).is_none()));
 }
 
 #[test]
@@ -231,12 +223,10 @@ fn holes_in_or_before_the_range_are_skipped_silently() {
     world.space.unmap(part(range, 3, 1)).expect("mapped");
     let uffd = uffd(&world);
     assert!(uffd.register(range, Modes::MISSING).is_ok());
-    let registered: Vec<_> = (0..6)
-        .map(|i| modes_at(&world, page(range, i)).is_some())
-        .collect();
+    let registered: Vec<_> = (0..6).map(|i| world.modes_at(page(range, i)).is_some()).collect();
     assert_eq!(registered, [false, false, true, false, true, true]);
     assert_eq!(uffd.unregister(range), Ok(()));
-    assert!((0..6).all(|i| modes_at(&world, page(range, i)).is_none()));
+    assert!((0..6).all(|i| world.modes_at(page(range, i)).is_none()));
 }
 
 #[test]
@@ -272,7 +262,7 @@ fn registering_again_with_the_same_mode_changes_nothing() {
     let uffd = uffd(&world);
     let first = uffd.register(range, Modes::MISSING);
     assert_eq!(uffd.register(range, Modes::MISSING), first);
-    assert_eq!(modes_at(&world, range.start), Some(Modes::MISSING));
+    assert_eq!(world.modes_at(range.start), Some(Modes::MISSING));
 }
 
 #[test]
@@ -390,7 +380,7 @@ fn protecting_memory_keeps_its_registration() {
         .space
         .protect(part(range, 1, 1), Prot::READ)
         .expect("mapped");
-    assert!((0..3).all(|i| modes_at(&world, page(range, i)) == Some(Modes::MISSING)));
+    assert!((0..3).all(|i| world.modes_at(page(range, i)) == Some(Modes::MISSING)));
 }
 
 #[test]
@@ -421,7 +411,7 @@ fn a_registration_keeps_its_context_alive_but_not_open() {
         .expect("anonymous memory can");
     let ctx = Arc::clone(uffd.ctx());
     drop(uffd);
-    assert_eq!(modes_at(&world, range.start), None);
+    assert_eq!(world.modes_at(range.start), None);
     assert_eq!(Arc::strong_count(&ctx), 1, "no area refers to it any more");
     assert!(core::ptr::eq(
         world.space.query(range.start).expect("still mapped").ty,

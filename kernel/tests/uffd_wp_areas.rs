@@ -34,12 +34,6 @@ fn marked(pages: u64, modes: Modes) -> (World, Uffd, VirtRange) {
     (world, uffd, range)
 }
 
-fn modes_of(world: &World, range: VirtRange) -> Option<Modes> {
-    let vma = world.space.query(range.start);
-    vma.and_then(|vma| vma.uffd)
-        .map(|registration| registration.modes)
-}
-
 // What registering does.
 
 #[test]
@@ -66,7 +60,7 @@ fn minor_beside_write_protection_is_einval_on_anonymous_memory() {
     for modes in [Modes::MINOR | Modes::WP, Modes::all()] {
         assert_eq!(uffd.register(range, modes), Err(RegisterError::Unsupported));
     }
-    assert_eq!(modes_of(&world, range), None);
+    assert_eq!(world.modes_at(range.start), None);
 }
 
 #[test]

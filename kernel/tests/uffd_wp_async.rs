@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::kinds::FILE;
 use common::{
     RW, World, answer, eventually, missing, object_world, page, part, populate, registered_with, returned,
     source, until_it_waits, was_woken, word, write_protected,
@@ -14,7 +15,7 @@ use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_WRITTEN};
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
-use kernel::mm::memtype::{Class, MemType, Privately};
+use kernel::mm::memtype::{Class, MemType};
 use kernel::mm::pt::{AttrFlags, Entry, Marker, Prot};
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::Memory;
@@ -28,16 +29,6 @@ const P: u64 = PAGE_SIZE;
 const NOW: FillMode = FillMode::empty();
 const BOTH: Modes = Modes::MISSING.union(Modes::WP);
 const NOTHING: Result<Event, ReadError> = Err(ReadError::WouldBlock);
-
-/// What can be mapped from a file, SysV shared memory, guest memory: registered in no other way on Linux.
-static FILE: MemType = MemType {
-    name: "file",
-    class: Class::File,
-    privately: Privately::Itself,
-    fixed_size: false,
-    guest_only: false,
-    uffd: None,
-};
 
 /// Like Linux's droppable memory, vdso and vvar.
 static SPECIAL: MemType = MemType {

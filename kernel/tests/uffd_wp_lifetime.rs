@@ -24,12 +24,6 @@ fn protected(pages: u64) -> (World, Uffd, VirtRange) {
     (world, uffd, range)
 }
 
-fn modes_of(world: &World, range: VirtRange) -> Option<Modes> {
-    let vma = world.space.query(range.start);
-    vma.and_then(|vma| vma.uffd)
-        .map(|registration| registration.modes)
-}
-
 #[test]
 fn registering_a_subset_of_the_modes_changes_nothing() {
     for subset in [Modes::MISSING, Modes::WP, BOTH] {
@@ -39,7 +33,7 @@ fn registering_a_subset_of_the_modes_changes_nothing() {
             Outcome::Done
         );
         assert!(uffd.register(range, subset).is_ok());
-        assert_eq!(modes_of(&world, range), Some(BOTH), "{subset:?}");
+        assert_eq!(world.modes_at(range.start), Some(BOTH), "{subset:?}");
         let _waiter = world.stuck_storing_at(range.start);
         uffd.close();
     }
@@ -49,14 +43,14 @@ fn registering_a_subset_of_the_modes_changes_nothing() {
 fn registering_other_modes_replaces_the_old_ones() {
     let (world, uffd, range) = registered_with(1, Modes::MISSING, Features::empty());
     assert!(uffd.register(range, Modes::WP).is_ok());
-    assert_eq!(modes_of(&world, range), Some(Modes::WP));
+    assert_eq!(world.modes_at(range.start), Some(Modes::WP));
     assert_eq!(
         world.load(range.start),
         Ok(0),
         "missing pages are not trapped any more"
     );
     assert!(uffd.register(range, BOTH).is_ok());
-    assert_eq!(modes_of(&world, range), Some(BOTH));
+    assert_eq!(world.modes_at(range.start), Some(BOTH));
 }
 
 #[test]

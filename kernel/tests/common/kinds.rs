@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::cache::Object;
-use kernel::mm::memtype::MemType;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
+use kernel::mm::memtype::{Class, MemType, Privately};
 use kernel::mm::pt::{AttrFlags, Entry, Marker};
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapRequest, Memory, Space};
@@ -17,6 +17,17 @@ use kernel::task::spawn::JoinHandle;
 use kernel::uffd::{Features, FillMode, Modes, Outcome, Uffd};
 
 use super::{RW, World, eventually, object_world};
+
+/// Memory like that of a file of a disk file system, of SysV shared memory, of guests: registered for WP_ASYNC on Linux, and
+/// in no other way.
+pub static FILE: MemType = MemType {
+    name: "file",
+    class: Class::File,
+    privately: Privately::Itself,
+    fixed_size: false,
+    guest_only: false,
+    uffd: None,
+};
 
 /// How memory is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +105,15 @@ pub fn seen(space: &Space, addr: VirtAddr) -> Seen {
     }
 }
 
+/// A page that was stored to, one that is protected too, a protected hole, poison, and a guard.
+pub const STATES: [Seen; 5] = [
+    Seen::Page,
+    Seen::WpPage,
+    Seen::WpMarker,
+    Seen::Poison,
+    Seen::Guard,
+];
+
 /// Granules of one kind, mapped side by side and registered. Fields are dropped in this order: the machine last, which
 /// counts frames.
 pub struct Bed {
@@ -127,6 +147,17 @@ impl Bed {
         }
     }
 
+    /// Registered for write protection, with [`STATES`] in its granules; large pages have no guard.
+    pub fn with_states(kind: Kind, features: Features) -> Self {
+        let bed = Self::new(kind, STATES.len() as u64, Modes::WP, features);
+        for (i, state) in (0..).zip(STATES) {
+            if state != Seen::Guard || !kind.is_large() {
+                bed.prepare(i, state);
+            }
+        }
+        bed
+    }
+
     pub fn space(&self) -> &Arc<Space> {
         &self.world.space
     }
@@ -149,6 +180,19 @@ impl Bed {
     /// What the entry of granule number `index` says.
     pub fn seen(&self, index: u64) -> Seen {
         seen(self.space(), self.at(index))
+    }
+
+    /// What each granule of [`Self::with_states`] says, `Guard` for the one that cannot have any.
+    pub fn states(&self) -> [Seen; 5] {
+        self.states_at(self.range)
+    }
+
+    /// The same of granules that are somewhere else now.
+    pub fn states_at(&self, range: VirtRange) -> [Seen; 5] {
+        [0, 1, 2, 3, 4].map(|i| match i {
+            4 if self.kind.is_large() => Seen::Guard,
+            _ => seen(self.space(), range.start + i * self.kind.granule()),
+        })
     }
 
     /// Stores a word into granule number `index`, which nothing traps.

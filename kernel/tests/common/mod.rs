@@ -9,9 +9,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use kernel::arch::host::{Config, Running, SoftMachine};
-use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
+use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::fault::{Access, FaultError, FaultInfo, Origin, Verdict};
-use kernel::mm::frame::allocator;
+use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::memtype::{MemType, anon::ANON};
 use kernel::mm::pressure::Shrinker;
 use kernel::mm::pt::Prot;
@@ -68,6 +68,12 @@ impl World {
             memory,
         };
         self.space.map(request).expect("there is room")
+    }
+
+    /// What the page at `addr` is registered for, if it is.
+    pub fn modes_at(&self, addr: VirtAddr) -> Option<Modes> {
+        let registration = self.space.query(addr)?.uffd?;
+        Some(registration.modes)
     }
 
     /// Runs `f` on this thread, as a task of the space.
@@ -196,6 +202,20 @@ pub fn part(range: VirtRange, page: u64, pages: u64) -> VirtRange {
 /// The address of page number `page` of `range`.
 pub fn page(range: VirtRange, page: u64) -> VirtAddr {
     range.start + page * PAGE_SIZE
+}
+
+/// Ranges that no operation on areas takes, whatever is mapped: nothing, one that is not aligned, and one above the top.
+pub fn bad_ranges(good: VirtRange) -> [VirtRange; 3] {
+    [
+        VirtRange::new(good.start, good.start),
+        VirtRange::new(good.start + 1, good.end),
+        VirtRange::new(USER_TOP, USER_TOP + PAGE_SIZE),
+    ]
+}
+
+/// Frames that tasks have in use.
+pub fn anon_frames() -> u64 {
+    allocator().stats().of(Kind::Anon)
 }
 
 /// Waits until `condition` holds.

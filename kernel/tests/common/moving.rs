@@ -1,7 +1,6 @@
 //! Two ranges of a space, and moving pages from the one to the other.
 
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::pt::Entry;
 use kernel::mm::range::VirtRange;
 use kernel::uffd::{Features, Modes, MoveMode, Outcome, Uffd};
@@ -61,9 +60,4 @@ impl Bed {
     pub fn entry(&self, addr: VirtAddr) -> Entry {
         self.world.space.entry(addr).0
     }
-}
-
-/// Frames that tasks have in use.
-pub fn anon_frames() -> u64 {
-    allocator().stats().of(Kind::Anon)
 }
