@@ -121,7 +121,7 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
 
 /// Starts a clone; `since` is when that began.
 fn begin(job: &Arc<Job>, options: &Options, number: u64, since: u64) -> Result<Running, AppError> {
-    let instance = Arc::new(Instance::new(job).map_err(AppError::failed)?);
+    let instance = Arc::new(Instance::new(job)?);
     let monitor = Monitor::new(job, &instance, options.kill_monitor_after.filter(|_| number == 0));
     let monitor = start("monitor", None, move || monitor.run())?;
     instance.uffd.attach_monitor(monitor.task());

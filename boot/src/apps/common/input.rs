@@ -10,6 +10,8 @@ use crate::apps::{AppError, System};
 
 /// Largest region, in pages: page numbers have 32 bits.
 pub const MAX_PAGES: u64 = u32::MAX as u64;
+/// Pages of a region whose size nobody has said.
+const PAGES: u64 = 2048;
 const ORDERS: &[&str] = &["sequential", "random", "reverse", "file"];
 
 /// The order of touches, from the keys `order` (`sequential`, `random`, `reverse`, or `file`: the ramdisk's entry
@@ -38,6 +40,16 @@ pub fn order(
 /// It is no number.
 pub fn seed(cmdline: &Cmdline<'static>) -> Result<u64, AppError> {
     Ok(cmdline.number("seed", 0, u64::MAX)?.unwrap_or(1))
+}
+
+/// The keys `pages`, the size of a region (2048), and `populate`, how many pages of it are filled first (all).
+///
+/// # Errors
+/// One is no number, or more are to be filled than there are.
+pub fn pages(cmdline: &Cmdline<'static>) -> Result<(u64, usize), AppError> {
+    let pages = cmdline.number("pages", 1, MAX_PAGES)?.unwrap_or(PAGES);
+    let populate = cmdline.number("populate", 0, pages)?.unwrap_or(pages);
+    Ok((pages, populate as usize))
 }
 
 /// An entry of the ramdisk.

@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `region` | an address space with a region that is delegated, and its faults |
-//! | `input` | the order of touches, the ramdisk's entries, and whether memory is enough |
+//! | `input` | keys that several understand, the ramdisk's entries, and whether memory is enough |
 //! | `snapshot` | a snapshot that was taken elsewhere |
 //! | `notes` | what a monitor notes about pages for those who touch them |
 //! | `frames` | how much memory tasks have in use |
@@ -14,6 +14,8 @@
 //! faults; the application itself starts them, waits and tells.
 
 use alloc::collections::TryReserveError;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use kernel::mm::addr::PAGE_SIZE;
@@ -30,7 +32,7 @@ mod tasks;
 
 pub use draft::Draft;
 pub use frames::Frames;
-pub use input::{MAX_PAGES, check_memory, entry, order, seed};
+pub use input::{MAX_PAGES, check_memory, entry, order, pages, seed};
 pub use notes::Notes;
 pub use region::{Fault, Region, SetupError, next_fault, populate};
 pub use snapshot::Snapshot;
@@ -52,6 +54,11 @@ pub fn buffer(bytes: usize) -> Result<Vec<u8>, TryReserveError> {
     buffer.try_reserve_exact(bytes)?;
     buffer.resize(bytes, 0);
     Ok(buffer)
+}
+
+/// What a report says of `who` has come to [`MAX_MISMATCHES`] of them.
+pub fn looks_no_further(who: &str) -> String {
+    format!("{who} looks no further after {MAX_MISMATCHES} wrong pages; there may be more")
 }
 
 /// Tells the host side how far a phase is, in twentieths; called with every `done` from 1 on.

@@ -49,6 +49,12 @@ impl fmt::Display for SetupError {
     }
 }
 
+impl From<SetupError> for AppError {
+    fn from(error: SetupError) -> Self {
+        Self::failed(error)
+    }
+}
+
 impl From<OutOfFrames> for SetupError {
     fn from(_: OutOfFrames) -> Self {
         Self::OutOfFrames

@@ -47,12 +47,10 @@ impl Job {
     /// There is no memory for them.
     pub fn new(options: &Options) -> Result<Self, AppError> {
         let frames = Frames::new();
-        let region = Region::new(options.pages).map_err(AppError::failed)?;
-        let staging = region.beside(options.staging).map_err(AppError::failed)?;
-        let uffd = region
-            .delegate(Modes::MISSING, Features::empty())
-            .map_err(AppError::failed)?;
-        staging.join(&uffd, Modes::MISSING).map_err(AppError::failed)?;
+        let region = Region::new(options.pages)?;
+        let staging = region.beside(options.staging)?;
+        let uffd = region.delegate(Modes::MISSING, Features::empty())?;
+        staging.join(&uffd, Modes::MISSING)?;
         Ok(Self {
             came: Notes::new(region.pages()),
             region,

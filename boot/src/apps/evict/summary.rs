@@ -13,7 +13,7 @@ use super::options::Options;
 use super::pager::Paged;
 use super::worker::Worked;
 use crate::apps::Done;
-use crate::apps::common::{Draft, MAX_MISMATCHES};
+use crate::apps::common::{Draft, MAX_MISMATCHES, looks_no_further};
 
 /// Everything that is known at the end of a run.
 pub struct Run<'a> {
@@ -115,9 +115,7 @@ impl Run<'_> {
             .iter()
             .any(|worked| worked.mismatches.len() == MAX_MISMATCHES)
         {
-            failures.push(format!(
-                "a worker looks no further after {MAX_MISMATCHES} wrong pages; there may be more"
-            ));
+            failures.push(looks_no_further("a worker"));
         }
         if failures.is_empty() && self.paged.came[Source::Stored as usize] == 0 {
             failures.push("no page went to the store and came back: nothing was shown".into());

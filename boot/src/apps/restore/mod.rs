@@ -53,7 +53,7 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     let options = Options::parse(cmdline, system)?;
     let draft = Draft::new(cmdline)?;
     let free = frame::allocator().stats().free;
-    let job = Arc::new(Job::new(&options).map_err(AppError::failed)?);
+    let job = Arc::new(Job::new(&options)?);
     let space = &job.region.space;
     let order = options
         .order

@@ -13,7 +13,7 @@ use super::monitor::Served;
 use super::options::Options;
 use super::workload::{Verified, Work};
 use crate::apps::Done;
-use crate::apps::common::{Draft, MAX_MISMATCHES};
+use crate::apps::common::{Draft, MAX_MISMATCHES, looks_no_further};
 
 /// Everything that is known at the end of a run.
 pub struct Run<'a> {
@@ -105,9 +105,7 @@ impl Run<'_> {
         failures.extend(wrong.iter().map(ToString::to_string));
         let most = self.work.mismatches.len().max(self.verified.mismatches.len());
         if most >= MAX_MISMATCHES {
-            failures.push(format!(
-                "the run looks no further after {MAX_MISMATCHES} wrong pages; there may be more"
-            ));
+            failures.push(looks_no_further("the run"));
         }
         failures
     }

@@ -70,10 +70,8 @@ impl Job {
     /// # Errors
     /// There is no memory for them.
     pub fn new(pages: u64) -> Result<Self, AppError> {
-        let region = Region::new(pages).map_err(AppError::failed)?;
-        let uffd = region
-            .delegate(Modes::WP, Features::WP_UNPOPULATED)
-            .map_err(AppError::failed)?;
+        let region = Region::new(pages)?;
+        let uffd = region.delegate(Modes::WP, Features::WP_UNPOPULATED)?;
         Ok(Self {
             image: Capture::new(region.pages(), PAGE).map_err(AppError::failed)?,
             region,

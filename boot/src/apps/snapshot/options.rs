@@ -13,7 +13,7 @@
 use kernel::lab::order::Order;
 use kernel::trace::cmdline::Cmdline;
 
-use crate::apps::common::{MAX_PAGES, order, seed};
+use crate::apps::common::{MAX_PAGES, order, pages, seed};
 use crate::apps::{AppError, System};
 
 const KEYS: &[&str] = &[
@@ -26,7 +26,6 @@ const KEYS: &[&str] = &[
     "kill-monitor-after",
     "late-save",
 ];
-const PAGES: u64 = 2048;
 const BURST: u64 = 8;
 const BATCH: u64 = 8;
 
@@ -57,12 +56,11 @@ impl Options {
     /// A key or value that makes no sense.
     pub fn parse(cmdline: &Cmdline<'static>, system: &'static System) -> Result<Self, AppError> {
         cmdline.allow(KEYS)?;
-        let pages = cmdline.number("pages", 1, MAX_PAGES)?.unwrap_or(PAGES);
-        let populate = cmdline.number("populate", 0, pages)?.unwrap_or(pages);
+        let (pages, populate) = pages(cmdline)?;
         let seed = seed(cmdline)?;
         Ok(Self {
             pages,
-            populate: populate as usize,
+            populate,
             order: order(cmdline, system, Order::Random { seed })?,
             seed,
             burst: cmdline.number("burst", 1, MAX_PAGES)?.unwrap_or(BURST),

@@ -14,7 +14,7 @@ use super::sweep::Swept;
 use super::verify::{Then, Verified};
 use super::writer::Written;
 use crate::apps::Done;
-use crate::apps::common::{Draft, MAX_MISMATCHES};
+use crate::apps::common::{Draft, looks_no_further};
 
 /// Everything that is known at the end of a run.
 pub struct Run<'a> {
@@ -108,9 +108,7 @@ impl Run<'_> {
         let strange = |page| format!("page {page} has changed since arming, and nobody stored to it");
         failures.extend(verified.strange.iter().map(strange));
         if verified.is_hopeless() {
-            failures.push(format!(
-                "the run looks no further after {MAX_MISMATCHES} wrong pages; there may be more"
-            ));
+            failures.push(looks_no_further("the run"));
         }
         if failures.is_empty() && self.written.protected.is_empty() {
             failures.push("no store met a page that was not saved yet: nothing was shown".into());

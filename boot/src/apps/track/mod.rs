@@ -30,7 +30,7 @@ use self::live::Live;
 use self::options::Options;
 use self::summary::Run;
 use super::common::{Draft, Region, check_memory, populate};
-use super::{App, AppError, AppResult, System, app};
+use super::{App, AppResult, System, app};
 
 mod collect;
 mod live;
@@ -50,12 +50,8 @@ fn run(cmdline: &Cmdline<'static>, _: &'static System) -> AppResult {
     let options = Options::parse(cmdline)?;
     let draft = Draft::new(cmdline)?;
     check_memory("the region and its copy", 2 * options.pages)?;
-    let region = Region::new(options.pages).map_err(AppError::failed)?;
-    let uffd = Arc::new(
-        region
-            .delegate(Modes::WP, Features::WP_ASYNC)
-            .map_err(AppError::failed)?,
-    );
+    let region = Region::new(options.pages)?;
+    let uffd = Arc::new(region.delegate(Modes::WP, Features::WP_ASYNC)?);
     populate(&region, options.populate, options.seed)?;
 
     let mut collector = Collector::new(&region, &uffd, options.runs);

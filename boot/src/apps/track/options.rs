@@ -14,7 +14,7 @@
 use kernel::trace::cmdline::Cmdline;
 
 use crate::apps::AppError;
-use crate::apps::common::{MAX_PAGES, seed};
+use crate::apps::common::{MAX_PAGES, pages, seed};
 
 const KEYS: &[&str] = &[
     "pages",
@@ -26,7 +26,6 @@ const KEYS: &[&str] = &[
     "skip-protect",
     "protect-early",
 ];
-const PAGES: u64 = 2048;
 const ROUNDS: u64 = 8;
 const WRITES: u64 = 256;
 const RUNS: u64 = 64;
@@ -61,13 +60,12 @@ impl Options {
     /// A key or value that makes no sense.
     pub fn parse(cmdline: &Cmdline<'static>) -> Result<Self, AppError> {
         cmdline.allow(KEYS)?;
-        let pages = cmdline.number("pages", 1, MAX_PAGES)?.unwrap_or(PAGES);
-        let populate = cmdline.number("populate", 0, pages)?.unwrap_or(pages);
+        let (pages, populate) = pages(cmdline)?;
         // The last round has no later one that would show what it left behind.
         let rounds = cmdline.number("rounds", 2, MAX_ROUNDS)?.unwrap_or(ROUNDS);
         Ok(Self {
             pages,
-            populate: populate as usize,
+            populate,
             rounds,
             writes: cmdline.number("writes", 1, MAX_PAGES)?.unwrap_or(WRITES),
             seed: seed(cmdline)?,
