@@ -21,7 +21,12 @@
 
 extern crate alloc;
 
+pub mod cpuid;
 pub mod exit;
+pub mod fpu;
+pub mod msr;
+pub mod ports;
+pub mod ring;
 pub mod stage2;
 pub mod state;
 pub mod vendor;

@@ -187,7 +187,7 @@ pub enum Delivery {
     VirtualizationException = 1,
 }
 
-/// Head of the page that a ring fills; entries follow it. All counters run freely and wrap.
+/// Head of a page with a ring; [`RING_ENTRIES`] entries follow it. All counters run freely and wrap.
 ///
 /// The hypervisor takes nothing in it for granted: a tail that it cannot be ends the guest.
 #[repr(C)]
@@ -220,8 +220,8 @@ pub const FAULT_MINOR: u64 = 1 << 2;
 /// The CPU touched it, walking the guest's tables.
 pub const FAULT_WALK: u64 = 1 << 3;
 
-/// Entries of a ring: what a page holds behind the head.
-pub const RING_ENTRIES: u32 = ((4096 - size_of::<Ring>()) / size_of::<RingEntry>()) as u32;
+/// Entries of a ring: a power of two, so that the counters may wrap. Entry n of all times stands at n modulo this.
+pub const RING_ENTRIES: u32 = 128;
 
 /// Bytes of a page as all addresses and lengths of calls count it.
 pub const PAGE: u64 = 4096;
@@ -230,5 +230,5 @@ const _: () = {
     assert!(size_of::<BootInfo>() == 88);
     assert!(size_of::<Ring>() == 32);
     assert!(size_of::<RingEntry>() == 16);
-    assert!(RING_ENTRIES == 254);
+    assert!(size_of::<Ring>() + RING_ENTRIES as usize * size_of::<RingEntry>() <= PAGE as usize);
 };
