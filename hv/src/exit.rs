@@ -70,8 +70,10 @@ pub enum Exit {
         /// Length of the instruction.
         len: u8,
     },
-    /// VMCALL or VMMCALL, from any privilege level.
+    /// VMCALL or VMMCALL.
     Hypercall {
+        /// Whether it came from a privilege level above 0.
+        user: bool,
         /// Length of the instruction.
         len: u8,
     },
