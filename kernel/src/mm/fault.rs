@@ -212,13 +212,14 @@ pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
 ///
 /// # Errors
 /// The access is impossible.
+#[inline(never)]
 pub fn resolve(space: &Space, info: &FaultInfo) -> Result<(), FaultError> {
     let current = task::current();
     let task = &*current;
     finish(space.step(info, task), info, task)
 }
 
-#[inline]
+#[inline(always)]
 fn finish(verdict: Verdict, info: &FaultInfo, task: &Arc<Task>) -> Result<(), FaultError> {
     let result = match verdict {
         Verdict::Resolved | Verdict::Retry => return Ok(()),

@@ -129,6 +129,12 @@ impl Queue {
         self.readers.disband();
     }
 
+    /// Whether there is nothing to read, and there may be later. False says nothing.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        self.state == State::Open && self.pending.is_empty() && self.events.is_empty()
+    }
+
     /// The oldest event, if `admit` takes it; whoever announced it goes on. One that it does not take is the youngest from
     /// now on, as on Linux.
     #[cold]
@@ -275,13 +281,31 @@ impl Ctx {
 
     /// The oldest fault, or else the oldest event if `admit` takes it; or else `me`, if given, is among the readers from
     /// now on and has to sleep.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_event(
         &self,
         me: Option<&Arc<Task>>,
         admit: impl FnOnce(&Event) -> bool,
     ) -> Result<Event, ReadError> {
         let mut queue = self.queue.lock();
+        if let Some(me) = me
+            && queue.is_quiet()
+            && me.fault.inbox.is_empty()
+        {
+            queue.readers.enter(me);
+            return Err(ReadError::WouldBlock);
+        }
+        self.next_queued(&mut queue, me, admit)
+    }
+
+    /// The rest of [`Self::next_event`] when there may be something.
+    #[inline(never)]
+    fn next_queued(
+        &self,
+        queue: &mut Queue,
+        me: Option<&Arc<Task>>,
+        admit: impl FnOnce(&Event) -> bool,
+    ) -> Result<Event, ReadError> {
         if let Some(fault) = me.and_then(|me| me.fault.inbox.take()) {
             return Ok(fault.into());
         }

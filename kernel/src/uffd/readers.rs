@@ -80,19 +80,27 @@ impl Readers {
     /// Takes one that sleeps, has `prepare` done to it, and wakes it. False when nobody sleeps.
     #[inline(always)]
     pub(super) fn wake_one(&mut self, prepare: impl FnOnce(&Task)) -> bool {
-        if self.last_sleeps
-            && let Some(last) = &self.last
-        {
-            self.last_sleeps = false;
-            prepare(last);
-            last.unpark();
-            return true;
+        if !self.last_sleeps && !self.promote() {
+            return false;
         }
+        let Some(last) = &self.last else {
+            return false;
+        };
+        self.last_sleeps = false;
+        prepare(last);
+        last.unpark();
+        true
+    }
+
+    /// The first of the others, if there are any, takes the place of who slept here last and does not sleep now.
+    #[cold]
+    #[inline(never)]
+    fn promote(&mut self) -> bool {
         let Some(reader) = self.others.pop_front() else {
             return false;
         };
-        prepare(&reader);
-        reader.unpark();
+        self.last = Some(reader);
+        self.last_sleeps = true;
         true
     }
 

@@ -23,7 +23,7 @@ use crate::uffd::{Admission, CacheState, EntryState, Fault, classify};
 
 impl Space {
     /// Looks at a fault once. All guards are dropped when this returns.
-    #[inline]
+    #[inline(always)]
     pub fn step(&self, info: &FaultInfo, task: &Arc<Task>) -> Verdict {
         self.faults.fetch_add(1, Ordering::Relaxed);
         let page = info.addr.align_down(PAGE_SIZE);

@@ -83,6 +83,12 @@ impl Inbox {
         );
     }
 
+    /// Whether none is there.
+    #[inline]
+    pub(in crate::uffd) fn is_empty(&self) -> bool {
+        self.rest.load(Ordering::Acquire) == 0
+    }
+
     /// Takes the message out, if one is there.
     #[inline]
     pub(in crate::uffd) fn take(&self) -> Option<Pagefault> {
