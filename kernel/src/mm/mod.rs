@@ -19,6 +19,7 @@
 //! | [`space`] | address spaces: mapping, faulting, filling |
 //! | [`pressure`] | what to do when no frame is free |
 //! | [`fault`] | from a page-fault exception to a verdict |
+//! | [`uaccess`] | task memory as the kernel, and tasks of the kernel's, reach it |
 //! | [`kernel`], [`kmap`], [`stack`], `heap`, `reserve`, [`init`] | the kernel's own memory |
 
 pub mod addr;

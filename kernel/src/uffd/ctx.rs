@@ -1,4 +1,12 @@
 //! The context, and the monitor's handle to it.
+//!
+//! ```text
+//!   Uffd ── Resolver ──► Ctx ◄── Registration of an area           Upcall ── Resolver ──► Ctx
+//!   the monitor's        │                                         what a handler is given
+//!                        └ space (weak), queue, what was agreed on
+//! ```
+//!
+//! A context lives as long as a handle or a registered area, and does not keep its space alive.
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;

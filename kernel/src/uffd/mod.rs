@@ -22,15 +22,16 @@
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
 //! | [`diagnosis`] | who is stuck on which page, and why |
+//! | `self_fault` | whether a fault would wait for the very task that faults |
 //! | [`policy`] | who the monitor is, and what follows when it ends |
 //! | [`linux`] | what Linux answers for each outcome, and how it lays things out |
 //!
 //! Semantics are those of Linux's userfaultfd (checked against 6.18) unless a doc comment says otherwise. Outcomes are
 //! enums: "n bytes done", "refused, and why" never share an integer.
 //!
-//! **Order.** Faults are read oldest first, then events, oldest first. A fault is read by one reader, once. A fault that is resolved or woken
-//! before it is read disappears. Whoever is woken executes its access again and, if the page is still missing, queues a new
-//! message.
+//! **Order.** Faults are read oldest first, then events, oldest first. A fault is read by one reader, once. A fault that
+//! is resolved or woken before it is read disappears. Whoever is woken executes its access again and, if the page is still
+//! missing, queues a new message.
 //!
 //! **When the monitor goes.** Closing the last handle drops the registrations and wakes everybody: the memory is plain
 //! from then on, as on Linux. A monitor *task* that ends while it is attached ([`Uffd::attach_monitor`]) and the context

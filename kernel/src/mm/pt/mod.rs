@@ -9,9 +9,20 @@
 //! A format ([`PtFormat`]) says how an entry is encoded: absent with a [`Marker`], a table, or a leaf. Stage 1 is
 //! [`crate::arch::Stage1`]; the stage-2 formats live in the hypervisor crate.
 //!
-//! **Ownership.** A table entry owns the node it points to. A leaf owns one reference to its [`Folio`](crate::mm::frame::Folio), unless it carries
-//! [`AttrFlags::BORROWED`] (direct map, shared zero page, device memory). Numbered invariants, on which the unsafe code
-//! of `node` rests:
+//! | file | what |
+//! | --- | --- |
+//! | `format` | what an entry means |
+//! | `node` | raw access to 512 entries in a frame |
+//! | `table`, `cursor` | the table; a range of it, entry by entry |
+//! | `split`, `collapse` | one large leaf into 512 small ones, and back |
+//! | `transform`, `write_protect` | many entries in place: rights, protection |
+//! | `relocate`, `transplant` | entries that move to another place of the table, one by one or in ranges |
+//! | `prune` | nodes that hold nothing any more |
+//! | `flush` | the duty to flush |
+//!
+//! **Ownership.** A table entry owns the node it points to. A leaf owns one reference to its
+//! [`Folio`](crate::mm::frame::Folio), unless it carries [`AttrFlags::BORROWED`] (direct map, shared zero page, device
+//! memory). Numbered invariants, on which the unsafe code of `node` rests:
 //!
 //! 1. a `Table` entry at a slot that the table owns names a live `Frame<Table>` that nothing else names;
 //! 2. an owned leaf stands for exactly one reference that was given up by `Folio::into_raw`;
