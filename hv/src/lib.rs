@@ -16,6 +16,7 @@
 //! | [`vendor`], [`svm`], [`vmx`] | the line to the CPU: seven methods, twins behind them |
 //! | [`exit`] | why a guest stopped: one enum for both vendors, with the raw code |
 //! | [`state`] | what a vCPU holds: registers, system state, FPU |
+//! | [`loader`] | starting a guest: an ELF and what it is promised, put into its memory |
 //! | [`stage2`] | entry formats for the kernel's page-table walker: EPT, NPT |
 #![no_std]
 
@@ -24,6 +25,7 @@ extern crate alloc;
 pub mod cpuid;
 pub mod exit;
 pub mod fpu;
+pub mod loader;
 pub mod msr;
 pub mod ports;
 pub mod ring;

@@ -62,6 +62,30 @@ pub struct BootInfo {
     pub frequency: u64,
 }
 
+impl BootInfo {
+    /// The structure as it lies in memory.
+    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+        let words = [
+            self.magic,
+            self.size,
+            self.cmdline,
+            self.cmdline_len,
+            self.memory_len,
+            self.free_start,
+            self.delegated_start,
+            self.delegated_len,
+            self.store_start,
+            self.store_len,
+            self.frequency,
+        ];
+        let mut bytes = [0; size_of::<Self>()];
+        for (place, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
+        }
+        bytes
+    }
+}
+
 /// A hypercall.
 #[repr(u64)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
