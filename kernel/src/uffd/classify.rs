@@ -68,13 +68,9 @@ impl Trap {
     /// Out of that byte.
     #[inline]
     pub(super) const fn from_bits(bits: u8) -> Self {
-        let kind = match bits >> 1 {
-            0 => TrapKind::Missing,
-            1 => TrapKind::Minor,
-            _ => TrapKind::WriteProtect,
-        };
+        const KINDS: [TrapKind; 3] = [TrapKind::Missing, TrapKind::Minor, TrapKind::WriteProtect];
         Self {
-            kind,
+            kind: KINDS[(bits >> 1) as usize],
             write: bits & 1 != 0,
         }
     }

@@ -207,17 +207,17 @@ impl Ctx {
         // A reader sleeps only while nothing is pending, so giving it this message keeps the order.
         let message = self.describe(fault, task);
         let now = Machine::ticks();
-        let give = |reader: &Task| {
+        if let Some(reader) = queue.readers.take() {
             task.fault.read_by(reader, now);
             reader.fault.inbox.put(message);
-        };
-        if queue.readers.wake_one(give) {
+            reader.unpark();
             task.fault.arm(fault, message.addr, now, FaultState::Read);
             queue.read.push(task.clone());
         } else {
             task.fault.arm(fault, message.addr, now, FaultState::Pending);
             queue.pending.push(task.clone());
         }
+        drop(queue);
         Ok(())
     }
 
@@ -293,6 +293,7 @@ impl Ctx {
             && me.fault.inbox.is_empty()
         {
             queue.readers.enter(me);
+            drop(queue);
             return Err(ReadError::WouldBlock);
         }
         self.next_queued(&mut queue, me, admit)

@@ -77,19 +77,14 @@ impl Readers {
         self.last_sleeps || !self.others.is_empty()
     }
 
-    /// Takes one that sleeps, has `prepare` done to it, and wakes it. False when nobody sleeps.
+    /// Takes one that sleeps, which the caller wakes.
     #[inline(always)]
-    pub(super) fn wake_one(&mut self, prepare: impl FnOnce(&Task)) -> bool {
+    pub(super) fn take(&mut self) -> Option<&Task> {
         if !self.last_sleeps && !self.promote() {
-            return false;
+            return None;
         }
-        let Some(last) = &self.last else {
-            return false;
-        };
         self.last_sleeps = false;
-        prepare(last);
-        last.unpark();
-        true
+        self.last.as_deref()
     }
 
     /// The first of the others, if there are any, takes the place of who slept here last and does not sleep now.
@@ -107,7 +102,9 @@ impl Readers {
     /// Lets all of them look again.
     #[cold]
     pub(super) fn wake_all(&mut self) {
-        while self.wake_one(|_| ()) {}
+        while let Some(reader) = self.take() {
+            reader.unpark();
+        }
     }
 
     /// Lets all of them look again, for the last time here.

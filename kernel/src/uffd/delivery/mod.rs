@@ -77,7 +77,7 @@ impl Ctx {
 ///
 /// # Errors
 /// It was not resolved, and executing the access again would not change that.
-#[inline]
+#[inline(always)]
 pub fn hand_over(task: &Arc<Task>, info: &FaultInfo) -> Result<(), FaultError> {
     if task.fault.is_called() {
         return upcall::run(task);

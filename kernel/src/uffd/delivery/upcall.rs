@@ -205,6 +205,7 @@ pub fn upcalls_of(task: &Task) -> ArrayVec<FaultRecord, DEPTH> {
 }
 
 /// Calls the handler for the fault that was noted down last.
+#[inline(never)]
 pub(super) fn run(task: &Arc<Task>) -> Result<(), FaultError> {
     let _call = InCall(task);
     // The handler may fault itself: the task's record is free again.
