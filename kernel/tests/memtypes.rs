@@ -43,7 +43,11 @@ static NOTED: MemType = MemType {
                 anon::fresh()
             },
             cache: Some(CacheOps {
-                lookup: |object, offset, run| {
+                lookup: |object, offset| {
+                    note("lookup");
+                    object.lookup(offset)
+                },
+                lookup_run: |object, offset, run| {
                     note("lookup");
                     object.lookup_run(offset, run)
                 },
@@ -111,6 +115,7 @@ static STRIPED: MemType = MemType {
             alloc: anon::fresh,
             cache: Some(CacheOps {
                 lookup: striped_lookup,
+                lookup_run: striped_run,
                 ..CacheOps::PAGE_CACHE
             }),
         }
@@ -118,12 +123,19 @@ static STRIPED: MemType = MemType {
     ),
 };
 
-fn striped_lookup(object: &Object, offset: u64, run: &mut Run) -> RunStart {
+fn striped_lookup(object: &Object, offset: u64) -> Lookup {
     match object.lookup(offset) {
         Lookup::Absent if (offset / P).is_multiple_of(3) => match stripe(object, offset) {
-            Ok(folio) => run.push(folio),
-            Err(_) => return RunStart::Absent,
+            Ok(folio) => Lookup::Present(folio),
+            Err(_) => Lookup::Absent,
         },
+        found => found,
+    }
+}
+
+/// Runs of one page.
+fn striped_run(object: &Object, offset: u64, run: &mut Run) -> RunStart {
+    match striped_lookup(object, offset) {
         Lookup::Absent => return RunStart::Absent,
         Lookup::BeyondEnd => return RunStart::BeyondEnd,
         Lookup::Present(folio) => run.push(folio),

@@ -79,16 +79,26 @@ impl<T> RadixTree<T> {
 
     /// The value of `key`.
     pub fn get(&self, key: u64) -> Option<&T> {
-        if height_for(key) > self.height {
-            return None;
+        let mut node = self.root.as_ref().filter(|_| self.reaches(key))?;
+        let mut height = self.height;
+        loop {
+            match node {
+                Node::Leaf(slots) => return slots.get(slot(key, height)),
+                Node::Inner(slots) => node = slots.get(slot(key, height))?,
+            }
+            height -= 1;
         }
-        self.root.as_ref()?.get(key, self.height)
+    }
+
+    /// Whether the tree is high enough for `key`.
+    fn reaches(&self, key: u64) -> bool {
+        key >> (BITS * self.height) == 0
     }
 
     /// The slots of `key` and the keys after it, to the end of their node; none where there is no node.
     pub fn tail(&self, key: u64) -> &[Option<T>] {
         let mut node = match &self.root {
-            Some(root) if height_for(key) <= self.height => root,
+            Some(root) if self.reaches(key) => root,
             _ => return &[],
         };
         let mut height = self.height;
@@ -106,7 +116,7 @@ impl<T> RadixTree<T> {
 
     /// The first value whose key is at least `key`, and that key.
     pub fn first_from(&self, key: u64) -> Option<(u64, &T)> {
-        if height_for(key) > self.height {
+        if !self.reaches(key) {
             return None;
         }
         self.root.as_ref()?.first_from(key, self.height)
@@ -138,7 +148,7 @@ impl<T> RadixTree<T> {
 
     /// Takes the value of `key` out.
     pub fn remove(&mut self, key: u64) -> Option<T> {
-        if height_for(key) > self.height {
+        if !self.reaches(key) {
             return None;
         }
         let value = self.root.as_mut()?.remove(key, self.height)?;
@@ -195,14 +205,6 @@ impl<T> Node<T> {
         match self {
             Self::Inner(slots) => slots.used == 0,
             Self::Leaf(slots) => slots.used == 0,
-        }
-    }
-
-    fn get(&self, key: u64, height: u32) -> Option<&T> {
-        let index = slot(key, height);
-        match self {
-            Self::Inner(slots) => slots.get(index)?.get(key, height - 1),
-            Self::Leaf(slots) => slots.get(index),
         }
     }
 

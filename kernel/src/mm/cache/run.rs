@@ -55,12 +55,6 @@ impl Run {
         self.pages.drain(..)
     }
 
-    /// Takes the last page out.
-    #[inline]
-    pub fn pop(&mut self) -> Option<Folio> {
-        self.pages.pop()
-    }
-
     /// Number of pages.
     pub fn len(&self) -> usize {
         self.pages.len()

@@ -203,8 +203,10 @@ pub struct UffdOps {
 /// by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheOps {
+    /// The page at an offset of an object.
+    pub lookup: fn(&Object, u64) -> Lookup,
     /// The pages from an offset of an object on, up to a hole, as many as are wanted and found in one go.
-    pub lookup: fn(&Object, u64, &mut Run) -> RunStart,
+    pub lookup_run: fn(&Object, u64, &mut Run) -> RunStart,
     /// Puts a page in.
     pub insert: fn(&Object, u64, Folio) -> Result<(), CacheError>,
     /// Takes this very page out again, which was put in a moment ago, because mapping it failed.
@@ -214,7 +216,8 @@ pub struct CacheOps {
 impl CacheOps {
     /// The page cache of [`Object`].
     pub const PAGE_CACHE: Self = Self {
-        lookup: Object::lookup_run,
+        lookup: Object::lookup,
+        lookup_run: Object::lookup_run,
         insert: Object::insert,
         remove: Object::remove,
     };
@@ -361,12 +364,7 @@ impl MemType {
     /// The page at an offset of one of its objects.
     #[inline]
     pub fn lookup(&self, object: &Object, offset: u64) -> Lookup {
-        let mut run = Run::new(1);
-        match (self.cache().lookup)(object, offset, &mut run) {
-            RunStart::BeyondEnd => Lookup::BeyondEnd,
-            RunStart::Absent => Lookup::Absent,
-            RunStart::Found => run.pop().map_or(Lookup::Absent, Lookup::Present),
-        }
+        (self.cache().lookup)(object, offset)
     }
 
     /// How to find the pages of its objects.

@@ -38,6 +38,7 @@ impl Space {
         let mut table = self.table.lock();
         let state = match table.glance(page) {
             Glance::Vacant if vma.backing.is_none() => EntryState::Empty,
+            Glance::Vacant if !vma.ty.guest_only => return self.step_at_vacant(vma, info, task, table),
             Glance::Protected => EntryState::Present { uffd_wp: true },
             _ => return self.step_at_entry(vma, info, task, table),
         };
@@ -49,6 +50,20 @@ impl Space {
         }
         let mut cursor = table.cursor_at(page);
         self.demand_zero(vma, info.access, AttrFlags::empty(), &mut cursor)
+    }
+
+    /// The rest of [`Self::step`] at an entry for a page of an object: a base page, as only those have an entry that is seen
+    /// to be vacant.
+    #[inline(never)]
+    fn step_at_vacant(
+        &self,
+        vma: &Vma,
+        info: &FaultInfo,
+        task: &Arc<Task>,
+        mut table: SpinGuard<'_, PageTable<Stage1>>,
+    ) -> Verdict {
+        let mut cursor = table.cursor_at(info.addr.align_down(PAGE_SIZE));
+        self.step_at_absent(vma, EntryState::Empty, info, task, &mut cursor)
     }
 
     /// The rest of [`Self::step`] at a protected page that nobody is asked about: a store, because stores are only noted or the
@@ -111,6 +126,7 @@ impl Space {
     }
 
     /// Nothing is mapped at the cursor: look into the cache, then delegate or populate.
+    #[inline(always)]
     fn step_at_absent(
         &self,
         vma: &Vma,
@@ -152,6 +168,7 @@ impl Space {
 
     /// An empty entry of an object's mapping: the page of the cache, or a copy of it where a private mapping is written. A
     /// hole is filled with zeros first, where the type has that.
+    #[inline(never)]
     fn demand_object(
         &self,
         vma: &Vma,

@@ -60,6 +60,9 @@ impl Space {
         }
         let (prot, flags) = filled(vma, protect);
         if let Some(backing) = &vma.backing {
+            if F::FROM_CACHE {
+                return self.put_cached(vma, backing, level, prot, flags, cursor);
+            }
             return self.put_object(vma, backing, level, prot, flags, cursor, filling);
         }
         match filling {
@@ -88,7 +91,7 @@ impl Space {
         let mut run = Run::new((rest.len() / step) as usize);
         // The cache is looked into with the table locked: what leaves it from now on is taken out of the entries later.
         let mut table = self.table.lock();
-        match (vma.ty.cache().lookup)(&backing.object, vma.offset_of(rest.start), &mut run) {
+        match (vma.ty.cache().lookup_run)(&backing.object, vma.offset_of(rest.start), &mut run) {
             RunStart::Found => {}
             RunStart::Absent => return (0, Err(FillStop::NoPage)),
             RunStart::BeyondEnd => return (0, Err(FillStop::BeyondEnd)),
@@ -139,14 +142,6 @@ impl Space {
     ) -> Result<(), FillStop> {
         let (object, offset) = (&backing.object, vma.offset_of(cursor.addr()));
         let shared = backing.sharing == Sharing::Shared;
-        if let Filling::Cached = filling {
-            let folio = match vma.ty.lookup(object, offset) {
-                Lookup::Present(folio) => folio,
-                Lookup::Absent => return Err(FillStop::NoPage),
-                Lookup::BeyondEnd => return Err(FillStop::BeyondEnd),
-            };
-            return self.put_folio(level, folio, reached(backing, prot), flags, cursor);
-        }
         if offset >= object.size() {
             return Err(FillStop::BeyondEnd);
         }
@@ -160,7 +155,7 @@ impl Space {
             Filling::Folio(folio) => return self.put_folio(level, folio, prot, flags, cursor),
             Filling::Zero => return self.put_zeros(level, prot, cursor),
             Filling::Poison => return put_poison(level, cursor),
-            Filling::Cached => unreachable!("was looked up above"),
+            Filling::Cached => unreachable!("a filler that maps what the cache has, and does not say so"),
         };
         match (vma.ty.cache().insert)(object, offset, folio.clone()) {
             Ok(()) => {}
@@ -176,6 +171,24 @@ impl Space {
         };
         (vma.ty.cache().remove)(object, offset, &folio);
         Err(stop)
+    }
+
+    /// Maps the page that the object's cache has.
+    #[inline]
+    fn put_cached(
+        &self,
+        vma: &Vma,
+        backing: &Backing,
+        level: Level,
+        prot: Prot,
+        flags: AttrFlags,
+        cursor: &mut Cursor<'_, Stage1>,
+    ) -> Result<(), FillStop> {
+        match vma.ty.lookup(&backing.object, vma.offset_of(cursor.addr())) {
+            Lookup::Present(folio) => self.put_folio(level, folio, reached(backing, prot), flags, cursor),
+            Lookup::Absent => Err(FillStop::NoPage),
+            Lookup::BeyondEnd => Err(FillStop::BeyondEnd),
+        }
     }
 
     #[inline(always)]
