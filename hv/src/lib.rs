@@ -17,18 +17,26 @@
 //! | [`exit`] | why a guest stopped: one enum for both vendors, with the raw code |
 //! | [`state`] | what a vCPU holds: registers, system state, FPU |
 //! | [`loader`] | starting a guest: an ELF and what it is promised, put into its memory |
-//! | [`stage2`] | entry formats for the kernel's page-table walker: EPT, NPT |
+//! | [`memory`], [`memslot`] | a guest's physical memory, and what backs it; [`bitmap`] |
+//! | [`userfault`] | a stage-2 fault: from a violation to an answer |
+//! | [`stage2`] | entry formats for the kernel's page-table walker, EPT and NPT; the tables of a virtual machine |
 #![no_std]
 
 extern crate alloc;
 
+pub mod bitmap;
 pub mod cpuid;
 pub mod exit;
 pub mod fpu;
 pub mod loader;
+pub mod memory;
+pub mod memslot;
 pub mod msr;
 pub mod ports;
 pub mod ring;
+#[cfg(not(target_os = "none"))]
+pub mod soft;
 pub mod stage2;
 pub mod state;
+pub mod userfault;
 pub mod vendor;

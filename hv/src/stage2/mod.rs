@@ -18,10 +18,18 @@
 mod caps;
 mod ept;
 mod npt;
+mod table;
 
 pub use caps::{Caps, caps, set_caps};
 pub use ept::Ept;
 pub use npt::Npt;
+pub use table::{Entered, Run, Stage2};
+
+use kernel::mm::pt::Marker;
+
+/// What the entry of an absent page remembers whose violations may be the guest's own business: a convertible one, in the
+/// SDM's words (vol. 3C, 26.5.7.1). Nothing is write-protected at stage 2 before it is there, so the marker is free.
+pub const DELEGATED: Marker = Marker::UffdWp;
 
 #[cfg(test)]
 mod tests;

@@ -2,16 +2,14 @@
 
 use alloc::vec::Vec;
 
-use kernel::arch::host::SoftMachine;
-use kernel::mm::addr::{Pfn, PhysAddr};
+use kernel::mm::addr::Pfn;
 use kernel::mm::pt::check::{self, CheckedFormat, Seen};
 use kernel::mm::pt::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Prot, PtFormat};
 use proptest::prelude::*;
 
 use super::{Caps, Ept, Npt, set_caps};
+use crate::soft::{self, SoftFormat};
 
-/// Bits 45:12, for a CPU with 46 physical address bits.
-const FRAME: u64 = 0x3fff_ffff_f000;
 const BASE: u64 = (7 << 30) - (2 << 20);
 
 fn all_caps() {
@@ -21,105 +19,13 @@ fn all_caps() {
     });
 }
 
-/// What one entry says to the CPU.
-enum Step {
-    Absent,
-    Table(PhysAddr, Prot),
-    Leaf(PhysAddr, Prot),
-}
-
-/// Walks four levels with `read` and joins the rights of all entries.
-fn walk(root: Pfn, addr: u64, read: fn(u64, u32) -> Step) -> Option<Seen> {
-    let (mut table, mut rights) = (root.start(), Prot::all());
-    for level in (1..=4).rev() {
-        let shift = 12 + 9 * (level - 1);
-        let raw = SoftMachine::current()
-            .peek(table + (addr >> shift & 511) * 8)
-            .expect("tables lie in RAM");
-        match read(raw, level) {
-            Step::Absent => return None,
-            Step::Table(next, prot) => (table, rights) = (next, rights & prot),
-            Step::Leaf(base, prot) => {
-                let frame = Pfn::containing(base + (addr & ((1 << shift) - 1)));
-                return Some(Seen {
-                    frame,
-                    prot: rights & prot,
-                });
-            }
-        }
-    }
-    unreachable!("level 1 has no tables below")
-}
-
-/// An EPT entry as the SDM's tables 29-1 to 29-6 have it, for a CPU with execute-only and without mode-based execute
-/// control.
-fn read_ept(raw: u64, level: u32) -> Step {
-    let mut prot = Prot::empty();
-    prot.set(Prot::READ, raw & 1 != 0);
-    prot.set(Prot::WRITE, raw & 2 != 0);
-    prot.set(Prot::EXEC, raw & 4 != 0);
-    if prot.is_empty() {
-        return Step::Absent;
-    }
-    assert!(
-        !prot.contains(Prot::WRITE) || prot.contains(Prot::READ),
-        "misconfiguration: write-only {raw:#x}"
-    );
-    assert_eq!(
-        raw & (0x000f_ffff_ffff_f000 & !FRAME),
-        0,
-        "misconfiguration: address too wide {raw:#x}"
-    );
-    let is_leaf = level == 1 || (level <= 3 && raw & 0x80 != 0);
-    let base = PhysAddr::new(raw & FRAME);
-    if is_leaf {
-        assert!(
-            matches!(raw >> 3 & 7, 0 | 1 | 4 | 5 | 6),
-            "misconfiguration: reserved memory type {raw:#x}"
-        );
-        assert!(
-            base.is_aligned(1 << (12 + 9 * (level - 1))),
-            "misconfiguration: reserved bits {raw:#x}"
-        );
-        Step::Leaf(base, prot)
-    } else {
-        assert_eq!(
-            raw & 0xf8 & if level == 4 { 0xf8 } else { 0x78 },
-            0,
-            "misconfiguration: reserved bits {raw:#x}"
-        );
-        Step::Table(base, prot)
-    }
-}
-
-/// A nested entry as the APM's figures 5-20 to 5-27 have it, seen by a guest access, which is a user access (15.25.5).
-fn read_npt(raw: u64, level: u32) -> Step {
-    if raw & 1 == 0 {
-        return Step::Absent;
-    }
-    assert_ne!(raw & 4, 0, "guest accesses fault without the user bit: {raw:#x}");
-    assert_eq!(
-        raw & (0x000f_ffff_ffff_f000 & !FRAME),
-        0,
-        "reserved: address too wide {raw:#x}"
-    );
-    let mut prot = Prot::READ;
-    prot.set(Prot::WRITE, raw & 2 != 0);
-    prot.set(Prot::EXEC, raw >> 63 == 0);
-    if level == 1 {
-        return Step::Leaf(PhysAddr::new(raw & FRAME), prot);
-    }
-    if raw & 0x80 == 0 {
-        return Step::Table(PhysAddr::new(raw & FRAME), prot);
-    }
-    assert!(level <= 3, "reserved: bit 7 at the root {raw:#x}");
-    // Bit 12 of a large leaf is PAT; the rest below the page size must be zero.
-    let base = PhysAddr::new(raw & FRAME & !0x1000);
-    assert!(
-        base.is_aligned(1 << (12 + 9 * (level - 1))),
-        "reserved bits {raw:#x}"
-    );
-    Step::Leaf(base, prot)
+/// What a walk written from the manual finds.
+fn seen<F: SoftFormat>(root: Pfn, addr: u64) -> Option<Seen> {
+    let found = soft::walk::<F>(root, addr)?;
+    Some(Seen {
+        frame: Pfn::containing(found.page),
+        prot: found.prot,
+    })
 }
 
 impl CheckedFormat for Ept {
@@ -130,7 +36,7 @@ impl CheckedFormat for Ept {
     }
 
     fn cpu_walk(root: Pfn, addr: u64) -> Option<Seen> {
-        walk(root, addr, read_ept)
+        seen::<Self>(root, addr)
     }
 }
 
@@ -142,7 +48,7 @@ impl CheckedFormat for Npt {
     }
 
     fn cpu_walk(root: Pfn, addr: u64) -> Option<Seen> {
-        walk(root, addr, read_npt)
+        seen::<Self>(root, addr)
     }
 }
 

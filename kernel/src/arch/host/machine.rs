@@ -212,6 +212,11 @@ impl SoftMachine {
         &self.arena
     }
 
+    /// The word at `addr`, for a device or another kind of CPU; `None` outside of RAM.
+    pub fn word(&self, addr: PhysAddr) -> Option<&AtomicU64> {
+        self.arena.word(addr)
+    }
+
     /// The word at `addr` as it is now; `None` outside of RAM.
     pub fn peek(&self, addr: PhysAddr) -> Option<u64> {
         Some(self.arena.word(addr)?.load(Relaxed))

@@ -5,7 +5,7 @@
 //! through a cursor; see the module above for ownership and flushing.
 
 use super::flush::{Flush, Invalidator};
-use super::format::{Attr, Entry, Leaf, Level, Marker, Prot, PtFormat};
+use super::format::{Attr, AttrFlags, Entry, Leaf, Level, Marker, Prot, PtFormat};
 use super::node::{Node, Taken, new_node, reclaim_leaf, reclaim_node, share_leaf};
 use super::split::{SplitError, split_at};
 use super::table::PageTable;
@@ -340,6 +340,17 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         true
     }
 
+    /// Adds `noted`, accessed or dirty, to the leaf at the cursor, as the CPU would. Takes no right away: nothing is to be
+    /// flushed.
+    pub fn note(&mut self, noted: AttrFlags) {
+        let (place, entry) = self.place();
+        if let Entry::Leaf(leaf) = entry
+            && !leaf.attr.flags.contains(noted)
+        {
+            place.node.note(place.index, place.level, &leaf, noted);
+        }
+    }
+
     /// Replaces what is mapped at the cursor by `folio`, for copy-on-write. The old translation is gone from every CPU before
     /// the new page can be reached: whoever has seen a store to the new page does not read the old one any more. The caller
     /// has seen a leaf there.
@@ -374,24 +385,30 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
     }
 
     /// Takes the leaf or marker at the cursor away, leaves an absent entry and puts what it owned into the flush.
-    fn clear_place(&mut self, place: &Place<F>, leave: Entry, flush: &mut Flush<F::Addr>) {
+    fn clear_place(&mut self, place: &Place<F>, leave: Entry, flush: &mut Flush<F::Addr>) -> Entry {
         let old = Taken::out_of(place.node, place.index, place.level, &leave);
-        if old.entry().is_leaf() {
+        let was = *old.entry();
+        if was.is_leaf() {
             flush.touch(self.at, place.level.size());
         }
         if let Some(folio) = reclaim_leaf(old) {
             flush.keep(folio);
         }
+        was
     }
 
-    /// Takes the leaf at the cursor away, with what it owned into the flush, and leaves `marker` behind.
+    /// Takes the leaf at the cursor away, with what it owned into the flush, and leaves `marker` behind. Returns the flags
+    /// that it had at the very end.
     ///
     /// # Panics
     /// There is no leaf.
-    pub fn take(&mut self, marker: Marker, flush: &mut Flush<F::Addr>) {
+    pub fn take(&mut self, marker: Marker, flush: &mut Flush<F::Addr>) -> AttrFlags {
         let (place, entry) = self.place();
         assert!(entry.is_leaf(), "nothing to take");
-        self.clear_place(&place, Entry::Absent(marker), flush);
+        match self.clear_place(&place, Entry::Absent(marker), flush) {
+            Entry::Leaf(leaf) => leaf.attr.flags,
+            Entry::Absent(_) | Entry::Table(_) => AttrFlags::empty(),
+        }
     }
 
     /// Makes the absent entry at the cursor forget what it remembers. False when something is mapped there.

@@ -12,6 +12,7 @@
 //! | `write_protect` | write protection on behalf of a userfault context |
 //! | `scan`, `pagemap` | which pages are what; protecting again those that were written |
 //! | `zap`, `view` | taking pages out of areas that stay; the space as a view of the objects that it maps |
+//! | `secondary` | translations that others derive from these: a guest's stage 2 |
 //! | `turns` | changing entries while others do |
 //! | `tlb` | flushing the CPUs that have the space loaded |
 //!
@@ -46,6 +47,7 @@ mod protect;
 mod put;
 mod remap;
 mod scan;
+mod secondary;
 #[cfg(test)]
 mod tests;
 mod tlb;
@@ -67,8 +69,11 @@ pub use pagemap::{PageFacts, pagemap_word};
 pub use protect::ProtectError;
 pub use remap::{RemapError, RemapRequest, RemapTo};
 pub use scan::{Category, PageRun, ScanError, ScanRequest, Scanned};
+pub use secondary::{Present, SecondaryView};
 pub use unmap::UnmapError;
 pub use write_protect::ProtectStop;
+
+use secondary::SecondaryViews;
 
 /// Lowest address that is mapped without being asked for (Linux's default `vm.mmap_min_addr`).
 pub const MAP_BOTTOM: VirtAddr = VirtAddr::new(0x1_0000);
@@ -93,6 +98,7 @@ pub struct Space {
     loaded_on: AtomicU32,
     /// Changes of entries that are not flushed yet (`turns`).
     unflushed: AtomicU32,
+    secondary: SecondaryViews,
     faults: AtomicU64,
 }
 
@@ -110,6 +116,7 @@ impl Space {
             privilege,
             loaded_on: AtomicU32::new(0),
             unflushed: AtomicU32::new(0),
+            secondary: SecondaryViews::default(),
             faults: AtomicU64::new(0),
         }))
     }

@@ -56,6 +56,7 @@ impl Invalidator<VirtAddr> for Space {
             flush_local(range, pages);
         }
         Machine::preempt_enable();
+        self.secondary.take_away(range);
     }
 }
 

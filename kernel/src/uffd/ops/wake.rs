@@ -3,7 +3,7 @@
 use super::{RangeError, check_range};
 use crate::mm::range::VirtRange;
 use crate::uffd::api::{Ioctls, Unavailable};
-use crate::uffd::ctx::Resolver;
+use crate::uffd::ctx::{Ctx, Resolver};
 
 /// Why nobody was woken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,5 +38,12 @@ impl Resolver {
         check_range(range)?;
         self.ctx.queue.lock().wake(range.start, range.end);
         Ok(())
+    }
+}
+
+impl Ctx {
+    /// Has whoever waits for a page in `range` look again, for a reason that is not the monitor's.
+    pub(crate) fn stir(&self, range: VirtRange) {
+        self.queue.lock().wake(range.start, range.end);
     }
 }

@@ -1,0 +1,328 @@
+//! A stage-2 fault: from a violation to an answer.
+//!
+//! ```text
+//!   violation ─► slot ─┬─ none ──────────────────────────────────────────────► Unbacked: a device, or a mistake
+//!                      ├─ read-only, and a store ────────────────────────────► ReadOnly
+//!                      ├─ of a space ─► entry allows it: leaf ───────────────► Retry
+//!                      │      ▲               │ else
+//!                      │      └── the space's own fault: messages, sleep ────► Failed
+//!                      └─ of an object ─► bit set ─► delegated to the owner ─► Delegated
+//!                                  └─ clear: the page, or zeros ─► leaf ─────► Retry
+//! ```
+//!
+//! On a slot of a space, the guest's access is an access of the kernel's on the host's behalf: rights, userfault
+//! registrations and policies are those of the area, and the vCPU's task sleeps as any other would.
+//!
+//! On a slot of an object, a set bit of the slot's *userfault bitmap* delegates the access, whatever the object has; what
+//! was mapped before the bit was set stays mapped ([`GuestMemory::delegate`](crate::memory::GuestMemory::delegate) takes it
+//! away). The owner fills the object, by `write()` for example, and then clears the bit with an atomic store: whoever finds
+//! it cleared finds the page. The host's own mappings of the same object have faults of their own, and know nothing of
+//! the bits.
+//!
+//! Nothing resumes in the middle: whoever slept looks for the slot again.
+
+use alloc::sync::Arc;
+use core::fmt;
+
+use bitflags::bitflags;
+use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr};
+use kernel::mm::cache::{CacheError, Lookup, Object};
+use kernel::mm::fault::{self, Access, FaultError, FaultInfo, Origin};
+use kernel::mm::frame::{Folio, OutOfFrames};
+use kernel::mm::phys;
+use kernel::mm::pressure;
+use kernel::mm::pt::{Entry, Level, Marker, Prot, PtFormat};
+use kernel::mm::range::GuestRange;
+use kernel::mm::space::{Present, Space};
+use kernel::uffd::{CacheState, TrapKind};
+
+use crate::bitmap::Bitmap;
+use crate::exit::Violation;
+use crate::memory::GuestMemory;
+use crate::memslot::{Backing, Slot, SlotId};
+
+/// Frames that are asked back when a fault found none: a page, and its tables.
+const RELIEF: u64 = 16;
+
+bitflags! {
+    /// Why an access of the guest goes to the owner. The value is that of `KVM_MEMORY_EXIT_FLAG_USERFAULT`, as proposed.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct MemoryFaultFlags: u64 {
+        /// The page is delegated.
+        const USERFAULT = 1 << 4;
+    }
+}
+
+/// An access of the guest that its owner is to resolve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryFault {
+    /// The page.
+    pub addr: GuestPhysAddr,
+    /// Bytes that wait: a page.
+    pub size: u64,
+    /// How it was touched.
+    pub access: Access,
+    /// Why this is not resolved here.
+    pub flags: MemoryFaultFlags,
+    /// Missing, or in the object's cache already.
+    pub kind: TrapKind,
+    /// In which slot.
+    pub slot: SlotId,
+    /// Which byte of the object the page begins with.
+    pub offset: u64,
+}
+
+/// How a violation ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Outcome {
+    /// The guest executes the access again.
+    Retry,
+    /// No slot has the address.
+    Unbacked,
+    /// A store to a slot that is read-only.
+    ReadOnly,
+    /// The owner resolves it, and has the guest execute the access again.
+    Delegated(MemoryFault),
+    /// The access cannot go on.
+    Failed(FaultError),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry => f.write_str("the access can be executed again"),
+            Self::Unbacked => f.write_str("no slot is there"),
+            Self::ReadOnly => f.write_str("the slot is read-only"),
+            Self::Delegated(fault) => write!(f, "slot {} delegates the page", fault.slot),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Who is told about delegated accesses of a slot.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// The owner of the vCPU, by [`Outcome::Delegated`].
+    Exit,
+}
+
+/// What of a slot is delegated, and how.
+#[derive(Clone, Debug)]
+pub struct Userfaults {
+    /// A bit for each page of the slot; set: accesses are delegated. The owner clears it.
+    pub bitmap: Arc<Bitmap>,
+    /// Who is told.
+    pub delivery: Delivery,
+}
+
+/// Why a page is not mapped, or not yet.
+enum Stop {
+    /// Look again from the start.
+    Again,
+    Outcome(Outcome),
+}
+
+impl From<FaultError> for Stop {
+    fn from(error: FaultError) -> Self {
+        Self::Outcome(Outcome::Failed(error))
+    }
+}
+
+impl From<OutOfFrames> for Stop {
+    fn from(_: OutOfFrames) -> Self {
+        FaultError::OutOfMemory.into()
+    }
+}
+
+impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
+    /// Resolves a violation, as far as it can be; may sleep. No lock is held.
+    pub fn resolve(&self, violation: &Violation) -> Outcome {
+        self.touch(violation.addr, violation.access)
+    }
+
+    /// Resolves an access of the guest to `addr`, as [`Self::resolve`].
+    pub fn touch(&self, addr: GuestPhysAddr, access: Access) -> Outcome {
+        loop {
+            let Some(slot) = self.find(addr) else {
+                return Outcome::Unbacked;
+            };
+            let step = match &slot.backing {
+                Backing::Space { space, addr: first } => {
+                    let host = *first + slot.offset(addr);
+                    self.step_in_space(&slot, space, host, addr, access)
+                }
+                Backing::Object { object, offset, .. } => {
+                    self.step_in_object(&slot, object, offset + slot.offset(addr), addr, access)
+                }
+            };
+            match step {
+                Ok(()) => return Outcome::Retry,
+                Err(Stop::Again) => {}
+                // Nobody else's fault: look again once somebody has given memory back.
+                Err(Stop::Outcome(Outcome::Failed(FaultError::OutOfMemory))) if pressure::relieve(RELIEF) => {
+                }
+                Err(Stop::Outcome(outcome)) => return outcome,
+            }
+        }
+    }
+
+    /// Looks at the space once; when its entry does not allow the access, has the space resolve that.
+    fn step_in_space(
+        &self,
+        slot: &Slot<F>,
+        space: &Space,
+        host: VirtAddr,
+        addr: GuestPhysAddr,
+        access: Access,
+    ) -> Result<(), Stop> {
+        let store = access == Access::Write;
+        if store && slot.is_read_only() {
+            return Err(Stop::Outcome(Outcome::ReadOnly));
+        }
+        let derive = |present: &Present| self.map_present(slot, present, host, addr, store);
+        if let Some(mapped) = space.with_present(host, access, derive) {
+            return mapped;
+        }
+        // What the guest executes, the host reads.
+        let access = if store { Access::Write } else { Access::Read };
+        let info = FaultInfo {
+            addr: host,
+            access,
+            origin: Origin::Kernel,
+        };
+        fault::resolve(space, &info)?;
+        Err(Stop::Again)
+    }
+
+    /// Maps a page of the slot's space, which is locked.
+    fn map_present(
+        &self,
+        slot: &Slot<F>,
+        present: &Present,
+        host: VirtAddr,
+        addr: GuestPhysAddr,
+        store: bool,
+    ) -> Result<(), Stop> {
+        let run = slot.run_of(present, host, addr);
+        let mut tables = slot.stage2().lock();
+        let prot = slot.rights(present.prot, store, self.logs_by_dirty_bit())?;
+        let max = if slot.is_logging() {
+            Level::PAGE
+        } else {
+            Level::UPPER
+        };
+        tables.map_borrowed(addr, &run, max, prot)?;
+        slot.note_store_to(addr, store);
+        Ok(())
+    }
+
+    /// Looks at the object once: delegates, or maps what it has.
+    fn step_in_object(
+        &self,
+        slot: &Slot<F>,
+        object: &Object,
+        offset: u64,
+        addr: GuestPhysAddr,
+        access: Access,
+    ) -> Result<(), Stop> {
+        let store = access == Access::Write;
+        let offset = offset - offset % PAGE_SIZE;
+        let mut tables = slot.stage2().lock();
+        let prot = slot.rights(Prot::READ | Prot::WRITE, store, self.logs_by_dirty_bit())?;
+        if tables.entry(addr).0 == Entry::Absent(Marker::Poison) {
+            return Err(FaultError::Poisoned.into());
+        }
+        // The bit before the cache: whoever clears it has filled the cache by then.
+        let delegated = slot
+            .userfaults()
+            .filter(|userfaults| userfaults.bitmap.is_set(slot.page(addr)));
+        let folio = match object.lookup(offset) {
+            Lookup::BeyondEnd => return Err(FaultError::BeyondEnd.into()),
+            Lookup::Absent => None,
+            Lookup::Present(folio) => Some(folio),
+        };
+        if let Some(userfaults) = delegated {
+            let cache = match folio {
+                None => CacheState::Absent,
+                Some(_) => CacheState::Present,
+            };
+            drop((tables, folio));
+            return self.delegate_access(slot, userfaults, cache, offset, addr, access);
+        }
+        let Some(folio) = folio else {
+            drop(tables);
+            fill_hole(object, offset)?;
+            return Err(Stop::Again);
+        };
+        tables.map_owned(addr, folio, prot)?;
+        slot.note_store_to(addr, store);
+        Ok(())
+    }
+
+    /// Tells whoever serves the slot.
+    fn delegate_access(
+        &self,
+        slot: &Slot<F>,
+        userfaults: &Userfaults,
+        cache: CacheState,
+        offset: u64,
+        addr: GuestPhysAddr,
+        access: Access,
+    ) -> Result<(), Stop> {
+        let kind = match cache {
+            CacheState::Absent => TrapKind::Missing,
+            CacheState::Present => TrapKind::Minor,
+        };
+        match &userfaults.delivery {
+            Delivery::Exit => Err(Stop::Outcome(Outcome::Delegated(MemoryFault {
+                addr: addr.align_down(PAGE_SIZE),
+                size: PAGE_SIZE,
+                access,
+                flags: MemoryFaultFlags::USERFAULT,
+                kind,
+                slot: slot.id,
+                offset,
+            }))),
+        }
+    }
+}
+
+impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
+    /// What a leaf may allow whose page may be used as `backed` says, for an access that is a store or none. The tables are
+    /// locked.
+    fn rights(&self, backed: Prot, store: bool, by_dirty_bit: bool) -> Result<Prot, Stop> {
+        if !self.is_live() {
+            return Err(Stop::Again);
+        }
+        if store && self.is_read_only() {
+            return Err(Stop::Outcome(Outcome::ReadOnly));
+        }
+        let mut prot = backed | Prot::EXEC;
+        // A store that is to be noted without the CPU's help has to come here.
+        let unnoted = !store && !by_dirty_bit && self.is_logging();
+        if self.is_read_only() || unnoted {
+            prot -= Prot::WRITE;
+        }
+        Ok(prot)
+    }
+
+    /// Notes the store that the page at `addr` was mapped for, if it was one. The tables are locked.
+    fn note_store_to(&self, addr: GuestPhysAddr, store: bool) {
+        if store {
+            self.note_stores(GuestRange::page(addr.align_down(PAGE_SIZE)));
+        }
+    }
+}
+
+/// Puts a page of zeros into a hole of the object. When this returns without an error, something has changed there.
+fn fill_hole(object: &Object, offset: u64) -> Result<(), FaultError> {
+    let mut frame = object.ty().alloc()?;
+    phys::zero(&mut frame);
+    match object.insert(offset, Folio::from(frame)) {
+        Ok(()) | Err(CacheError::Exists(_)) => Ok(()),
+        Err(CacheError::BeyondEnd(_)) => Err(FaultError::BeyondEnd),
+        Err(CacheError::OutOfMemory(_)) => Err(FaultError::OutOfMemory),
+        Err(CacheError::NoSpace(_)) => Err(FaultError::NoSpace),
+    }
+}

@@ -1,0 +1,197 @@
+//! A guest on the software machine.
+#![allow(dead_code, reason = "every test file uses its own part")]
+
+use std::sync::Arc;
+
+use hv::exit::Exit;
+use hv::memory::GuestMemory;
+use hv::memslot::{Backing, SlotId, SlotRequest};
+use hv::soft::{Op, Soft, SoftFormat, SoftVcpu};
+use hv::state::Registers;
+use hv::userfault::Outcome;
+use hv::vendor::{Features, Vendor};
+use kernel::arch::host::{Config, Running, SoftMachine};
+use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr};
+use kernel::mm::memtype::anon::ANON;
+use kernel::mm::pt::Prot;
+use kernel::mm::range::{GuestRange, VirtRange};
+use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
+use kernel::mm::uaccess;
+use kernel::task::Task;
+
+/// Rights of ordinary memory.
+pub const RW: Prot = Prot::READ.union(Prot::WRITE);
+/// Where slots begin in the tests.
+pub const AT: GuestPhysAddr = GuestPhysAddr::new(0x10_0000);
+
+/// A machine with one address space and the memory of one guest. Fields are dropped in this order.
+pub struct World<F: SoftFormat> {
+    pub memory: Arc<GuestMemory<F>>,
+    pub space: Arc<Space>,
+    pub machine: Running,
+}
+
+impl<F: SoftFormat> World<F> {
+    pub fn new() -> Self {
+        Self::with(&Soft::<F>::enable().expect("it is there"))
+    }
+
+    pub fn with(features: &Features) -> Self {
+        let machine = SoftMachine::start(Config { memory: 32 << 20 });
+        let space = Space::new(Privilege::Kernel).expect("RAM is plenty");
+        Self {
+            memory: GuestMemory::new(features).expect("RAM is plenty"),
+            space,
+            machine,
+        }
+    }
+
+    /// Maps anonymous memory of so many pages.
+    pub fn map(&self, pages: u64) -> VirtRange {
+        self.map_memory(Memory::Own(&ANON), pages)
+    }
+
+    pub fn map_memory(&self, memory: Memory, pages: u64) -> VirtRange {
+        let request = MapRequest {
+            at: None,
+            len: pages * PAGE_SIZE,
+            prot: RW,
+            memory,
+        };
+        self.space.map(request).expect("there is room")
+    }
+
+    /// A slot at [`AT`] for all of `range`.
+    pub fn show(&self, range: VirtRange) -> SlotId {
+        self.memory
+            .add(slot_of(&self.space, range))
+            .expect("nothing is wrong with it")
+    }
+
+    /// Runs `f` on this thread, as a task of the space.
+    pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        struct Unload<'a>(&'a Space);
+        impl Drop for Unload<'_> {
+            fn drop(&mut self) {
+                self.0.unload_here();
+            }
+        }
+        Task::detached_in("test", Arc::clone(&self.space)).run_as(|| {
+            self.space.activate();
+            let _unload = Unload(&self.space);
+            f()
+        })
+    }
+
+    /// Stores 1, 2, ... at the start of pages 0, 1, ... of `range`.
+    pub fn populate(&self, range: VirtRange) {
+        self.run(|| {
+            for i in 0..range.pages() {
+                assert_eq!(uaccess::store(range.start + i * PAGE_SIZE, i + 1), Ok(()));
+            }
+        });
+    }
+
+    pub fn guest(&self) -> Guest<F> {
+        Guest::of(&self.memory)
+    }
+}
+
+/// A slot at [`AT`] for all of `range`.
+pub fn slot_of(space: &Arc<Space>, range: VirtRange) -> SlotRequest {
+    SlotRequest {
+        at: AT,
+        len: range.len(),
+        backing: Backing::Space {
+            space: Arc::clone(space),
+            addr: range.start,
+        },
+        read_only: false,
+        log_dirty: false,
+    }
+}
+
+/// The address of page number `page` from [`AT`] on.
+pub fn gpa(page: u64) -> GuestPhysAddr {
+    AT + page * PAGE_SIZE
+}
+
+/// So many pages from page number `page` on.
+pub fn gpages(page: u64, pages: u64) -> GuestRange {
+    GuestRange::new(gpa(page), gpa(page + pages))
+}
+
+/// The address of page number `page` of `range`.
+pub fn page(range: VirtRange, page: u64) -> VirtAddr {
+    range.start + page * PAGE_SIZE
+}
+
+/// The `pages` pages from page number `page` of `range` on.
+pub fn part(range: VirtRange, first: u64, pages: u64) -> VirtRange {
+    VirtRange::new(page(range, first), page(range, first + pages))
+}
+
+/// A vCPU, run as its owner would.
+pub struct Guest<F: SoftFormat> {
+    pub memory: Arc<GuestMemory<F>>,
+    pub vcpu: SoftVcpu<F>,
+    pub seen: u64,
+    /// Violations so far.
+    pub violations: u64,
+}
+
+impl<F: SoftFormat> Guest<F> {
+    pub fn of(memory: &Arc<GuestMemory<F>>) -> Self {
+        Self {
+            memory: Arc::clone(memory),
+            vcpu: Soft::<F>::create(memory.root()).expect("RAM is plenty"),
+            seen: 0,
+            violations: 0,
+        }
+    }
+
+    /// Executes one step, with as many violations as that takes.
+    pub fn execute(&mut self, op: Op) -> Result<u64, Outcome> {
+        self.vcpu.script = vec![op];
+        let mut registers = Registers::default();
+        loop {
+            let entered = self.memory.enter(&mut self.seen);
+            let stopped = Soft::run(&mut self.vcpu, &mut registers, entered.flush);
+            drop(entered);
+            match stopped.exit {
+                Exit::Halt { .. } => return Ok(registers.rax),
+                Exit::Violation(violation) => {
+                    self.violations += 1;
+                    match self.memory.resolve(&violation) {
+                        Outcome::Retry => {}
+                        outcome => return Err(outcome),
+                    }
+                }
+                exit => panic!("no guest here does that: {exit:?}"),
+            }
+        }
+    }
+
+    /// Loads the word at the start of page number `page`.
+    pub fn load(&mut self, page: u64) -> Result<u64, Outcome> {
+        self.execute(Op::Load(gpa(page).as_u64()))
+    }
+
+    /// Stores a word at the start of page number `page`.
+    pub fn store(&mut self, page: u64, value: u64) -> Result<(), Outcome> {
+        self.execute(Op::Store(gpa(page).as_u64(), value)).map(|_| ())
+    }
+}
+
+/// Runs a test body for both formats.
+#[macro_export]
+macro_rules! for_both {
+    ($($(#[$attr:meta])* $name:ident)*) => {
+        mod ept {
+            $($(#[$attr])* #[test] fn $name() { super::$name::<hv::stage2::Ept>(); })*
+        }
+        mod npt {
+            $($(#[$attr])* #[test] fn $name() { super::$name::<hv::stage2::Npt>(); })*
+        }
+    };
+}

@@ -1,0 +1,174 @@
+//! Translations that others derive from the space's own: the stage-2 tables of guests whose memory lies here.
+//!
+//! ```text
+//!   with_present ── entry allows the access ──► the view writes its translation      areas shared, table locked
+//!   entry restricted ──► Flush ──► Space::invalidate ──► every view's take_away      before a frame is let go of
+//! ```
+//!
+//! A view's translation owns no reference to the page. It is made while the space's table is locked and the entry allows
+//! it, and **every** change that takes a translation of the space away, narrows it or replaces its page spends a
+//! [`Flush`](crate::mm::pt::Flush) on the space: the views are told there, before the flush lets go of the page. So no
+//! sequence counter is needed, and a view that was told has nothing that the entries do not have.
+//!
+//! | what is done to the space | whose flush |
+//! | --- | --- |
+//! | copy-on-write by a fault | `Cursor::replace`, with the table locked |
+//! | DONTNEED, FREE, guards, WRITEPROTECT, noted stores protected again | `Space::change` |
+//! | truncate, holes punched: the space as a view of the object | `Space::zap`, by `Space::change` |
+//! | MOVE, mremap | `Route::land`, with the table locked |
+//! | munmap, a mapping over another | `Space::clear` |
+//! | mprotect | `Space::protect`, by `Space::change` |
+//! | fork, which write-protects the parent | `Space::copy_into` |
+//! | a large leaf that is split | the flush of whoever splits it |
+//!
+//! The end of a space is not among them: whoever has a view holds the space.
+//!
+//! **Locks.** A view is told with the list of views locked, and possibly with the space's table locked. It may take the
+//! locks of its own tables, which come after both, and must not come back to the space.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Space;
+use crate::mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::mm::cache::NoRoomForView;
+use crate::mm::fault::Access;
+use crate::mm::pt::{AttrFlags, Entry, Level, Prot};
+use crate::mm::range::VirtRange;
+use crate::mm::reserve::reserve;
+use crate::sync::SpinLock;
+
+/// Who has translations that were derived from those of a space.
+pub trait SecondaryView: Send + Sync {
+    /// Takes away what was derived for `range`; returns when nobody can use it any more.
+    fn take_away(&self, range: VirtRange);
+}
+
+/// The views of a space.
+#[derive(Default)]
+pub(super) struct SecondaryViews {
+    /// How many there are: all that whoever flushes looks at while there are none.
+    count: AtomicUsize,
+    all: SpinLock<Vec<Arc<dyn SecondaryView>>>,
+}
+
+impl fmt::Debug for SecondaryViews {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecondaryViews")
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SecondaryViews {
+    /// Has every view take away what it has for `range`.
+    #[inline]
+    pub(super) fn take_away(&self, range: VirtRange) {
+        // Whoever derived something did so under the lock of the table, which whoever restricts has had since.
+        if self.count.load(Ordering::Acquire) != 0 {
+            self.tell(range);
+        }
+    }
+
+    #[cold]
+    fn tell(&self, range: VirtRange) {
+        for view in self.all.lock().iter() {
+            view.take_away(range);
+        }
+    }
+}
+
+/// A page of the space, as [`Space::with_present`] shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Present {
+    /// First frame of the leaf.
+    pub frame: Pfn,
+    /// Where the leaf begins.
+    pub start: VirtAddr,
+    /// How large it is.
+    pub level: Level,
+    /// What may be derived: reading, and writing where that needs to be noted no more.
+    pub prot: Prot,
+}
+
+impl Space {
+    /// Has `view` told of everything that is taken away from now on, until [`Self::detach_secondary`].
+    ///
+    /// # Errors
+    /// No kernel memory.
+    pub fn attach_secondary(&self, view: Arc<dyn SecondaryView>) -> Result<(), NoRoomForView> {
+        let mut all = self.secondary.all.lock();
+        reserve(&mut all, 1).map_err(|_| NoRoomForView)?;
+        all.push(view);
+        self.secondary.count.store(all.len(), Ordering::Release);
+        Ok(())
+    }
+
+    /// The view, which has nothing any more and will derive nothing, is not told again.
+    pub fn detach_secondary(&self, view: &Arc<dyn SecondaryView>) {
+        let mut all = self.secondary.all.lock();
+        let place = all.iter().position(|other| Arc::ptr_eq(other, view));
+        let removed = place.map(|place| all.swap_remove(place));
+        self.secondary.count.store(all.len(), Ordering::Release);
+        drop(all);
+        // The last owner may be this one: not under the lock.
+        drop(removed);
+    }
+
+    /// Has whoever waits for a page in `range` look again: the one who touched it may have nothing to do with it any more.
+    pub fn stir_waiters(&self, range: VirtRange) {
+        let vmas = self.vmas.read();
+        for registration in vmas.overlapping(range).filter_map(|vma| vma.uffd.as_ref()) {
+            registration.ctx.stir(range);
+        }
+    }
+
+    /// Calls `derive` with the page at `addr` if its entry allows the access now; `None` otherwise, and a fault has to be
+    /// resolved first ([`fault::resolve`](crate::mm::fault::resolve)). What an area forbids is not shown, whatever the entry
+    /// says. Guests execute what the host may read, so executing is not asked about: it counts as reading.
+    ///
+    /// The page counts as used. It may be written if the access is a store, and counts as written then; or if it counts as
+    /// written already. So a protected, forked or read-only page is never shown as writable.
+    ///
+    /// The areas and the table are locked while `derive` runs.
+    pub fn with_present<R>(
+        &self,
+        addr: VirtAddr,
+        access: Access,
+        derive: impl FnOnce(&Present) -> R,
+    ) -> Option<R> {
+        let right = match access {
+            Access::Read | Access::Execute => Prot::READ,
+            Access::Write => Prot::READ | Prot::WRITE,
+        };
+        let vmas = self.vmas.read();
+        let area = vmas.find(addr).filter(|vma| vma.prot.contains(right))?;
+        let mut table = self.table.lock();
+        let mut cursor = table.cursor_at(addr.align_down(PAGE_SIZE));
+        let (Entry::Leaf(leaf), level) = cursor.entry() else {
+            return None;
+        };
+        if !leaf.prot.contains(right) {
+            return None;
+        }
+        let store = access == Access::Write;
+        let noted = if store {
+            AttrFlags::ACCESSED | AttrFlags::DIRTY
+        } else {
+            AttrFlags::ACCESSED
+        };
+        cursor.note(noted);
+        let mut prot = leaf.prot & area.prot & (Prot::READ | Prot::WRITE);
+        if !store && !leaf.attr.flags.contains(AttrFlags::DIRTY) {
+            prot -= Prot::WRITE;
+        }
+        Some(derive(&Present {
+            frame: leaf.frame,
+            start: addr.align_down(level.size()),
+            level,
+            prot,
+        }))
+    }
+}
