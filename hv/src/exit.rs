@@ -21,7 +21,7 @@ use kernel::mm::addr::{GuestPhysAddr, VirtAddr};
 use kernel::mm::fault::Access;
 
 /// What the CPU itself said: the vendor's code and its qualification, for messages and tests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Raw {
     /// EXITCODE, or the basic exit reason with its flag bits.
     pub code: u64,

@@ -19,6 +19,10 @@
 //! | [`loader`] | starting a guest: an ELF and what it is promised, put into its memory |
 //! | [`memory`], [`memslot`] | a guest's physical memory, and what backs it; [`bitmap`] |
 //! | [`userfault`] | a stage-2 fault: from a violation to an answer |
+//! | [`fill`] | filling delegated pages by guest-physical address |
+//! | [`vm`], [`vcpu`] | a virtual machine; the loop that runs one of its CPUs |
+//! | [`hypercall`], [`ring`] | what a guest asks for, and how its monitor is told |
+//! | [`ports`], [`cpuid`], [`msr`], [`fpu`] | what a guest sees besides memory |
 //! | [`stage2`] | entry formats for the kernel's page-table walker, EPT and NPT; the tables of a virtual machine |
 #![no_std]
 
@@ -27,7 +31,9 @@ extern crate alloc;
 pub mod bitmap;
 pub mod cpuid;
 pub mod exit;
+pub mod fill;
 pub mod fpu;
+pub mod hypercall;
 pub mod loader;
 pub mod memory;
 pub mod memslot;
@@ -39,4 +45,6 @@ pub mod soft;
 pub mod stage2;
 pub mod state;
 pub mod userfault;
+pub mod vcpu;
 pub mod vendor;
+pub mod vm;

@@ -143,7 +143,7 @@ impl SlotRequest {
         if self.len == 0 {
             return Err(SlotError::Empty);
         }
-        if (self.at.as_u64() | self.len | start) % PAGE_SIZE != 0 {
+        if !(self.at.as_u64() | self.len | start).is_multiple_of(PAGE_SIZE) {
             return Err(SlotError::Misaligned);
         }
         let range = GuestRange::from_len(self.at, self.len).ok_or(SlotError::Wraps)?;
