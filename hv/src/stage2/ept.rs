@@ -12,11 +12,13 @@
 //! | 52 | | software: borrowed | leaf: kept |
 //! | 53 | | software: userfault write-protect | leaf: kept |
 //! | 54 | | 0 | software: a leaf without rights |
-//! | 57-61, 63 | 0: features that are left off | 0 | 0 |
+//! | 57-61 | 0: features that are left off | 0 | 0 |
+//! | 63 | 0 (ignored) | suppress #VE: 1 | suppress #VE: 0 for the marker [`DELEGATED`](super::DELEGATED), else 1 |
 //!
 //! The CPU ignores bits 52-56 of every entry (57-58 and 60-61 too, as long as their features are off), and everything but
-//! bit 63 of an entry whose bits 0-2 are clear. Bit 63 (suppress #VE) stays 0: with EPT-violation #VE turned on, every
-//! violation of these tables is convertible.
+//! bit 63 of an entry whose bits 0-2 are clear. With EPT-violation #VE turned on, violations are convertible where bit 63 of
+//! the last entry of the walk is 0 (26.5.7.1): so only absent pages that are marked for it are, and an entry that holds
+//! nothing is not all zero.
 //!
 //! A misconfigured entry stops the guest instead of raising a violation (29.3.3.1): writable but not readable, executable
 //! but not readable without the capability, a reserved memory type, a reserved bit. `can_encode` refuses the first
@@ -37,6 +39,7 @@ const FRAME: u64 = 0x000f_ffff_ffff_f000;
 const BORROWED: u64 = 1 << 52;
 const UFFD_WP: u64 = 1 << 53;
 const NO_RIGHTS: u64 = 1 << 54;
+const SUPPRESS_VE: u64 = 1 << 63;
 const MARKER_SHIFT: u32 = 3;
 
 /// The format.
@@ -45,6 +48,8 @@ pub struct Ept;
 
 impl PtFormat for Ept {
     type Addr = GuestPhysAddr;
+
+    const EMPTY: u64 = SUPPRESS_VE;
 
     fn max_leaf() -> Level {
         super::caps::max_leaf()
@@ -69,7 +74,8 @@ impl PtFormat for Ept {
     #[inline]
     fn encode(entry: &Entry, level: Level) -> u64 {
         match entry {
-            Entry::Absent(marker) => marker.number() << MARKER_SHIFT,
+            Entry::Absent(super::DELEGATED) => super::DELEGATED.number() << MARKER_SHIFT,
+            Entry::Absent(marker) => SUPPRESS_VE | marker.number() << MARKER_SHIFT,
             // The leaf entry alone decides about rights.
             Entry::Table(pfn) => pfn.start().as_u64() | RIGHTS,
             Entry::Leaf(leaf) => encode_leaf(leaf, level),
@@ -109,7 +115,7 @@ const RIGHT_BITS: [(Prot, u64); 3] = [(Prot::READ, READ), (Prot::WRITE, WRITE), 
 
 #[inline]
 fn encode_leaf(leaf: &Leaf, level: Level) -> u64 {
-    let mut raw = leaf.frame.start().as_u64() | memory_type(leaf.attr.cache) << TYPE_SHIFT;
+    let mut raw = SUPPRESS_VE | leaf.frame.start().as_u64() | memory_type(leaf.attr.cache) << TYPE_SHIFT;
     for (flag, bit) in FLAG_BITS {
         if leaf.attr.flags.contains(flag) {
             raw |= bit;

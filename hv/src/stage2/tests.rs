@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
-use kernel::mm::addr::Pfn;
+use kernel::arch::host::{Config, SoftMachine};
+use kernel::mm::addr::{GuestPhysAddr, Pfn, PhysAddr};
 use kernel::mm::pt::check::{self, CheckedFormat, Seen};
-use kernel::mm::pt::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Prot, PtFormat};
+use kernel::mm::pt::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, PageTable, Prot, PtFormat};
 use proptest::prelude::*;
 
 use super::{Caps, Ept, Npt, set_caps};
@@ -138,7 +139,10 @@ fn stage_2_has_no_user_right_and_no_global_or_forked_leaves() {
 #[test]
 fn entries_have_the_bits_of_the_manuals() {
     let rw = leaf(Prot::READ | Prot::WRITE, AttrFlags::empty());
-    assert_eq!(Ept::encode(&rw, Level::PAGE), 0x1234_5000 | 6 << 3 | 0b011);
+    assert_eq!(
+        Ept::encode(&rw, Level::PAGE),
+        0x1234_5000 | 1 << 63 | 6 << 3 | 0b011
+    );
     assert_eq!(Npt::encode(&rw, Level::PAGE), 0x1234_5000 | 1 << 63 | 0b111);
     let rwx = Entry::Leaf(Leaf {
         frame: Pfn::new(0x200),
@@ -148,7 +152,10 @@ fn entries_have_the_bits_of_the_manuals() {
             cache: CacheType::Uncached,
         },
     });
-    assert_eq!(Ept::encode(&rwx, Level::MID), 0x20_0000 | 0x300 | 0x80 | 0b111);
+    assert_eq!(
+        Ept::encode(&rwx, Level::MID),
+        0x20_0000 | 1 << 63 | 0x300 | 0x80 | 0b111
+    );
     assert_eq!(
         Npt::encode(&rwx, Level::MID),
         0x20_0000 | 0x80 | 0x60 | 0x18 | 0b111
@@ -167,4 +174,38 @@ fn leaf_without_rights_is_absent_to_the_cpu_and_keeps_its_frame() {
     assert_eq!(Npt::encode(&none, Level::PAGE) & 1, 0);
     check::round_trip::<Ept>(&none, Level::PAGE);
     check::round_trip::<Npt>(&none, Level::PAGE);
+}
+
+#[test]
+fn only_violations_of_absent_pages_that_are_marked_for_it_are_convertible() {
+    let convertible = |entry: &Entry| Ept::encode(entry, Level::PAGE) >> 63 == 0;
+    for marker in [Marker::None, Marker::UffdWp, Marker::Poison, Marker::Guard] {
+        assert_eq!(convertible(&Entry::Absent(marker)), marker == super::DELEGATED);
+    }
+    assert!(
+        !convertible(&leaf(Prot::READ, AttrFlags::empty())),
+        "a store to it"
+    );
+    assert!(!convertible(&leaf(Prot::empty(), AttrFlags::empty())));
+}
+
+#[test]
+fn entries_of_a_fresh_table_that_nobody_wrote_are_not_convertible() {
+    let machine = SoftMachine::start(Config::default());
+    let mut table = PageTable::<Ept>::new().expect("RAM is plenty");
+    let page = GuestPhysAddr::new(BASE);
+    let marked = table.cursor_at(page).mark(Level::PAGE, super::DELEGATED);
+    assert_eq!(marked, Ok(Some(Marker::None)));
+    let mut node = table.root().start();
+    for level in [Level::ROOT, Level::UPPER, Level::MID, Level::PAGE] {
+        let word = |index: usize| {
+            machine
+                .machine()
+                .peek(node + index as u64 * 8)
+                .expect("it is RAM")
+        };
+        let way = level.index(BASE);
+        assert!((0..512).all(|index| index == way || word(index) == 1 << 63));
+        node = PhysAddr::new(word(way) & 0x000f_ffff_ffff_f000);
+    }
 }

@@ -185,7 +185,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
                 Entry::Absent(Marker::None) => {
                     place
                         .node
-                        .fill(place.index, place.level, &Entry::Table(new_node()?));
+                        .fill(place.index, place.level, &Entry::Table(new_node::<F>()?));
                 }
                 // Markers exist at the granule of what may be installed there only.
                 _ => return Ok(None),

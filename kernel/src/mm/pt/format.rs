@@ -255,11 +255,13 @@ impl Entry {
 
 /// A way to encode entries.
 ///
-/// `decode(encode(e, l), l) == e` for every entry that [`PtFormat::can_encode`] accepts; an all-zero entry decodes to
-/// [`Entry::EMPTY`]. Tables have four levels of 512 entries of 8 bytes.
+/// `decode(encode(e, l), l) == e` for every entry that [`PtFormat::can_encode`] accepts. Tables have four levels of 512 entries of 8 bytes.
 pub trait PtFormat: Sized + core::fmt::Debug + 'static {
     /// What the tables translate from.
     type Addr: PageAddr;
+
+    /// The bits of [`Entry::EMPTY`], at every level: what a fresh node is full of.
+    const EMPTY: u64 = 0;
 
     /// Largest level at which this machine may have leaves.
     fn max_leaf() -> Level;

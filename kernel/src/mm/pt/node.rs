@@ -83,10 +83,10 @@ impl<F: PtFormat> Node<F> {
         F::decode_table(raw, level).ok_or_else(|| F::decode(raw, level))
     }
 
-    /// Whether an entry is all zero, which means [`Entry::EMPTY`] in every format.
+    /// Whether an entry is [`Entry::EMPTY`], without decoding it.
     #[inline(always)]
     pub(super) fn is_vacant(&self, index: usize) -> bool {
-        self.slot(index).load(Ordering::Acquire) == 0
+        self.slot(index).load(Ordering::Acquire) == F::EMPTY
     }
 
     /// An entry's bits.
@@ -166,9 +166,15 @@ impl<F: PtFormat> Node<F> {
     }
 }
 
-/// A fresh node; its `Table` entry will own it.
-pub(super) fn new_node() -> Result<Pfn, OutOfFrames> {
-    Ok(Frame::<Table>::alloc_zeroed()?.into_raw())
+/// A fresh node with nothing in it; its `Table` entry will own it.
+pub(super) fn new_node<F: PtFormat>() -> Result<Pfn, OutOfFrames> {
+    if F::EMPTY == 0 {
+        return Ok(Frame::<Table>::alloc_zeroed()?.into_raw());
+    }
+    let pfn = Frame::<Table>::alloc()?.into_raw();
+    let node = Node::<F>::at(pfn);
+    (0..ENTRIES).for_each(|index| node.slot(index).store(F::EMPTY, Ordering::Relaxed));
+    Ok(pfn)
 }
 
 /// The node that a `Table` entry owned, out of that entry.

@@ -42,7 +42,7 @@ where
         return Err(SplitError::NotALargeLeaf);
     }
     let below = place.level.below();
-    let pfn = new_node()?;
+    let pfn = new_node::<F>()?;
     if !leaf.attr.is_borrowed() && !split_block(leaf.frame, below.order()) {
         super::node::drop_new_node(pfn);
         return Err(SplitError::Shared);

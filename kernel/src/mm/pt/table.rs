@@ -56,7 +56,7 @@ impl<F: PtFormat> PageTable<F> {
     /// No frame for the root.
     pub fn new() -> Result<Self, OutOfFrames> {
         Ok(Self {
-            root: new_node()?,
+            root: new_node::<F>()?,
             owned: 0..ENTRIES,
             near: Near::NONE,
         })
@@ -69,7 +69,7 @@ impl<F: PtFormat> PageTable<F> {
     /// No frame for the root.
     pub fn with_upper_half_of(other: &Self) -> Result<Self, OutOfFrames> {
         let table = Self {
-            root: new_node()?,
+            root: new_node::<F>()?,
             owned: 0..ENTRIES / 2,
             near: Near::NONE,
         };
@@ -118,7 +118,7 @@ impl<F: PtFormat> PageTable<F> {
             return Glance::Unknown;
         };
         let raw = node.raw(Level::PAGE.index(at));
-        if raw == 0 {
+        if raw == F::EMPTY {
             Glance::Vacant
         } else if F::protected_frame(raw, Level::PAGE).is_some() {
             Glance::Protected
@@ -160,7 +160,7 @@ impl<F: PtFormat> PageTable<F> {
         let last = Level::ROOT.index(range.end.to_u64().wrapping_sub(1));
         for index in Level::ROOT.index(range.start.to_u64())..=last {
             if root.load(index, Level::ROOT) == Entry::EMPTY {
-                root.fill(index, Level::ROOT, &Entry::Table(new_node()?));
+                root.fill(index, Level::ROOT, &Entry::Table(new_node::<F>()?));
             }
         }
         Ok(())

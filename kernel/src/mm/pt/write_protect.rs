@@ -143,7 +143,7 @@ impl<F: PtFormat> PageTable<F> {
 #[inline(always)]
 fn protect_run<F: PtFormat>(place: &Place<F>, run: usize, level: Level, mark: bool) -> bool {
     let marker = if mark {
-        F::encode(&Entry::Absent(Marker::UffdWp), level)
+        F::EMPTY ^ F::encode(&Entry::Absent(Marker::UffdWp), level)
     } else {
         0
     };
@@ -151,7 +151,7 @@ fn protect_run<F: PtFormat>(place: &Place<F>, run: usize, level: Level, mark: bo
     let bits = |raw| {
         let flip = match F::to_protect(raw, level) {
             Some(flip) => flip,
-            None if raw == 0 => return Some(marker),
+            None if raw == F::EMPTY => return Some(marker),
             None => return Some(0),
         };
         restricted |= flip;
@@ -190,7 +190,7 @@ fn unprotect_plain<F: PtFormat>(node: Node<F>, first: usize, count: usize) -> us
 #[inline(never)]
 fn unprotect_entry<F: PtFormat>(node: Node<F>, index: usize, level: Level, writable: Writable) {
     node.flip_while(index, 1, |raw| match F::decode(raw, level) {
-        Entry::Absent(Marker::UffdWp) => Some(raw),
+        Entry::Absent(Marker::UffdWp) => Some(raw ^ F::EMPTY),
         Entry::Leaf(leaf) if leaf.is_protected() => {
             let write = match writable {
                 Writable::Nothing => false,

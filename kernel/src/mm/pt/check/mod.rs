@@ -67,10 +67,10 @@ pub trait CheckedFormat: PtFormat {
     fn invalidate(_range: AddrRange<Self::Addr>) {}
 }
 
-/// `decode(encode(entry)) == entry` if the format can say the entry, and zero means nothing.
+/// `decode(encode(entry)) == entry` if the format can say the entry, and what fresh nodes are full of means nothing.
 pub fn round_trip<F: PtFormat>(entry: &Entry, level: Level) {
-    assert_eq!(F::decode(0, level), Entry::EMPTY, "a zeroed node is empty");
-    assert_eq!(F::encode(&Entry::EMPTY, level), 0);
+    assert_eq!(F::decode(F::EMPTY, level), Entry::EMPTY, "a fresh node is empty");
+    assert_eq!(F::encode(&Entry::EMPTY, level), F::EMPTY);
     if F::can_encode(entry, level) {
         let raw = F::encode(entry, level);
         assert_eq!(F::decode(raw, level), *entry, "from {raw:#x} at {level:?}");
