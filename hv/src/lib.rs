@@ -44,6 +44,7 @@ pub mod ring;
 pub mod soft;
 pub mod stage2;
 pub mod state;
+pub mod svm;
 pub mod userfault;
 pub mod vcpu;
 pub mod vendor;

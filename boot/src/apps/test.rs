@@ -17,7 +17,7 @@ use kernel::trace::emit;
 use kernel::trace::record::{Record, Report};
 
 use super::{App, AppError, AppResult, Done, System, app};
-use crate::ktest::{KERNEL_TESTS, KernelTest};
+use crate::ktest::{KERNEL_TESTS, KernelTest, guests};
 
 app!(
     TEST = App {
@@ -79,6 +79,8 @@ fn run(cmdline: &Cmdline<'static>, _: &'static System) -> AppResult {
         app: "test".into(),
         ..Report::default()
     };
+    // The CPU keeps the frames that it needs to run guests: they are no test's.
+    guests::prepare();
     for test in &tests {
         let name = test.name();
         emit(&Record::TestBegin { name: name.into() });

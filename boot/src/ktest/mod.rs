@@ -14,6 +14,7 @@ use linkme::distributed_slice;
 
 mod common;
 mod drivers;
+pub mod guests;
 mod layout;
 mod machine;
 mod memory;

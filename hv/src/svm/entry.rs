@@ -1,0 +1,305 @@
+//! Into the guest and back.
+//!
+//! ```text
+//!   CLGI ── this CPU's area, address-space identifier ── VMSAVE host ── VMLOAD guest ── registers
+//!        ── VMRUN ═══ the guest ═══ #VMEXIT ── registers ── VMSAVE guest ── VMLOAD host ── STGI ── decode
+//! ```
+//!
+//! Between CLGI and STGI nothing of the host's comes in between, not even an NMI; so the CPU stays the same, and its area is
+//! this run's alone. What was pending comes at STGI, before the exit is looked at (15.17).
+//!
+//! **Flushing.** Translations are tagged with the guest's address-space identifier (ASID). Each CPU hands out identifiers in
+//! series; a vCPU that holds one of an earlier series, or of another CPU, gets a fresh one, under which nothing is cached. At
+//! the end of a series everything is flushed. Where VMRUN cannot flush a single identifier, a fresh one does it.
+#![expect(unsafe_code, reason = "SVM's instructions")]
+
+use core::arch::asm;
+use core::mem::offset_of;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
+use kernel::arch::{Cpu, MAX_CPUS, Machine};
+use kernel::mm::addr::{PAGE_SIZE, PhysAddr};
+use kernel::mm::frame::{Frame, KernelData, OutOfFrames};
+use kernel::mm::phys;
+use kernel::sync::Once;
+
+use super::Vcpu;
+use super::control::clean;
+use super::detect::{Found, Words, switch_on};
+use super::{events, exits};
+use crate::exit::{Exit, Stopped};
+use crate::stage2::{Caps, set_caps};
+use crate::state::Registers;
+use crate::vendor::{Features, Unavailable};
+
+/// What VMRUN flushes (15.16.2).
+mod tlb_control {
+    pub const NOTHING: u32 = 0;
+    pub const EVERYTHING: u32 = 1;
+    pub const THIS_GUEST: u32 = 3;
+}
+
+/// What a CPU needs to run guests.
+struct Area {
+    /// The page where VMRUN saves the host's state, and behind it the one for VMSAVE.
+    frames: Once<Frame<KernelData>>,
+    /// Where the second of them is.
+    host_state: AtomicU64,
+    /// The current series of identifiers: the CPU's number, plus a multiple of [`MAX_CPUS`]. 0: not enabled.
+    epoch: AtomicU64,
+    /// The identifier that was handed out last.
+    last_asid: AtomicU64,
+}
+
+/// log2 of the pages of an area's frames.
+const AREA_ORDER: u8 = 1;
+
+static AREAS: [Area; MAX_CPUS] = [const {
+    Area {
+        frames: Once::new(),
+        host_state: AtomicU64::new(0),
+        epoch: AtomicU64::new(0),
+        last_asid: AtomicU64::new(0),
+    }
+}; MAX_CPUS];
+
+static FOUND: Once<Found> = Once::new();
+
+/// The permission maps. In both a bit that is set intercepts; all are. So the map of MSRs (8 KiB) is the beginning of that of
+/// ports (12 KiB), and both are the same for every guest.
+static MAPS: Once<Frame<KernelData>> = Once::new();
+/// log2 of their pages: 3, rounded up.
+const MAPS_ORDER: u8 = 2;
+
+/// Where the maps of ports and MSRs are.
+pub(super) fn permission_maps() -> Result<(PhysAddr, PhysAddr), OutOfFrames> {
+    let maps = MAPS.try_call_once(|| {
+        let mut maps = Frame::alloc_order(MAPS_ORDER)?;
+        phys::bytes_mut(&mut maps).fill(0xff);
+        Ok(maps)
+    })?;
+    let at = maps.pfn().start();
+    Ok((at, at))
+}
+
+/// See [`Vendor::enable`](crate::vendor::Vendor::enable).
+pub(super) fn enable() -> Result<Features, Unavailable> {
+    let found = Found::decide(&Words::ask())?;
+    let out_of_frames = |OutOfFrames| Unavailable::OutOfFrames;
+    permission_maps().map_err(out_of_frames)?;
+    Machine::preempt_disable();
+    let enabled = enable_here(&found).map_err(out_of_frames);
+    Machine::preempt_enable();
+    enabled?;
+    set_caps(Caps {
+        leaves_1g: found.leaves_1g,
+        execute_only: false,
+    });
+    Ok(FOUND.call_once(|| found).features())
+}
+
+/// Enables this CPU. Preemption is off.
+fn enable_here(found: &Found) -> Result<(), OutOfFrames> {
+    let id = Machine::id();
+    let area = &AREAS[id];
+    let frames = area.frames.try_call_once(|| Frame::alloc_order(AREA_ORDER))?;
+    let save_area = frames.pfn().start();
+    // SAFETY: the first page of the area's frames is for nothing else, and they are never freed.
+    unsafe { switch_on(found, save_area) };
+    area.host_state.store((save_area + PAGE_SIZE).as_u64(), Relaxed);
+    if area.epoch.load(Relaxed) == 0 {
+        // At the end of a series: the first guest flushes what firmware may have left.
+        area.epoch.store((id + MAX_CPUS) as u64, Relaxed);
+        area.last_asid.store(u64::from(found.asids) - 1, Relaxed);
+    }
+    Ok(())
+}
+
+impl Area {
+    /// Gives a vCPU an identifier under which nothing is cached; says what VMRUN has to flush for that.
+    #[cold]
+    fn assign(&self, vcpu: &mut Vcpu) -> u32 {
+        let asids = FOUND.get().map_or(0, |found| u64::from(found.asids));
+        let next = self.last_asid.load(Relaxed) + 1;
+        let (asid, control) = if next < asids {
+            (next, tlb_control::NOTHING)
+        } else {
+            self.epoch
+                .store(self.epoch.load(Relaxed) + MAX_CPUS as u64, Relaxed);
+            (1, tlb_control::EVERYTHING)
+        };
+        self.last_asid.store(asid, Relaxed);
+        let epoch = self.epoch.load(Relaxed);
+        if vcpu.epoch != epoch {
+            // Perhaps of another CPU: this one has nothing of the block.
+            vcpu.block.clean = 0;
+            vcpu.epoch = epoch;
+        }
+        vcpu.block.set_asid(asid as u32);
+        control
+    }
+
+    /// What VMRUN has to flush so that nothing of before `flush` was asked for is used.
+    #[inline]
+    fn tlb_control(&self, vcpu: &mut Vcpu, flush: bool) -> u32 {
+        if vcpu.epoch != self.epoch.load(Relaxed) {
+            self.assign(vcpu)
+        } else if !flush {
+            tlb_control::NOTHING
+        } else if FOUND.get().is_some_and(|found| found.flush_by_asid) {
+            tlb_control::THIS_GUEST
+        } else {
+            self.assign(vcpu)
+        }
+    }
+}
+
+/// See [`Vendor::run`](crate::vendor::Vendor::run). On a CPU where SVM is not enabled, the first instruction is invalid.
+#[inline]
+pub(super) fn run(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
+    let mut flush = flush;
+    loop {
+        let stopped = run_once(vcpu, registers, flush);
+        if !matches!(stopped.exit, Exit::InterruptWindow) || vcpu.events.window(&mut vcpu.block) {
+            return stopped;
+        }
+        flush = false;
+    }
+}
+
+#[inline]
+fn run_once(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
+    if vcpu.events.holds() {
+        vcpu.events.offer(&mut vcpu.block, registers);
+    }
+    let vmcb = &mut *vcpu.block;
+    vmcb.settle_shadow(registers.rip);
+    vmcb.rax = registers.rax;
+    vmcb.rsp = registers.rsp;
+    vmcb.rip = registers.rip;
+    vmcb.rflags = registers.rflags;
+    let sent = vmcb.event;
+
+    // SAFETY: what would come now comes at STGI.
+    unsafe { asm!("clgi", options(nostack, preserves_flags)) };
+    let area = &AREAS[Machine::id()];
+    vcpu.block.tlb_control = area.tlb_control(vcpu, flush);
+    // SAFETY: the vCPU's block is borrowed mutably, and complete since it was made; this CPU's page for VMSAVE is nobody else's
+    // while nothing can come in between.
+    unsafe {
+        enter(vcpu, registers, area.host_state.load(Relaxed));
+        asm!("stgi", options(nostack, preserves_flags));
+    }
+
+    let vmcb = &mut *vcpu.block;
+    vmcb.event = 0;
+    if exits::is_refused(vmcb) {
+        // The guest has not run. What the block says about it now need not be what was loaded.
+        vmcb.clean = 0;
+        return exits::decode(vmcb);
+    }
+    vmcb.clean = clean::ALL;
+    registers.rax = vmcb.rax;
+    registers.rsp = vmcb.rsp;
+    registers.rip = vmcb.rip;
+    registers.rflags = vmcb.rflags;
+    let cut_short = vmcb.exit_interrupt;
+    if events::is_valid(cut_short) {
+        vcpu.events.redeliver(vmcb, sent, cut_short);
+    }
+    exits::decode(vmcb)
+}
+
+/// Where the entry code finds a register.
+macro_rules! at {
+    ($register:ident) => {
+        offset_of!(Registers, $register)
+    };
+}
+
+/// Runs the guest once. All registers but RAX, RSP, RIP and RFLAGS, which are in the block, are taken from `registers` and put
+/// back there.
+///
+/// # Safety
+/// The global interrupt flag is clear. The vCPU's block holds what the guest may do and nothing more: above all its nested
+/// root, which translates to the guest's memory alone. The page at `host_state` is this CPU's.
+#[inline]
+unsafe fn enter(vcpu: &mut Vcpu, registers: &mut Registers, host_state: u64) {
+    // SAFETY: by the caller's contract. VMRUN brings back the host's control registers, code and stack as they were; VMLOAD
+    // what VMSAVE has saved before; RBX, RBP and the flags are on the stack, and the other registers are named as changed.
+    //
+    // The host's interrupts have to be on for them to stop the guest (15.21.1); none comes here yet. VMRUN does not follow STI
+    // directly: the guest would inherit its shadow.
+    unsafe {
+        asm!(
+            "pushfq",
+            "sti",
+            "push rbx",
+            "push rbp",
+            "push rdi",
+            "push rax",
+            "vmsave rax",
+            "mov rax, rcx",
+            "vmload rax",
+            "mov rbx, [rdi + {rbx}]",
+            "mov rcx, [rdi + {rcx}]",
+            "mov rdx, [rdi + {rdx}]",
+            "mov rsi, [rdi + {rsi}]",
+            "mov rbp, [rdi + {rbp}]",
+            "mov r8, [rdi + {r8}]",
+            "mov r9, [rdi + {r9}]",
+            "mov r10, [rdi + {r10}]",
+            "mov r11, [rdi + {r11}]",
+            "mov r12, [rdi + {r12}]",
+            "mov r13, [rdi + {r13}]",
+            "mov r14, [rdi + {r14}]",
+            "mov r15, [rdi + {r15}]",
+            "mov rdi, [rdi + {rdi}]",
+            "vmrun rax",
+            "push rdi",
+            "mov rdi, [rsp + 16]",
+            "pop qword ptr [rdi + {rdi}]",
+            "mov [rdi + {rbx}], rbx",
+            "mov [rdi + {rcx}], rcx",
+            "mov [rdi + {rdx}], rdx",
+            "mov [rdi + {rsi}], rsi",
+            "mov [rdi + {rbp}], rbp",
+            "mov [rdi + {r8}], r8",
+            "mov [rdi + {r9}], r9",
+            "mov [rdi + {r10}], r10",
+            "mov [rdi + {r11}], r11",
+            "mov [rdi + {r12}], r12",
+            "mov [rdi + {r13}], r13",
+            "mov [rdi + {r14}], r14",
+            "mov [rdi + {r15}], r15",
+            "vmsave rax",
+            "pop rax",
+            "vmload rax",
+            "pop rdi",
+            "pop rbp",
+            "pop rbx",
+            "popfq",
+            rbx = const at!(rbx),
+            rcx = const at!(rcx),
+            rdx = const at!(rdx),
+            rsi = const at!(rsi),
+            rdi = const at!(rdi),
+            rbp = const at!(rbp),
+            r8 = const at!(r8),
+            r9 = const at!(r9),
+            r10 = const at!(r10),
+            r11 = const at!(r11),
+            r12 = const at!(r12),
+            r13 = const at!(r13),
+            r14 = const at!(r14),
+            r15 = const at!(r15),
+            inlateout("rax") host_state => _,
+            inlateout("rcx") vcpu.block.address().as_u64() => _,
+            inlateout("rdi") registers => _,
+            out("rdx") _, out("rsi") _,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+        );
+    }
+}

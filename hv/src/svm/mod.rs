@@ -1,0 +1,95 @@
+//! AMD's virtualisation: SVM with nested paging.
+//!
+//! ```text
+//!   Svm: Vendor ── enable ── detect: Words ──► Found (pure) ──► EFER.SVME, VM_HSAVE_PA      once per CPU
+//!        │                                                      entry: Area (host state, ASIDs)
+//!        ├── create, save, load ── control: Vmcb, a frame per vCPU
+//!        ├── inject ── events: EVENTINJ, EXITINTINFO
+//!        └── run ── entry: CLGI … VMRUN … STGI ── exits: EXITCODE ──► Exit
+//! ```
+//!
+//! Everything but the instructions themselves compiles on the host, and is tested there.
+//!
+//! Sections are those of AMD's Architecture Programmer's Manual ("APM") volume 2, revision 3.42.
+#![cfg_attr(
+    not(target_os = "none"),
+    allow(
+        dead_code,
+        reason = "what only the instructions use, which are for bare metal"
+    )
+)]
+
+mod control;
+mod detect;
+#[cfg(target_os = "none")]
+mod entry;
+mod events;
+mod exits;
+#[cfg(target_os = "none")]
+pub use vendor::{Svm, Vcpu};
+
+#[cfg(target_os = "none")]
+mod vendor {
+    use kernel::mm::addr::Pfn;
+    use kernel::mm::frame::OutOfFrames;
+
+    use super::control::ControlBlock;
+    use super::entry;
+    use super::events::Events;
+    use crate::exit::Stopped;
+    use crate::stage2::Npt;
+    use crate::state::{Injection, Registers, SystemState};
+    use crate::vendor::{Features, Injected, Unavailable, Vendor};
+
+    /// The vendor.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Svm;
+
+    /// A vCPU: its control block, and what is to be remembered from run to run.
+    #[derive(Debug)]
+    pub struct Vcpu {
+        pub(in crate::svm) block: ControlBlock,
+        pub(in crate::svm) events: Events,
+        /// Which series of a CPU's address-space identifiers the block's is of; 0: of none.
+        pub(in crate::svm) epoch: u64,
+    }
+
+    impl Vendor for Svm {
+        type Format = Npt;
+        type Vcpu = Vcpu;
+        const NAME: &'static str = "SVM with NPT";
+
+        fn enable() -> Result<Features, Unavailable> {
+            entry::enable()
+        }
+
+        fn create(root: Pfn) -> Result<Vcpu, OutOfFrames> {
+            let mut block = ControlBlock::new()?;
+            let (ports, msrs) = entry::permission_maps()?;
+            block.set_up(root, ports, msrs);
+            Ok(Vcpu {
+                block,
+                events: Events::default(),
+                epoch: 0,
+            })
+        }
+
+        fn save(vcpu: &mut Vcpu) -> SystemState {
+            vcpu.block.save()
+        }
+
+        fn load(vcpu: &mut Vcpu, state: &SystemState) {
+            vcpu.events.forget();
+            vcpu.block.load(state);
+        }
+
+        #[inline]
+        fn run(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
+            entry::run(vcpu, registers, flush)
+        }
+
+        fn inject(vcpu: &mut Vcpu, registers: &Registers, what: Injection) -> Injected {
+            vcpu.events.inject(&mut vcpu.block, registers, what)
+        }
+    }
+}
