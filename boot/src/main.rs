@@ -20,8 +20,6 @@ mod bootloader;
 #[cfg(target_os = "none")]
 mod crash;
 #[cfg(target_os = "none")]
-mod image;
-#[cfg(target_os = "none")]
 mod ktest;
 #[cfg(target_os = "none")]
 mod pvh;

@@ -8,14 +8,12 @@
 
 use core::alloc::Layout;
 
-use kernel::arch::x86_64::DIRECT_MAP;
+use kernel::arch::x86_64::{DIRECT_MAP, image};
 use kernel::bootinfo::regions::MapBuilder;
 use kernel::bootinfo::{BootInfo, Door, RegionKind, cmdline};
 use kernel::mm::addr::PhysAddr;
 use pvh::start_info::reader::{MemMap, StartInfoReader};
 use pvh::start_info::{MemmapTableEntry, MemmapType, ModlistEntry, StartInfo};
-
-use crate::image;
 
 core::arch::global_asm!(include_str!("pvh_entry.s"), options(att_syntax));
 
@@ -55,8 +53,8 @@ fn fill(info: &mut BootInfo, reader: &StartInfoReader<'_, DirectMap>, at: u64) {
     let raw = reader.raw();
     let mut map = MapBuilder::new();
     let mut reserve = |start: u64, len: u64| map.reserve(PhysAddr::new(start), len);
-    let (image, image_len) = image::loaded_by_pvh();
-    reserve(image, image_len);
+    let (image, image_len) = image::loaded();
+    reserve(image.as_u64(), image_len);
     reserve(at, size_of::<StartInfo>() as u64);
     reserve(
         raw.modlist_paddr,

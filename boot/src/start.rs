@@ -6,7 +6,7 @@ use core::fmt::{Display, Write};
 use core::panic::PanicInfo;
 
 use arrayvec::ArrayString;
-use kernel::arch::x86_64::{self as machine, features};
+use kernel::arch::x86_64::{self as machine, features, image};
 use kernel::arch::{Cpu, Machine};
 use kernel::bootinfo::{BootInfo, cmdline};
 use kernel::drivers::loader_memory;
@@ -16,7 +16,7 @@ use kernel::sync::Once;
 use kernel::trace::record::ExitStatus;
 use kernel::{mm, task, trace};
 
-use crate::{apps, image};
+use crate::apps;
 
 static BOOT_INFO: Once<BootInfo> = Once::new();
 
@@ -49,7 +49,7 @@ extern "C" fn kernel_main() -> ! {
     check(info);
     own_memory(info);
     match machine::init_timer() {
-        Ok(()) => println!("{}", machine::apic::Summary),
+        Ok(()) => println!("{}", machine::timer::Summary),
         Err(reason) => fail("the timer", reason),
     }
     start_tasks(info)

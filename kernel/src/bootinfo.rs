@@ -25,6 +25,8 @@ pub enum Door {
     Bios,
     /// The `bootloader` crate's disk image, started by UEFI firmware.
     Uefi,
+    /// Our own hypervisor, which has loaded this kernel as its guest.
+    Guest,
 }
 
 /// What may be done with a region of physical memory.

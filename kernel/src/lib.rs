@@ -31,6 +31,7 @@ pub mod arch;
 pub mod bootinfo;
 pub mod cpu;
 pub mod drivers;
+pub mod guest;
 pub mod lab;
 pub mod mm;
 pub mod sync;

@@ -15,6 +15,8 @@
 //! **Ports.** 0x3f8-0x3ff is a serial line that only transmits, 0xe9 a debug console. Both end up, line by line, at the
 //! host's console. Nothing else answers; reads give ones.
 
+use crate::trace::record::ExitStatus;
+
 /// CPUID leaf that tells this hypervisor.
 pub const CPUID_SIGNATURE: u32 = 0x4000_0000;
 /// EBX, ECX, EDX of that leaf: "FaultlineHv\0".
@@ -197,6 +199,51 @@ impl Resumed {
             3 => Self::ToServeExceptions,
             _ => return None,
         })
+    }
+}
+
+/// What this kernel exits with as a guest. Other guests may choose numbers of their own.
+#[repr(u64)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitCode {
+    /// Everything was done and verified.
+    Done = 0,
+    /// The job ran and failed.
+    Failed = 1,
+    /// The command line made no sense.
+    Usage = 2,
+    /// It panicked, or met an exception that it cannot survive.
+    Panic = 3,
+    /// The time was over.
+    Deadline = 4,
+    /// Its monitor touched memory that it has to serve itself.
+    SelfFault = 5,
+}
+
+impl ExitCode {
+    /// The code with this number.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            0 => Self::Done,
+            1 => Self::Failed,
+            2 => Self::Usage,
+            3 => Self::Panic,
+            4 => Self::Deadline,
+            5 => Self::SelfFault,
+            _ => return None,
+        })
+    }
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Success => Self::Done,
+            ExitStatus::Failed => Self::Failed,
+            ExitStatus::Usage => Self::Usage,
+            ExitStatus::Panic => Self::Panic,
+            ExitStatus::Deadline => Self::Deadline,
+        }
     }
 }
 

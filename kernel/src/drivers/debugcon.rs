@@ -1,6 +1,6 @@
 //! The debug console: one port that takes bytes, in QEMU (`-debugcon`) and in Bochs (`port_e9_hack`).
 //!
-//! It carries [records](crate::trace::record) and nothing else. Reading the port gives 0xe9 where the console exists;
+//! It carries [records](crate::trace::record) and nothing else; in a guest of our own hypervisor, text and nothing else. Reading the port gives 0xe9 where the console exists;
 //! on real machines it does not, and [`Debugcon`] stays silent.
 #![expect(unsafe_code, reason = "port I/O")]
 

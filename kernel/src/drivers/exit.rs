@@ -8,6 +8,7 @@
 //! | `halt` | the CPU stops with interrupts off (the default: the screen stays readable) |
 //! | `qemu` | the code goes to `isa-debug-exit` at port 0xf4; QEMU ends with status `2 * code + 1` |
 //! | `bochs` | "Shutdown" goes to port 0x8900; Bochs ends, its status says nothing |
+//! | in a guest of our own hypervisor | a hypercall with the status, whatever the command line says |
 //! | `reboot` | keyboard controller, then the chipset's reset register, then a triple fault |
 //!
 //! A mode whose device does not answer falls through to `halt`.
@@ -21,6 +22,8 @@ use x86_64::instructions::port::Port;
 use x86_64::instructions::{hlt, interrupts, tables};
 use x86_64::structures::DescriptorTablePointer;
 
+use crate::abi::guest::ExitCode;
+use crate::guest::calls;
 use crate::trace::record::ExitStatus;
 
 /// How a run ends.
@@ -61,6 +64,9 @@ pub fn set_mode(mode: ExitMode) {
 /// Leaves the machine. [`crate::trace::end`] is what a finished run calls: it writes the closing record first.
 pub fn exit(status: ExitStatus) -> ! {
     interrupts::disable();
+    if calls::is_guest() {
+        calls::exit(ExitCode::from(status));
+    }
     match MODE.load(Ordering::Relaxed) {
         mode if mode == ExitMode::Qemu as u8 => leave_qemu(status),
         mode if mode == ExitMode::Bochs as u8 => leave_bochs(),

@@ -83,22 +83,70 @@ mod target {
     use arrayvec::ArrayString;
 
     use super::is_panicking;
+    use crate::drivers::debugcon::Debugcon;
     use crate::drivers::fbcon::Screen;
     use crate::drivers::serial::Serial;
+    use crate::guest::calls::is_guest;
     use crate::sync::IrqLock;
 
     /// Bytes kept for a screen that comes later.
     pub const EARLY: usize = 8192;
 
+    /// Where text leaves the machine.
+    enum Outlet {
+        Serial(Serial),
+        /// In a guest of our own hypervisor: a byte on a serial line would take several exits.
+        Debugcon(Debugcon),
+    }
+
+    impl Outlet {
+        fn probe() -> Self {
+            if is_guest() {
+                Self::Debugcon(Debugcon::probe())
+            } else {
+                Self::Serial(Serial::probe())
+            }
+        }
+
+        /// A second handle to what [`probe`](Self::probe) has found, for a panic under the console's lock.
+        fn reopen() -> Self {
+            if is_guest() {
+                Self::Debugcon(Debugcon::probe())
+            } else {
+                Self::Serial(Serial::reopen())
+            }
+        }
+
+        fn is_present(&self) -> bool {
+            match self {
+                Self::Serial(serial) => serial.is_present(),
+                Self::Debugcon(debugcon) => debugcon.is_present(),
+            }
+        }
+
+        fn write(&mut self, text: &str) {
+            match self {
+                Self::Serial(serial) => serial.write(text),
+                Self::Debugcon(debugcon) => debugcon.write(text.as_bytes()),
+            }
+        }
+
+        fn drain(&mut self) {
+            if let Self::Serial(serial) = self {
+                serial.drain();
+            }
+        }
+    }
+
     struct Console {
-        serial: Serial,
+        outlet: Outlet,
         screen: Option<Screen<'static>>,
         early: ArrayString<EARLY>,
     }
 
     impl Console {
         fn write(&mut self, text: &str) {
-            self.serial.write(text);
+            self.outlet.write(text);
             match &mut self.screen {
                 Some(screen) => screen.write(text),
                 // What does not fit any more is on the serial line only.
@@ -109,17 +157,17 @@ mod target {
 
     static CONSOLE: IrqLock<Console> = IrqLock::new(Console {
         screen: None,
-        serial: Serial::silent(),
+        outlet: Outlet::Serial(Serial::silent()),
         early: ArrayString::new_const(),
     });
 
-    static SERIAL_FOUND: AtomicBool = AtomicBool::new(false);
+    static OUTLET_FOUND: AtomicBool = AtomicBool::new(false);
 
-    /// Looks for the serial line.
+    /// Looks for the serial line, or in a guest for the debug console.
     pub fn probe() {
-        let serial = Serial::probe();
-        SERIAL_FOUND.store(serial.is_present(), Ordering::Relaxed);
-        CONSOLE.lock().serial = serial;
+        let outlet = Outlet::probe();
+        OUTLET_FOUND.store(outlet.is_present(), Ordering::Relaxed);
+        CONSOLE.lock().outlet = outlet;
     }
 
     /// Shows everything on `screen` too, from what was printed early on.
@@ -135,8 +183,8 @@ mod target {
             Some(mut console) => console.write(text),
             // Whoever held the lock has panicked under it and will not give it back.
             None if is_panicking() => {
-                if SERIAL_FOUND.load(Ordering::Relaxed) {
-                    Serial::reopen().write(text);
+                if OUTLET_FOUND.load(Ordering::Relaxed) {
+                    Outlet::reopen().write(text);
                 }
             }
             None => CONSOLE.lock().write(text),
@@ -146,7 +194,7 @@ mod target {
     /// Waits, within reason, until what was printed has left the machine.
     pub fn drain() {
         if let Some(mut console) = CONSOLE.try_lock() {
-            console.serial.drain();
+            console.outlet.drain();
         }
     }
 }

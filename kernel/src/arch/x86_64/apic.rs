@@ -14,12 +14,10 @@ use x86_64::registers::model_specific::Msr;
 use super::clock;
 use super::features::{Features, features};
 use super::interrupt::{APIC_ERROR, SPURIOUS, TIMER};
+use super::timer::{NoTimer, TICK_RATE};
 use crate::mm::addr::{PAGE_SIZE, PhysAddr};
 use crate::mm::kmap;
 use crate::mm::pt::CacheType;
-
-/// Ticks per second.
-pub const TICK_RATE: u64 = 100;
 
 const IA32_APIC_BASE: Msr = Msr::new(0x1b);
 const BASE_X2APIC: u64 = 1 << 10;
@@ -46,34 +44,6 @@ const BY_16: u32 = 0b0011;
 static REGISTERS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 /// Timer counts per second, after the divider.
 static TIMER_FREQUENCY: AtomicU64 = AtomicU64::new(0);
-
-/// The tick cannot be had.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NoTimer {
-    /// CPUID shows no local APIC.
-    NoApic,
-    /// The APIC's timer does not count.
-    Stopped,
-    /// No memory to map the APIC's registers.
-    NoMemory,
-}
-
-impl NoTimer {
-    /// The reason in words.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoApic => "the CPU has no local APIC, or the firmware has switched it off",
-            Self::Stopped => "the local APIC's timer does not count",
-            Self::NoMemory => "too little memory to map the local APIC",
-        }
-    }
-}
-
-impl fmt::Display for NoTimer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// How the local APIC is reached and how fast its timer counts, for the boot log.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! The TSC and what it is worth.
 //!
-//! Its frequency comes from CPUID where the CPU or the hypervisor knows it (leaf 0x15, SDM vol. 3A 20.7.3; leaf
+//! Its frequency is what [`told`] was told, in a guest of our own hypervisor. Elsewhere it comes from CPUID where the CPU or the hypervisor knows it (leaf 0x15, SDM vol. 3A 20.7.3; leaf
 //! 0x4000_0010 of hypervisors), else from the PIT, which also measures the local APIC's timer.
 //!
 //! Under an emulator, or with firmware that takes the CPU away (SMI), any two instructions may be milliseconds apart. So
@@ -40,6 +40,8 @@ pub enum Source {
     Pit,
     /// Assumed: neither CPUID nor a PIT.
     Guess,
+    /// The hypervisor said it.
+    Told,
 }
 
 /// TSC ticks per second; 0 before [`calibrate`].
@@ -51,10 +53,16 @@ pub fn frequency() -> u64 {
 /// Where [`frequency`] is from.
 pub fn source() -> Source {
     let stored = SOURCE.load(Ordering::Relaxed);
-    let all = [Source::Cpuid, Source::Pit, Source::Guess];
+    let all = [Source::Cpuid, Source::Pit, Source::Guess, Source::Told];
     all.into_iter()
         .find(|source| *source as u8 == stored)
         .unwrap_or(Source::Unknown)
+}
+
+/// The TSC's frequency, for a machine whose hypervisor says it. Then nothing is measured.
+pub fn told(frequency: u64) {
+    FREQUENCY.store(frequency, Ordering::Relaxed);
+    SOURCE.store(Source::Told as u8, Ordering::Relaxed);
 }
 
 /// Finds the TSC's frequency and returns that of the local APIC's timer, whose count must be running down.

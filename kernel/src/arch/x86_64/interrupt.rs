@@ -3,7 +3,7 @@
 //! | vector | from |
 //! | --- | --- |
 //! | 0x20-0x2f | the legacy controller; masked, so only its spurious 0x27 and 0x2f can come |
-//! | [`TIMER`] | the local APIC's timer |
+//! | [`TIMER`] | the local APIC's timer, or the hypervisor's |
 //! | [`APIC_ERROR`] | the local APIC found an error |
 //! | [`SPURIOUS`] | the local APIC had nothing to deliver after all |
 //!
@@ -13,7 +13,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::frame::Frame;
-use super::{Machine, apic, percpu, pic};
+use super::{Machine, percpu, pic, timer};
 use crate::arch::Cpu;
 
 /// The tick.
@@ -46,14 +46,14 @@ extern "C" fn interrupt(frame: &Frame) {
 fn serve(vector: u8) {
     match vector {
         TIMER => {
-            apic::end_of_interrupt();
+            timer::end_of_interrupt();
             crate::trace::deadline::check();
             crate::task::on_tick();
         }
         SPURIOUS => {}
         vector if pic::owns(vector) => pic::acknowledge_spurious(vector),
         _ => {
-            apic::end_of_interrupt();
+            timer::end_of_interrupt();
             if UNEXPECTED.fetch_add(1, Ordering::Relaxed) == 0 {
                 log::warn!(
                     "interrupt on vector {vector:#x}, which nobody serves; further ones are only counted"

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   boot door ──► init_cpu: features (CR0, CR4, EFER, PAT) ─ per-CPU block (GS) ─ tables (GDT, TSS, IDT)
-//!             ──► mm::init ──► init_timer: clock (TSC against the PIT) ─ apic (timer, 100 Hz)
+//!             ──► mm::init ──► init_timer: clock (TSC against the PIT) ─ apic (timer, 100 Hz), or hypercall
 //!
 //!   exception ─► entry.s ─► trap: page fault ─► mm::fault      interrupt ─► entry.s ─► interrupt: handler, preemption
 //!                                └─ fatal ────► trace::panic
@@ -17,7 +17,10 @@
 //! | [`exception`] | every exception: names, error codes, the fatal report |
 //! | [`page_fault`] | the one exception that is work |
 //! | [`interrupt`] | vectors 32-255 and preemption on the way out |
+//! | [`timer`] | the tick: of the APIC, or of the hypervisor |
 //! | [`apic`], [`pic`], [`pit`], [`clock`] | local APIC and its timer, the legacy controller and timer, the TSC |
+//! | [`hypercall`] | whether our own hypervisor runs the machine, and how it is called |
+//! | [`image`] | the parts of the image, as the linker script laid them out |
 //! | [`unwind`] | what a backtrace needs |
 //! | [`machine`], [`switch`], [`task_memory`] | the traits of [`arch`](super) |
 //!
@@ -29,6 +32,8 @@ pub mod clock;
 pub mod exception;
 pub mod features;
 pub mod frame;
+pub mod hypercall;
+pub mod image;
 pub mod interrupt;
 pub mod machine;
 pub mod page_fault;
@@ -38,6 +43,7 @@ pub mod pit;
 pub mod switch;
 pub mod tables;
 pub mod task_memory;
+pub mod timer;
 pub mod unwind;
 
 pub use self::machine::Machine;
@@ -58,11 +64,11 @@ pub fn init_cpu() {
     pic::disable();
 }
 
-/// Finds the clock's frequency and starts the tick. Needs the kernel's own tables for the APIC's registers. The first
-/// tick comes when interrupts are enabled.
+/// Finds the clock's frequency and starts the tick. Needs the kernel's own tables for the APIC's registers; a guest of our
+/// own hypervisor needs to be told the frequency before ([`clock::told`]). The first tick comes when interrupts are enabled.
 ///
 /// # Errors
 /// There is no usable timer; the reason says what is missing.
-pub fn init_timer() -> Result<(), apic::NoTimer> {
-    apic::start()
+pub fn init_timer() -> Result<(), timer::NoTimer> {
+    timer::start()
 }

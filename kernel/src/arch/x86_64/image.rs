@@ -1,4 +1,4 @@
-//! The image in memory, as the linker laid it out (kernel.ld).
+//! The image in memory, as the linker laid it out: boot's kernel.ld, and that of the guest, which has the same symbols.
 #![expect(
     unsafe_code,
     reason = "addresses of linker symbols, and the switch to the boot stack"
@@ -6,12 +6,12 @@
 
 use core::arch::asm;
 
+use crate::bootinfo::{Segment, SegmentKind};
+use crate::mm::addr::{PhysAddr, VirtAddr};
+use crate::mm::range::VirtRange;
 use arrayvec::ArrayVec;
-use kernel::bootinfo::{Segment, SegmentKind};
-use kernel::mm::addr::VirtAddr;
-use kernel::mm::range::VirtRange;
 
-/// What is subtracted from a linked address to get the one that PVH loaders use.
+/// What is subtracted from a linked address to get the one that a loader uses which goes by `p_paddr`.
 const BASE: u64 = 0xffff_ffff_8000_0000;
 
 unsafe extern "C" {
@@ -54,10 +54,10 @@ pub fn segments() -> ArrayVec<Segment, 8> {
         .collect()
 }
 
-/// Physical range of the image when a PVH loader has loaded it: start and length.
-pub fn loaded_by_pvh() -> (u64, u64) {
+/// Physical range of the image when it was loaded where it says (`p_paddr`), by PVH or as a guest: start and length.
+pub fn loaded() -> (PhysAddr, u64) {
     let image = range(&raw const __rodata_start, &raw const __data_end);
-    (image.start.as_u64() - BASE, image.len())
+    (PhysAddr::new(image.start.as_u64() - BASE), image.len())
 }
 
 /// The boot stack, without the guard page below it.
