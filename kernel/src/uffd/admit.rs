@@ -25,6 +25,7 @@ pub enum Admission {
 }
 
 /// What becomes of `trap`, raised on the account of `origin`, at a context with these flags and features.
+#[inline]
 pub fn admit(flags: Flags, features: Features, trap: Trap, origin: Origin) -> Admission {
     if features.contains(Features::WP_ASYNC) && trap.kind == TrapKind::WriteProtect {
         return Admission::Note;

@@ -458,7 +458,7 @@ impl Ctx {
     }
 
     /// What becomes of a trap that an access on the account of `origin` raises.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn admit(&self, trap: Trap, origin: Origin) -> Admission {
         let features = self.features();
         if origin == Origin::Task && !features.intersects(Features::SIGBUS.union(Features::WP_ASYNC)) {

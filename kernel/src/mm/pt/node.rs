@@ -153,7 +153,7 @@ impl<F: PtFormat> Node<F> {
     }
 
     /// Fills an entry that is absent; nothing owned is lost.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fill(&self, index: usize, level: Level, entry: &Entry) {
         debug_assert!(matches!(self.load(index, level), Entry::Absent(_)));
         self.slot(index).store(F::encode(entry, level), Ordering::Release);

@@ -202,7 +202,7 @@ impl Resolver {
     }
 
     /// Wakes whoever waits in the part of `range` that was done, if they shall be woken, and says how it ended.
-    #[inline]
+    #[inline(always)]
     fn finish<E: Into<Refusal>>(
         &self,
         range: VirtRange,
