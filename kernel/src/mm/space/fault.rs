@@ -42,8 +42,15 @@ impl Space {
             Glance::Protected => EntryState::Present { uffd_wp: true },
             _ => return self.step_at_entry(vma, info, task, table),
         };
-        if let Some(verdict) = trapped(vma, state, CacheState::Absent, info, task) {
-            return verdict;
+        match trapped(vma, state, CacheState::Absent, info, task) {
+            None => {}
+            Some(Verdict::Delegated) => {
+                // Made anew when the guards are gone: it need not be kept while they go.
+                drop(table);
+                drop(vmas);
+                return Verdict::Delegated;
+            }
+            Some(verdict) => return verdict,
         }
         if state != EntryState::Empty {
             return self.step_at_protected(vma, info, task, table);
