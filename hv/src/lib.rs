@@ -49,3 +49,4 @@ pub mod userfault;
 pub mod vcpu;
 pub mod vendor;
 pub mod vm;
+pub mod vmx;

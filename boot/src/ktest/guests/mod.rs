@@ -23,6 +23,7 @@ use hv::exit::{Exit, Stopped};
 use hv::state::{Registers, SystemState, TableRegister};
 use hv::svm::Svm;
 use hv::vendor::Vendor;
+use hv::vmx::Vmx;
 use kernel::arch::x86_64::features::{Features, features};
 use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, Pfn};
 use kernel::mm::frame::{Frame, KernelData};
@@ -63,6 +64,7 @@ pub const INTERRUPT_FLAG: u64 = 1 << 9;
 const PATIENCE: u32 = 2000;
 
 const VMMCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
+const VMCALL: [u8; 3] = [0x0f, 0x01, 0xc1];
 
 /// What tells the vendors' guests apart.
 pub trait Flavour: Vendor {
@@ -74,22 +76,32 @@ impl Flavour for Svm {
     const HYPERCALL: [u8; 3] = VMMCALL;
 }
 
+impl Flavour for Vmx {
+    const HYPERCALL: [u8; 3] = VMCALL;
+}
+
 /// Whose virtualisation this machine has.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// AMD's.
     Svm,
+    /// Intel's.
+    Vmx,
 }
 
 /// Whose virtualisation this machine has, if any.
 pub fn kind() -> Option<Kind> {
-    features().contains(Features::SVM).then_some(Kind::Svm)
+    let kinds = [(Features::SVM, Kind::Svm), (Features::VMX, Kind::Vmx)];
+    kinds
+        .into_iter()
+        .find_map(|(feature, kind)| features().contains(feature).then_some(kind))
 }
 
 /// Enables it, so that what it keeps for good is there before tests count frames. Tests say what was wrong.
 pub fn prepare() {
     let _ = match kind() {
         Some(Kind::Svm) => Svm::enable(),
+        Some(Kind::Vmx) => Vmx::enable(),
         None => return,
     };
 }
@@ -103,6 +115,7 @@ macro_rules! guest_test {
                 fn test<$vendor: $crate::ktest::guests::Flavour>() -> Result<(), String> $body
                 match $crate::ktest::guests::kind() {
                     Some($crate::ktest::guests::Kind::Svm) => test::<hv::svm::Svm>(),
+                    Some($crate::ktest::guests::Kind::Vmx) => test::<hv::vmx::Vmx>(),
                     None => Ok(()),
                 }
             }

@@ -1,0 +1,411 @@
+//! A vCPU's control structure: its frame, its fields, and making it current.
+//!
+//! VMREAD and VMWRITE act on the VMCS that is *current* on the CPU, and a CPU may keep parts of a VMCS to itself until
+//! VMCLEAR. So fields are reached through [`Current`] alone: while it lives, interrupts are off, the task stays, and the vCPU's
+//! VMCS is current. It stays current afterwards, until another one has to be.
+//!
+//! | field | written |
+//! | --- | --- |
+//! | controls, MSR bitmap, masks | once ([`Vcpu::new`]); some by `divert_violations` and for interrupt windows |
+//! | host: control registers, selectors, tables, SYSENTER, PAT, EFER, GS base | once for a CPU |
+//! | host: CR3, FS base, RSP | when they differ from last time: they vary by task |
+//! | guest: RIP, RSP, RFLAGS | when they differ from what the exit left |
+//! | guest: the rest | by `load` |
+#![expect(unsafe_code, reason = "VMX instructions, and what describes the host")]
+
+use core::arch::asm;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use kernel::arch::{Clock, Cpu, Irq, MAX_CPUS, Machine};
+use kernel::mm::addr::Pfn;
+use kernel::mm::frame::{Frame, KernelData, OutOfFrames};
+use kernel::mm::phys;
+use x86_64::instructions::tables::{sgdt, sidt};
+use x86_64::registers::control::{Cr0, Cr4, Efer};
+use x86_64::registers::model_specific::{GsBase, Msr};
+use x86_64::registers::segmentation::{CS, SS, Segment};
+use x86_64::structures::DescriptorTablePointer;
+
+use super::detect::{Controls, Invept, SECONDARY_VPID};
+use super::enable::{enabled, region_of};
+use super::events::Events;
+use super::exits::{EXCEPTIONS, Fields};
+use super::fields::{self, Field};
+
+/// The current VMCS of each CPU, by address; 0: none.
+static CURRENT: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+
+/// Registers of the guest's that no field holds. A guest writes the first four only through an exit.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Switched {
+    /// IA32_STAR.
+    pub star: u64,
+    /// IA32_LSTAR.
+    pub lstar: u64,
+    /// IA32_CSTAR.
+    pub cstar: u64,
+    /// IA32_FMASK.
+    pub sfmask: u64,
+    /// IA32_KERNEL_GS_BASE; SWAPGS changes it without an exit.
+    pub kernel_gs_base: u64,
+    /// CR2.
+    pub cr2: u64,
+    /// DR6. Accesses to debug registers end the guest, so it is only kept.
+    pub dr6: u64,
+}
+
+impl Switched {
+    /// Whether WRMSR takes the values: addresses canonical, reserved bits 0.
+    pub fn is_loadable(&self) -> bool {
+        let canonical = |address: u64| matches!(address as i64 >> 47, 0 | -1);
+        [self.lstar, self.cstar, self.kernel_gs_base]
+            .into_iter()
+            .all(canonical)
+            && self.sfmask >> 32 == 0
+    }
+}
+
+/// What fields hold, so that they are not written again with the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// GUEST_RIP.
+    pub rip: u64,
+    /// GUEST_RSP.
+    pub rsp: u64,
+    /// GUEST_RFLAGS.
+    pub rflags: u64,
+    /// HOST_CR3.
+    pub host_cr3: u64,
+    /// HOST_FS_BASE.
+    pub host_fs_base: u64,
+    /// HOST_RSP; HOST_RIP was written with it.
+    pub host_rsp: u64,
+    /// PRIMARY_CONTROLS.
+    pub primary: u32,
+}
+
+/// What a CPU's host state is, besides what is in fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// Number of the CPU.
+    pub cpu: usize,
+    /// GDTR: an exit leaves a limit of 64 KiB.
+    pub gdtr: DescriptorTablePointer,
+    /// IDTR, likewise.
+    pub idtr: DescriptorTablePointer,
+    /// STAR, LSTAR, CSTAR, FMASK: set when the CPU was started, and not since.
+    pub syscall: [u64; 4],
+}
+
+/// A vCPU.
+pub struct Vcpu {
+    region: Frame<KernelData>,
+    /// What was decided for this machine.
+    pub controls: &'static Controls,
+    /// SECONDARY_CONTROLS.
+    pub secondary: u32,
+    /// The root of its stage-2 tables.
+    pub root: Pfn,
+    /// What waits to be delivered.
+    pub events: Events,
+    /// What no field holds.
+    pub switched: Switched,
+    /// What fields hold.
+    pub held: Held,
+    /// The CPU that it has run on, once it has.
+    pub host: Option<Host>,
+    /// It has been launched since its VMCS was cleared.
+    pub launched: bool,
+    /// Cached translations are to be dropped before it runs: it is new, or its paging was changed from outside.
+    pub stale: bool,
+}
+
+impl fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vcpu")
+            .field("region", &self.region.pfn())
+            .field("root", &self.root)
+            .field("events", &self.events)
+            .field("held", &self.held)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which MSRs a guest reaches without an exit: those that entry and exit switch. The first pair of bitmaps is for reading,
+/// the second for writing; in each, 1 KiB for MSRs from 0 on and 1 KiB for those from 0xc0000000 on (SDM vol. 3C, 25.6.9).
+///
+/// # Errors
+/// No frame for it.
+pub fn msr_bitmap() -> Result<Frame<KernelData>, OutOfFrames> {
+    /// SYSENTER's three, PAT, FS, GS and kernel GS base: in fields, or swapped by the entry code.
+    const OWN: [u32; 7] = [0x174, 0x175, 0x176, 0x277, 0xc000_0100, 0xc000_0101, 0xc000_0102];
+    /// SYSCALL's: as the guest has set them.
+    const READABLE: [u32; 4] = [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084];
+    const WRITES: usize = 2048;
+    let mut frame = Frame::alloc()?;
+    let bitmap = phys::bytes_mut(&mut frame);
+    bitmap.fill(0xff);
+    let byte = |msr: u32| (msr >> 31) as usize * 1024 + (msr & 0x1fff) as usize / 8;
+    for msr in OWN.into_iter().chain(READABLE) {
+        bitmap[byte(msr)] &= !(1 << (msr % 8));
+    }
+    for msr in OWN {
+        bitmap[WRITES + byte(msr)] &= !(1 << (msr % 8));
+    }
+    Ok(frame)
+}
+
+/// Bits of CR0 that a guest may change: MP, EM, TS, ET, WP, AM. The others are fixed by VMX, or (CD, NW) are the CPU's own and
+/// not switched by an entry.
+const CR0_GUEST: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 16 | 1 << 18;
+/// Bits of CR4 that a guest may change: VME, PVI, TSD, DE, PSE, PAE, MCE, PGE, PCE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE,
+/// SMEP, SMAP.
+const CR4_GUEST: u64 = 0xfff | 1 << 16 | 1 << 20 | 1 << 21;
+
+/// The bits of CR0 that are the host's: reads show the shadow, and a write that would change one exits.
+pub const CR0_MASK: u64 = !CR0_GUEST;
+/// The bits of CR4 that are the host's.
+pub const CR4_MASK: u64 = !CR4_GUEST;
+
+/// How often a run is ended if nothing else ends it: about as often as by the host's timer.
+const TIMER_FREQUENCY: u64 = 100;
+
+impl Vcpu {
+    /// A vCPU whose stage-2 tables have their root at `root`.
+    ///
+    /// # Errors
+    /// No frame for its VMCS.
+    pub fn new(root: Pfn) -> Result<Self, OutOfFrames> {
+        let machine = enabled();
+        let controls = &machine.controls;
+        let mut vcpu = Self {
+            region: region_of(controls.revision)?,
+            controls,
+            secondary: controls.secondary & !SECONDARY_VPID,
+            root,
+            events: Events::default(),
+            switched: Switched::default(),
+            held: Held {
+                rip: 0,
+                rsp: 0,
+                rflags: 0,
+                host_cr3: 0,
+                host_fs_base: 0,
+                host_rsp: 0,
+                primary: controls.primary,
+            },
+            host: None,
+            launched: false,
+            stale: true,
+        };
+        clear(vcpu.region.pfn());
+        let (pointer, secondary) = (vcpu.pointer(), vcpu.secondary);
+        let mut current = vcpu.current();
+        for (field, value) in [
+            (fields::PIN_CONTROLS, controls.pin.into()),
+            (fields::PRIMARY_CONTROLS, controls.primary.into()),
+            (fields::SECONDARY_CONTROLS, secondary.into()),
+            (fields::EXIT_CONTROLS, controls.exit.into()),
+            (fields::ENTRY_CONTROLS, controls.entry.into()),
+            (fields::EXCEPTION_BITMAP, EXCEPTIONS.into()),
+            (fields::PAGE_FAULT_MASK, 0),
+            (fields::PAGE_FAULT_MATCH, 0),
+            (fields::CR3_TARGETS, 0),
+            (fields::EXIT_MSR_STORES, 0),
+            (fields::EXIT_MSR_LOADS, 0),
+            (fields::ENTRY_MSR_LOADS, 0),
+            (fields::ENTRY_EVENT, 0),
+            (fields::MSR_BITMAP, machine.msr_bitmap.pfn().start().as_u64()),
+            (fields::EPT_POINTER, pointer),
+            (fields::CR0_MASK, CR0_MASK),
+            (fields::CR4_MASK, CR4_MASK),
+            (fields::LINK_POINTER, u64::MAX),
+            (fields::GUEST_DEBUGCTL, 0),
+            (fields::GUEST_RIP, 0),
+            (fields::GUEST_RSP, 0),
+            (fields::GUEST_RFLAGS, 0),
+        ] {
+            current.write(field, value);
+        }
+        if let Some(shift) = controls.timer_shift {
+            let value = (Machine::frequency() / TIMER_FREQUENCY) >> shift;
+            current.write(fields::PREEMPTION_TIMER, value.min(u32::MAX.into()));
+        }
+        drop(current);
+        Ok(vcpu)
+    }
+
+    /// The EPT pointer of its tables.
+    pub fn pointer(&self) -> u64 {
+        self.root.start().as_u64() | self.controls.pointer
+    }
+
+    /// Makes its VMCS current.
+    ///
+    /// # Panics
+    /// It has run on another CPU, which may keep parts of its VMCS: nobody can have that CPU let go of them.
+    pub fn current(&mut self) -> Current<'_> {
+        let irq = Machine::disable();
+        let cpu = Machine::id();
+        let at = self.region.pfn().start().as_u64();
+        if CURRENT[cpu].load(Ordering::Relaxed) != at {
+            let failed: u8;
+            // SAFETY: the frame is a VMCS of this CPU's revision (`region_of`) that is used as nothing else, and lives until
+            // it is cleared (`Drop`).
+            unsafe {
+                asm!("vmptrld [{at}]", "setna {failed}", at = in(reg) &raw const at,
+                     failed = out(reg_byte) failed, options(nostack));
+            }
+            assert!(failed == 0, "VMPTRLD of {at:#x} failed");
+            CURRENT[cpu].store(at, Ordering::Relaxed);
+        }
+        let mut current = Current { vcpu: self, irq };
+        match &current.vcpu.host {
+            None => current.settle_on(cpu),
+            Some(host) => assert_eq!(host.cpu, cpu, "a vCPU on another CPU than before"),
+        }
+        current
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        clear(self.region.pfn());
+    }
+}
+
+/// Has this CPU write back what it keeps of a VMCS, and forget it.
+fn clear(region: Pfn) {
+    let irq = Machine::disable();
+    let at = region.start().as_u64();
+    let failed: u8;
+    // SAFETY: the frame is a VMCS, or is about to become one; it is used as nothing else.
+    unsafe {
+        asm!("vmclear [{at}]", "setna {failed}", at = in(reg) &raw const at,
+             failed = out(reg_byte) failed, options(nostack));
+    }
+    assert!(failed == 0, "VMCLEAR of {at:#x} failed");
+    let current = &CURRENT[Machine::id()];
+    if current.load(Ordering::Relaxed) == at {
+        current.store(0, Ordering::Relaxed);
+    }
+    Machine::restore(irq);
+}
+
+/// A vCPU whose VMCS is current on this CPU; interrupts are off.
+pub struct Current<'a> {
+    /// The vCPU.
+    pub vcpu: &'a mut Vcpu,
+    irq: <Machine as Irq>::Flags,
+}
+
+impl Drop for Current<'_> {
+    fn drop(&mut self) {
+        Machine::restore(self.irq);
+    }
+}
+
+impl Fields for Current<'_> {
+    #[inline]
+    fn read(&self, field: Field) -> u64 {
+        let (value, failed): (u64, u8);
+        // SAFETY: reads a field of the current VMCS.
+        unsafe {
+            asm!("vmread {value}, {field}", "setna {failed}", field = in(reg) u64::from(field.0),
+                 value = out(reg) value, failed = out(reg_byte) failed, options(nostack));
+        }
+        assert!(failed == 0, "VMREAD of {field:x?} failed");
+        value
+    }
+}
+
+impl Current<'_> {
+    /// Writes a field.
+    ///
+    /// # Panics
+    /// The CPU has no such field, or it is read-only.
+    #[inline]
+    pub fn write(&mut self, field: Field, value: u64) {
+        let failed: u8;
+        // SAFETY: changes the current VMCS, which is this vCPU's. What its fields may be is checked by the CPU on entry; those
+        // that the host's safety rests on are written by this module, `state` and `entry` from what they own.
+        unsafe {
+            asm!("vmwrite {field}, {value}", "setna {failed}", field = in(reg) u64::from(field.0),
+                 value = in(reg) value, failed = out(reg_byte) failed, options(nostack));
+        }
+        assert!(failed == 0, "VMWRITE of {value:#x} to {field:x?} failed");
+    }
+
+    /// Writes what the host's state is on this CPU, and stays so.
+    fn settle_on(&mut self, cpu: usize) {
+        let (gdtr, idtr) = (sgdt(), sidt());
+        let task = task_register();
+        // SAFETY: every CPU with VMX has these.
+        let [cs, esp, eip, pat] = [0x174, 0x175, 0x176, 0x277].map(|msr| unsafe { Msr::new(msr).read() });
+        for (field, value) in [
+            (fields::HOST_CR0, Cr0::read_raw()),
+            (fields::HOST_CR4, Cr4::read_raw()),
+            (fields::HOST_EFER, Efer::read_raw()),
+            (fields::HOST_PAT, pat),
+            (fields::HOST_CS, CS::get_reg().0.into()),
+            (fields::HOST_SS, SS::get_reg().0.into()),
+            (fields::HOST_DS, SS::get_reg().0.into()),
+            (fields::HOST_ES, SS::get_reg().0.into()),
+            (fields::HOST_FS, 0),
+            (fields::HOST_GS, 0),
+            (fields::HOST_TR, task.into()),
+            (fields::HOST_TR_BASE, segment_base(&gdtr, task)),
+            (fields::HOST_GDTR_BASE, gdtr.base.as_u64()),
+            (fields::HOST_IDTR_BASE, idtr.base.as_u64()),
+            (fields::HOST_GS_BASE, GsBase::read().as_u64()),
+            (fields::HOST_FS_BASE, 0),
+            (fields::HOST_SYSENTER_CS, cs),
+            (fields::HOST_SYSENTER_ESP, esp),
+            (fields::HOST_SYSENTER_EIP, eip),
+        ] {
+            self.write(field, value);
+        }
+        self.vcpu.host = Some(Host {
+            cpu,
+            gdtr,
+            idtr,
+            // SAFETY: every CPU in long mode has these: STAR, LSTAR, CSTAR, FMASK.
+            syscall: [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084]
+                .map(|msr| unsafe { Msr::new(msr).read() }),
+        });
+    }
+
+    /// Drops translations that the CPU has cached for the vCPU.
+    pub fn invalidate(&mut self) {
+        let kind = self.vcpu.controls.invept;
+        let pointer = match kind {
+            Invept::Single => self.vcpu.pointer(),
+            Invept::All => 0,
+        };
+        let descriptor = [pointer, 0u64];
+        let failed: u8;
+        // SAFETY: dropping cached translations is always allowed.
+        unsafe {
+            asm!("invept {kind}, [{descriptor}]", "setna {failed}", kind = in(reg) kind as u64,
+                 descriptor = in(reg) &raw const descriptor, failed = out(reg_byte) failed, options(nostack));
+        }
+        assert!(failed == 0, "INVEPT of {pointer:#x} failed");
+    }
+}
+
+/// The selector in TR.
+fn task_register() -> u16 {
+    let selector: u16;
+    // SAFETY: reads a register.
+    unsafe { asm!("str {0:x}", out(reg) selector, options(nomem, nostack, preserves_flags)) };
+    selector
+}
+
+/// The base of a system segment, of 16 bytes in the descriptor table (SDM vol. 3A, figure 9-4).
+fn segment_base(gdtr: &DescriptorTablePointer, selector: u16) -> u64 {
+    let at = gdtr.base.as_ptr::<u64>().wrapping_add(usize::from(selector) / 8);
+    // SAFETY: the selector is the one in TR, so the table has its descriptor, and the table is never moved.
+    let [low, high] = unsafe { [at.read(), at.add(1).read()] };
+    low >> 16 & 0xff_ffff | low >> 32 & 0xff00_0000 | high << 32
+}

@@ -1,0 +1,120 @@
+//! What is to be delivered to a guest, and when (SDM vol. 3C, 27.6 and 28.2.4).
+//!
+//! One event goes in with an entry. It can be a new one, or one whose delivery an exit has cut short. An interrupt that has
+//! to give way to an exception waits here for the guest to be able to take it.
+
+use crate::state::Injection;
+use crate::vendor::Injected;
+
+/// The field is in force.
+pub const VALID: u32 = 1 << 31;
+const HAS_CODE: u32 = 1 << 11;
+const KIND: u32 = 7 << 8;
+const EXTERNAL: u32 = 0;
+const HARDWARE_EXCEPTION: u32 = 3 << 8;
+/// Bits of an IDT-vectoring information that an entry takes as they are; bit 12 is undefined.
+const DELIVERABLE: u32 = VALID | HAS_CODE | KIND | 0xff;
+
+/// An event, as the VM-entry fields have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Vector in bits 0-7, kind in 8-10, whether there is an error code in 11, [`VALID`].
+    pub info: u32,
+    /// The error code.
+    pub code: u32,
+    /// Length of the instruction, for software interrupts and exceptions.
+    pub len: u32,
+}
+
+impl Event {
+    /// A maskable interrupt.
+    pub const fn interrupt(vector: u8) -> Self {
+        Self {
+            info: VALID | EXTERNAL | vector as u32,
+            code: 0,
+            len: 0,
+        }
+    }
+
+    /// A hardware exception.
+    pub fn exception(vector: u8, code: Option<u32>) -> Self {
+        Self {
+            info: VALID | HARDWARE_EXCEPTION | u32::from(vector) | code.map_or(0, |_| HAS_CODE),
+            code: code.unwrap_or(0),
+            len: 0,
+        }
+    }
+
+    /// The event that an exit's information field describes, if it describes one; `code` and `len` say the rest.
+    pub fn described(info: u32, code: impl FnOnce() -> u32, len: impl FnOnce() -> u32) -> Option<Self> {
+        (info & VALID != 0).then(|| Self {
+            info: info & DELIVERABLE,
+            code: if info & HAS_CODE != 0 { code() } else { 0 },
+            // Software interrupts and exceptions: 4, 5, 6.
+            len: if info >> 8 & 4 != 0 { len() } else { 0 },
+        })
+    }
+
+    const fn is_interrupt(&self) -> bool {
+        self.info & KIND == EXTERNAL
+    }
+}
+
+/// What waits to be delivered to a vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Events {
+    /// Goes in with the next entry.
+    next: Option<Event>,
+    /// An interrupt that an exception has displaced.
+    displaced: Option<Event>,
+    /// Somebody has been told that the guest cannot take an interrupt now.
+    awaited: bool,
+}
+
+impl Events {
+    /// Queues something. `open`: the guest has interrupts on and is not in their shadow.
+    pub fn inject(&mut self, what: Injection, open: bool) -> Injected {
+        match what {
+            Injection::Interrupt(vector) => {
+                if !open || self.next.is_some() || self.displaced.is_some() {
+                    self.awaited = true;
+                    return Injected::NotNow;
+                }
+                self.next = Some(Event::interrupt(vector));
+            }
+            Injection::Exception { vector, code } => self.put_first(Event::exception(vector, code)),
+        }
+        Injected::Queued
+    }
+
+    /// Queues an exception before everything else. An exception that it displaces comes again when its instruction does; an
+    /// interrupt would not.
+    pub fn put_first(&mut self, event: Event) {
+        if let Some(old) = self.next.replace(event)
+            && old.is_interrupt()
+        {
+            self.displaced = Some(old);
+        }
+    }
+
+    /// What goes in with an entry, and whether an exit is wanted once the guest can take an interrupt.
+    pub fn at_entry(&mut self, open: bool) -> (Option<Event>, bool) {
+        if self.next.is_none() && open {
+            self.next = self.displaced.take();
+        }
+        (self.next, self.awaited || self.displaced.is_some())
+    }
+
+    /// The guest has run: what went in is delivered, but for `cut_short`.
+    pub fn after_exit(&mut self, cut_short: Option<Event>) {
+        self.next = cut_short;
+    }
+
+    /// The guest can take an interrupt: a displaced one first. Whether whoever was put off is to be told.
+    pub fn opened(&mut self) -> bool {
+        if self.displaced.is_some() {
+            return false;
+        }
+        core::mem::take(&mut self.awaited)
+    }
+}

@@ -1,0 +1,5 @@
+//! Decisions and decoding, without the hardware.
+
+mod decisions;
+mod events;
+mod exits;
