@@ -110,6 +110,21 @@ impl<V: Vendor> Vcpu<V> {
         Ok(0)
     }
 
+    /// What [`Call::Monitor`] does for injected faults, on behalf of a guest that does not ask for it itself.
+    ///
+    /// # Errors
+    /// The page is not one of ordinary memory, or the vector is an exception's.
+    pub fn declare_monitor_at(&mut self, ring: GuestPhysAddr, number: u8) -> Result<(), Status> {
+        let page = self.own_page(ring.as_u64())?;
+        let vector = vector(number.into())?;
+        self.vm.set_monitor(Some(Monitor {
+            delivery: Delivery::Injected,
+            vector,
+            ring: Producer::new(page),
+        }));
+        Ok(())
+    }
+
     /// A page of ordinary memory.
     fn own_page(&self, addr: u64) -> Result<GuestPhysAddr, Status> {
         let range = pages(addr, PAGE)?;
@@ -136,7 +151,7 @@ impl<V: Vendor> Vcpu<V> {
         self.fill(len, Fill::Copy { from: from.start })
     }
 
-    fn fill(&mut self, len: u64, how: Fill<'_>) -> Answer {
+    fn fill(&mut self, len: u64, how: Fill) -> Answer {
         let range = pages(self.registers.rdi, len)?;
         if !self.vm.is_delegated(range) {
             return Err(Status::BadAddress.into());

@@ -327,12 +327,6 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
         }
     }
 
-    /// Whether accesses of the page at `addr` are delegated.
-    pub(crate) fn delegates(&self, addr: GuestPhysAddr) -> bool {
-        self.userfaults()
-            .is_some_and(|userfaults| userfaults.bitmap.is_set(self.page(addr)))
-    }
-
     /// Whether stores are noted.
     pub(crate) fn is_logging(&self) -> bool {
         self.log.lock().is_some()
@@ -394,7 +388,11 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
 
     /// What the entry of an absent page is to remember.
     pub(crate) fn marker(&self, page: GuestPhysAddr) -> Marker {
-        if self.is_convertible() && self.delegates(page) {
+        let delegated = self.is_convertible()
+            && self
+                .userfaults()
+                .is_some_and(|userfaults| userfaults.bitmap.is_set(self.page(page)));
+        if delegated {
             crate::stage2::DELEGATED
         } else {
             Marker::None

@@ -272,6 +272,7 @@ impl<F: SoftFormat> Vendor for Soft<F> {
     type Format = F;
     type Vcpu = SoftVcpu<F>;
     const NAME: &'static str = F::NAME;
+    const HYPERCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
 
     fn enable() -> Result<Features, Unavailable> {
         Ok(Features {

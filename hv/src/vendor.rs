@@ -90,6 +90,8 @@ pub trait Vendor: Sized + Send + Sync + fmt::Debug + 'static {
     type Vcpu: Send + fmt::Debug;
     /// "SVM with NPT", "VMX with EPT".
     const NAME: &'static str;
+    /// How a guest spells a hypercall: VMMCALL or VMCALL.
+    const HYPERCALL: [u8; 3];
 
     /// Checks everything that is needed, and switches this CPU's virtualisation on; again does nothing. Tells the stage-2
     /// format what the CPU can do ([`set_caps`](crate::stage2::set_caps)).

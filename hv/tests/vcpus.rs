@@ -61,6 +61,7 @@ impl Vendor for Scripted {
     type Format = Npt;
     type Vcpu = Cpu;
     const NAME: &'static str = "scripted";
+    const HYPERCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
 
     fn enable() -> Result<Features, Unavailable> {
         Ok(Features {

@@ -42,6 +42,7 @@ pub mod clone;
 mod common;
 pub mod cost;
 pub mod evict;
+mod guest;
 pub mod info;
 pub mod restore;
 pub mod selftest;

@@ -58,6 +58,7 @@ mod vendor {
         type Format = Npt;
         type Vcpu = Vcpu;
         const NAME: &'static str = "SVM with NPT";
+        const HYPERCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
 
         fn enable() -> Result<Features, Unavailable> {
             entry::enable()

@@ -60,6 +60,7 @@ mod vendor {
         type Format = Ept;
         type Vcpu = control::Vcpu;
         const NAME: &'static str = "VMX with EPT";
+        const HYPERCALL: [u8; 3] = [0x0f, 0x01, 0xc1];
 
         fn enable() -> Result<Features, Unavailable> {
             enable::enable()

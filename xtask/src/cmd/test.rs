@@ -244,8 +244,6 @@ fn lints() -> Vec<(String, CommandLine)> {
                     "clippy",
                     "--package",
                     "faultline-boot",
-                    "--package",
-                    "faultline-guest",
                     "--target",
                     toolchain::BARE_METAL,
                 ])

@@ -13,24 +13,31 @@
 //! | `rows` | what is measured, on which memory: a line each |
 //! | `operation` | the operations of the channel, and what they find |
 //! | `bench` | regions, monitors, handlers, and the clock |
+//! | `guest` | the same for a guest: what stage 2 costs |
 
 use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt::Display;
 
+use hv::vendor::Vendor;
 use kernel::lab::samples::Samples;
 use kernel::mm::frame::allocator;
 use kernel::mm::space::{Privilege, Space};
+use kernel::println;
 use kernel::task::spawn::spawn_returning;
 use kernel::trace::cmdline::Cmdline;
 use kernel::trace::record::{Report, Table};
 
 use self::bench::{Bench, CostError, HUGE_PAGES};
+use self::guest::GuestCostError;
 use self::rows::{Row, rows};
+use super::guest::{Job, on_this_cpu};
 use super::{App, AppError, AppResult, Done, System, app};
 
 mod bench;
+mod guest;
 mod operation;
 mod rows;
 
@@ -80,21 +87,63 @@ fn run(cmdline: &Cmdline<'static>, _: &'static System) -> AppResult {
     let count = results.len();
     let mut table = Table::new("touch to next instruction", unit, &COLUMNS);
     for (row, result) in results {
-        match result.map(Samples::summary) {
-            Ok(Some(summary)) => {
-                let [full, lean] = row.linux.map_or([None; 2], |linux| linux.map(Some));
-                let here = [summary.min, summary.p50, summary.p99, summary.max].map(Some);
-                table.sparse_row(&row.name, &[&here[..], &[row.budget, full, lean]].concat());
-            }
-            Ok(None) => report
-                .failures
-                .push(format!("{}: nothing was measured", row.name)),
-            Err(error) => report.failures.push(format!("{}: {error}", row.name)),
-        }
+        add(&mut report, &mut table, &row.name, row.budget, row.linux, result);
     }
     report.tables.push(table);
+    let count = count + measure_guests(pages, unit, &mut report);
     let message = format!("{count} operations measured");
     Ok(Done { report, message })
+}
+
+/// Measures stage 2, if this CPU runs guests; comes to how many rows there are.
+fn measure_guests(pages: u64, unit: &str, report: &mut Report) -> usize {
+    struct Rows(u64);
+    impl Job for Rows {
+        type Out = (&'static str, Vec<Result<Samples, GuestCostError>>);
+
+        fn run<V: Vendor>(self, features: &hv::vendor::Features) -> Self::Out {
+            let measured = guest::ROWS
+                .iter()
+                .map(|row| guest::measure::<V>(features, row.scene, self.0));
+            (V::NAME, measured.collect())
+        }
+    }
+    let pages = pages.min(guest::MAX_PAGES);
+    let (vendor, results) = match on_this_cpu(Rows(pages)) {
+        Ok(measured) => measured,
+        Err(why) => {
+            let (AppError::Usage(why) | AppError::Failed(why)) = why;
+            println!("stage 2 is not measured: {why}");
+            return 0;
+        }
+    };
+    let title = format!("a guest's touch to its next instruction ({vendor})");
+    let mut table = Table::new(&title, unit, &COLUMNS);
+    for (row, result) in guest::ROWS.iter().zip(results) {
+        add(report, &mut table, row.name, row.budget, row.linux, result);
+    }
+    report.tables.push(table);
+    guest::ROWS.len()
+}
+
+/// Adds what a row came to.
+fn add(
+    report: &mut Report,
+    table: &mut Table,
+    name: &str,
+    budget: Option<u64>,
+    linux: Option<[u64; 2]>,
+    result: Result<Samples, impl Display>,
+) {
+    match result.map(Samples::summary) {
+        Ok(Some(summary)) => {
+            let [full, lean] = linux.map_or([None; 2], |linux| linux.map(Some));
+            let here = [summary.min, summary.p50, summary.p99, summary.max].map(Some);
+            table.sparse_row(name, &[&here[..], &[budget, full, lean]].concat());
+        }
+        Ok(None) => report.failures.push(format!("{name}: nothing was measured")),
+        Err(error) => report.failures.push(format!("{name}: {error}")),
+    }
 }
 
 /// What a row came to.

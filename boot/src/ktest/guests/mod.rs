@@ -34,7 +34,6 @@ use kernel::mm::range::GuestRange;
 use super::common::text;
 
 mod basic;
-mod built_in;
 mod interrupts;
 mod memory;
 
@@ -64,22 +63,8 @@ pub const INTERRUPT_FLAG: u64 = 1 << 9;
 /// Interrupts of the host's that a run outlasts before it counts as hanging: 20 s of ticks.
 const PATIENCE: u32 = 2000;
 
+/// How the tests spell hypercalls.
 const VMMCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
-const VMCALL: [u8; 3] = [0x0f, 0x01, 0xc1];
-
-/// What tells the vendors' guests apart.
-pub trait Flavour: Vendor {
-    /// How this vendor spells a hypercall, which the tests write as VMMCALL.
-    const HYPERCALL: [u8; 3];
-}
-
-impl Flavour for Svm {
-    const HYPERCALL: [u8; 3] = VMMCALL;
-}
-
-impl Flavour for Vmx {
-    const HYPERCALL: [u8; 3] = VMCALL;
-}
 
 /// Whose virtualisation this machine has.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +98,7 @@ macro_rules! guest_test {
         $crate::kernel_test!(
             $(#[$attr])*
             fn $name() -> Result<(), String> {
-                fn test<$vendor: $crate::ktest::guests::Flavour>() -> Result<(), String> $body
+                fn test<$vendor: hv::vendor::Vendor>() -> Result<(), String> $body
                 match $crate::ktest::guests::kind() {
                     Some($crate::ktest::guests::Kind::Svm) => test::<hv::svm::Svm>(),
                     Some($crate::ktest::guests::Kind::Vmx) => test::<hv::vmx::Vmx>(),
@@ -175,7 +160,7 @@ pub struct Guest<V: Vendor> {
     pages: Vec<(u64, Frame<KernelData>)>,
 }
 
-impl<V: Flavour> Guest<V> {
+impl<V: Vendor> Guest<V> {
     /// A guest that is about to execute `code`.
     pub fn new(code: &[u8]) -> Result<Self, String> {
         V::enable().map_err(text)?;

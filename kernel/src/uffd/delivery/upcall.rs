@@ -101,8 +101,7 @@ impl Upcall<'_> {
 
     /// The message that a monitor would read.
     pub fn event(&self) -> Event {
-        let ctx = &self.resolver.ctx;
-        ctx.describe(self.fault, self.task).told_by(ctx)
+        self.resolver.ctx.describe(self.fault, self.task).into()
     }
 }
 
