@@ -151,7 +151,7 @@ impl<V: Vendor> Vcpu<V> {
         self.fill(len, Fill::Copy { from: from.start })
     }
 
-    fn fill(&mut self, len: u64, how: Fill) -> Answer {
+    fn fill(&mut self, len: u64, how: Fill<'_>) -> Answer {
         let range = pages(self.registers.rdi, len)?;
         if !self.vm.is_delegated(range) {
             return Err(Status::BadAddress.into());

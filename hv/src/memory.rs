@@ -27,7 +27,7 @@ use kernel::sync::RwLock;
 
 use crate::memslot::{Backing, Slot, SlotError, SlotId, SlotRequest};
 use crate::stage2::{Entered, Stage2};
-use crate::userfault::Outcome;
+use crate::userfault::{Delivery, Outcome, Userfaults};
 use crate::vendor::Features;
 
 /// Bits of a guest-physical address that four levels translate.
@@ -166,6 +166,13 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         if let Backing::Space { space, addr } = &slot.backing {
             let end = *addr + slot.range.len();
             space.stir_waiters(VirtRange::new(*addr, end));
+        }
+        if let Some(Userfaults {
+            delivery: Delivery::Message(ctx),
+            ..
+        }) = slot.userfaults()
+        {
+            ctx.stir_guest(slot.range);
         }
     }
 

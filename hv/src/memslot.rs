@@ -327,6 +327,12 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
         }
     }
 
+    /// Whether accesses of the page at `addr` are delegated.
+    pub(crate) fn delegates(&self, addr: GuestPhysAddr) -> bool {
+        self.userfaults()
+            .is_some_and(|userfaults| userfaults.bitmap.is_set(self.page(addr)))
+    }
+
     /// Whether stores are noted.
     pub(crate) fn is_logging(&self) -> bool {
         self.log.lock().is_some()
@@ -388,11 +394,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
 
     /// What the entry of an absent page is to remember.
     pub(crate) fn marker(&self, page: GuestPhysAddr) -> Marker {
-        let delegated = self.is_convertible()
-            && self
-                .userfaults()
-                .is_some_and(|userfaults| userfaults.bitmap.is_set(self.page(page)));
-        if delegated {
+        if self.is_convertible() && self.delegates(page) {
             crate::stage2::DELEGATED
         } else {
             Marker::None

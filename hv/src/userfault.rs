@@ -34,7 +34,8 @@ use kernel::mm::pressure;
 use kernel::mm::pt::{Entry, Level, Marker, Prot, PtFormat};
 use kernel::mm::range::GuestRange;
 use kernel::mm::space::{Present, Space};
-use kernel::uffd::{CacheState, TrapKind};
+use kernel::task;
+use kernel::uffd::{CacheState, Ctx, GuestFault, TrapKind};
 
 use crate::bitmap::Bitmap;
 use crate::exit::Violation;
@@ -105,6 +106,8 @@ impl fmt::Display for Outcome {
 pub enum Delivery {
     /// The owner of the vCPU, by [`Outcome::Delegated`].
     Exit,
+    /// Whoever reads this context ([`Uffd::for_guest`](kernel::uffd::Uffd::for_guest)); the vCPU's task sleeps meanwhile.
+    Message(Arc<Ctx>),
 }
 
 /// What of a slot is delegated, and how.
@@ -275,6 +278,17 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
             CacheState::Present => TrapKind::Minor,
         };
         match &userfaults.delivery {
+            Delivery::Message(ctx) => {
+                let fault = GuestFault {
+                    addr,
+                    access,
+                    cache,
+                    origin: Origin::Kernel,
+                };
+                let still = || slot.is_live() && slot.delegates(addr);
+                ctx.guest_fault(&fault, &task::current(), still)?;
+                Err(Stop::Again)
+            }
             Delivery::Exit => Err(Stop::Outcome(Outcome::Delegated(MemoryFault {
                 addr: addr.align_down(PAGE_SIZE),
                 size: PAGE_SIZE,

@@ -108,6 +108,19 @@ pub struct Image {
     pub at_mark: bool,
 }
 
+impl Image {
+    /// A vCPU that is about to start with these registers: nothing in its FPU, no timer.
+    pub fn starting(registers: Registers, system: SystemState) -> Self {
+        Self {
+            registers,
+            system,
+            fpu: *Fpu::default().area(),
+            timer: Timer::default(),
+            at_mark: false,
+        }
+    }
+}
+
 /// Why a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {

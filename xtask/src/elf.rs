@@ -1,4 +1,5 @@
-//! The kernel ELF: built by cargo for bare metal, and a copy without debug sections for disk images.
+//! What cargo builds for bare metal: the kernel's ELF, with a copy without debug sections for disk images, and the built-in
+//! guest's.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -55,18 +56,7 @@ impl Kernel {
     /// # Errors
     /// [`BuildError`] when it does not compile.
     pub fn build() -> anyhow::Result<Self> {
-        let line = cargo()
-            .args([
-                "build",
-                "--package",
-                "faultline-boot",
-                "--profile",
-                "kernel",
-                "--target",
-                BARE_METAL,
-            ])
-            .arg("--message-format=json-render-diagnostics");
-        let path = executable_of(&line, "the kernel")?;
+        let path = build("faultline-boot", "the kernel")?;
         let size = path
             .metadata()
             .with_context(|| format!("cannot read {}", path.display()))?
@@ -86,6 +76,25 @@ impl Kernel {
         write_if_changed(&out, &stripped)?;
         Ok(out)
     }
+}
+
+/// The built-in guest, built if it is not up to date, without debug sections: it travels in ramdisks.
+///
+/// # Errors
+/// [`BuildError`] when it does not compile; and when it cannot be read.
+pub fn built_in_guest() -> anyhow::Result<Vec<u8>> {
+    let path = build("faultline-guest", "the built-in guest")?;
+    let data = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    strip(&data).with_context(|| format!("cannot strip {}", path.display()))
+}
+
+/// Builds the program of `package` for bare metal.
+fn build(package: &str, what: &'static str) -> anyhow::Result<PathBuf> {
+    let line = cargo()
+        .args(["build", "--package", package, "--profile", "kernel"])
+        .args(["--target", BARE_METAL])
+        .arg("--message-format=json-render-diagnostics");
+    executable_of(&line, what)
 }
 
 /// Leaves a file that already has this content alone, so that what was made from it stays up to date.

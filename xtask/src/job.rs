@@ -3,7 +3,7 @@
 //! | part | PVH | disk image |
 //! | --- | --- | --- |
 //! | command line | `-append` | ramdisk entry `cmdline` |
-//! | ramdisk (`digests`, `order`, `snapshot`) | `-initrd` | in the image |
+//! | ramdisk (`digests`, `guest`, `order`, `snapshot`) | `-initrd` | in the image |
 //! | snapshot | virtio disk, or ramdisk entry `snapshot` | the same |
 
 use std::io::BufWriter;
@@ -14,7 +14,7 @@ use anyhow::Context;
 
 use crate::app::{App, FromFile, Origin, SnapshotFile, Source, Tokens};
 use crate::cpio::Archive;
-use crate::elf::Kernel;
+use crate::elf::{Kernel, built_in_guest};
 use crate::fetch::Fetched;
 use crate::machine::Machine;
 use crate::order;
@@ -160,7 +160,7 @@ impl Job {
     /// Prepares `app` for `machine`.
     ///
     /// # Errors
-    /// As [`check`]; and when a file cannot be read.
+    /// As [`check`]; and when a file cannot be read, or the built-in guest does not compile.
     pub fn new(
         app: &App,
         machine: &dyn Machine,
@@ -194,6 +194,10 @@ impl Job {
             App::Raw { tokens } => Tokens::new(&tokens.join(" ")),
             App::Info | App::Panic | App::TripleFault | App::Hang | App::TestList => Tokens::new(app.name()),
         };
+        if app.wants_guest() {
+            ui.note("building the built-in guest");
+            job.ramdisk.add("guest", built_in_guest()?);
+        }
         let exit = Some(machine.exit_token());
         job.cmdline = tokens
             .flag("icount", machine.counts_instructions())

@@ -23,6 +23,7 @@ use core::fmt;
 
 use kernel::abi::guest::{BOOT_MAGIC, BOOT_STACK, BootInfo, IDENTITY_MAPPED, PAGE};
 use kernel::mm::addr::GuestPhysAddr;
+use kernel::mm::cache::{Object, WriteError};
 
 use crate::state::{Registers, SystemState};
 
@@ -47,6 +48,19 @@ pub trait GuestBytes {
     /// # Errors
     /// They could not be written, all or in part.
     fn write(&mut self, at: GuestPhysAddr, bytes: &[u8]) -> Result<(), Self::Error>;
+}
+
+/// An object that is a machine's ordinary memory.
+impl GuestBytes for &Object {
+    type Error = WriteError;
+
+    fn len(&self) -> u64 {
+        self.size()
+    }
+
+    fn write(&mut self, at: GuestPhysAddr, bytes: &[u8]) -> Result<(), WriteError> {
+        Object::write(self, at.as_u64(), bytes).1
+    }
 }
 
 /// What a guest is told besides what the loader knows by itself; see [`BootInfo`] for the parts.

@@ -303,6 +303,15 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Tables<'_, F> {
         flush.spend(self.stage2);
     }
 
+    /// Has the absent page at `addr` remember `marker`. False when something is mapped there.
+    ///
+    /// # Errors
+    /// No frame for a node.
+    pub(crate) fn mark(&mut self, addr: GuestPhysAddr, marker: Marker) -> Result<bool, OutOfFrames> {
+        let mut cursor = self.table.cursor_at(addr.align_down(PAGE_SIZE));
+        Ok(cursor.mark(Level::PAGE, marker)?.is_some())
+    }
+
     /// Makes the absent pages of `range` forget what they remember.
     pub(crate) fn forget_markers(&mut self, range: GuestRange) {
         let mut cursor = self.table.cursor(range);

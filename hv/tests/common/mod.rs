@@ -1,23 +1,29 @@
 //! A guest on the software machine.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
+use hv::bitmap::Bitmap;
 use hv::exit::Exit;
 use hv::memory::GuestMemory;
 use hv::memslot::{Backing, SlotId, SlotRequest};
 use hv::soft::{Op, Soft, SoftFormat, SoftVcpu};
 use hv::state::Registers;
-use hv::userfault::Outcome;
+use hv::userfault::{Delivery, Outcome, Userfaults};
 use hv::vendor::{Features, Vendor};
 use kernel::arch::host::{Config, Running, SoftMachine};
 use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr};
+use kernel::mm::cache::Object;
 use kernel::mm::memtype::anon::ANON;
+use kernel::mm::memtype::guest_memfd::GUEST_MEMFD;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::{GuestRange, VirtRange};
 use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
 use kernel::mm::uaccess;
-use kernel::task::Task;
+use kernel::task::spawn::{JoinHandle, spawn_returning};
+use kernel::task::{State, Task};
+use kernel::uffd::{Event, Features as UffdFeatures, ReadError, TrapKind, Uffd};
 
 /// Rights of ordinary memory.
 pub const RW: Prot = Prot::READ.union(Prot::WRITE);
@@ -97,6 +103,108 @@ impl<F: SoftFormat> World<F> {
     }
 }
 
+/// An object of guest memory with so many pages, and a slot at [`AT`] that delegates all of them.
+pub fn delegating<F: SoftFormat>(
+    world: &World<F>,
+    pages: u64,
+    delivery: Delivery,
+) -> (Arc<Object>, Arc<Bitmap>, SlotId) {
+    let object = Object::new(&GUEST_MEMFD, pages * PAGE_SIZE);
+    let bitmap = Arc::new(Bitmap::new(pages).expect("memory is plenty"));
+    bitmap.set_all();
+    let userfaults = Userfaults {
+        bitmap: Arc::clone(&bitmap),
+        delivery,
+    };
+    let slot = world.memory.add(slot_of_object(&object, Some(userfaults)));
+    (object, bitmap, slot.expect("nothing is wrong with it"))
+}
+
+/// A slot at [`AT`] for all of `object`.
+pub fn slot_of_object(object: &Arc<Object>, userfaults: Option<Userfaults>) -> SlotRequest {
+    SlotRequest {
+        at: AT,
+        len: object.size(),
+        backing: Backing::Object {
+            object: Arc::clone(object),
+            offset: 0,
+            userfaults,
+        },
+        read_only: false,
+        log_dirty: false,
+    }
+}
+
+/// A context that serves the guest's memory.
+pub fn serving<F: SoftFormat>(world: &World<F>, features: UffdFeatures) -> Uffd {
+    let weak: Weak<GuestMemory<F>> = Arc::downgrade(&world.memory);
+    Uffd::for_guest(weak, features, kernel::uffd::Delivery::Queue)
+}
+
+/// A page of this byte.
+pub fn bytes(byte: u8) -> Vec<u8> {
+    vec![byte; PAGE_SIZE as usize]
+}
+
+/// The word that a page of this byte begins with.
+pub fn word(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// A message about a page of the guest's.
+pub fn guest_fault(kind: TrapKind, page: u64, write: bool) -> Result<Event, ReadError> {
+    Ok(Event::GuestFault {
+        kind,
+        write,
+        addr: gpa(page),
+        thread: None,
+    })
+}
+
+/// A message about a page of the host's.
+pub fn host_fault(kind: TrapKind, addr: VirtAddr, write: bool) -> Result<Event, ReadError> {
+    Ok(Event::Pagefault {
+        kind,
+        write,
+        addr,
+        thread: None,
+    })
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// It does not within ten seconds.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "still not so after ten seconds: {what}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until `task` sleeps in a delegated fault.
+#[track_caller]
+pub fn until_it_waits(task: &Task) {
+    eventually("the task waits for a page", || {
+        task.fault.is_waiting() && task.state() == State::Parked
+    });
+}
+
+/// What the job of a task returned; a task that never returns fails the test instead of stopping it.
+#[track_caller]
+pub fn returned<T>(handle: JoinHandle<T>) -> T {
+    eventually("the task has ended", || handle.task().state() == State::Ended);
+    match handle.join() {
+        Ok(value) => value,
+        Err(outcome) => panic!("the task ended without a result: {outcome:?}"),
+    }
+}
+
 /// A slot at [`AT`] for all of `range`.
 pub fn slot_of(space: &Arc<Space>, range: VirtRange) -> SlotRequest {
     SlotRequest {
@@ -170,6 +278,21 @@ impl<F: SoftFormat> Guest<F> {
                 exit => panic!("no guest here does that: {exit:?}"),
             }
         }
+    }
+
+    /// The same in a task of its own.
+    pub fn spawn(mut self, op: Op) -> JoinHandle<Result<u64, Outcome>> {
+        spawn_returning("vcpu", None, move || self.execute(op)).expect("the host has threads")
+    }
+
+    /// Starts a task whose guest loads the word at the start of page number `page`.
+    pub fn spawn_load(self, page: u64) -> JoinHandle<Result<u64, Outcome>> {
+        self.spawn(Op::Load(gpa(page).as_u64()))
+    }
+
+    /// Starts a task whose guest stores a word at the start of page number `page`.
+    pub fn spawn_store(self, page: u64, value: u64) -> JoinHandle<Result<u64, Outcome>> {
+        self.spawn(Op::Store(gpa(page).as_u64(), value))
     }
 
     /// Loads the word at the start of page number `page`.

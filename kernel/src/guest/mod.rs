@@ -10,10 +10,10 @@
 //!
 //! | what | in a guest |
 //! | --- | --- |
-//! | tick | [`calls::timer`]; no APIC, no end of interrupt |
+//! | tick | `calls::timer`; no APIC, no end of interrupt |
 //! | clock | the frequency is told |
 //! | console | the debug console takes the text; there are no records |
-//! | end | [`calls::exit`], with an [`ExitCode`](crate::abi::guest::ExitCode) |
+//! | end | `calls::exit`, with an [`ExitCode`](crate::abi::guest::ExitCode) |
 //!
 //! | module | what |
 //! | --- | --- |

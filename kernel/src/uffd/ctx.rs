@@ -19,6 +19,7 @@ use super::api::{Features, Flags, Ioctls};
 use super::classify::Trap;
 use super::delivery::Delivery;
 use super::event::{Event, ReadError};
+use super::guest::GuestBacking;
 use super::queue::{Queue, State};
 use super::release::Release;
 use crate::mm::addr::{USER_TOP, VirtAddr};
@@ -98,6 +99,8 @@ pub(super) fn look_at_each(f: impl FnMut(&Arc<Ctx>)) -> bool {
 pub struct Ctx {
     id: CtxId,
     space: Weak<Space>,
+    /// The guest's memory that it serves instead of a space.
+    guest: Option<Weak<dyn GuestBacking>>,
     flags: Flags,
     release: &'static Release,
     /// [`Features`], and [`READY`] once the handshake is made.
@@ -200,7 +203,7 @@ impl Uffd {
         Ok(Self::of(ctx))
     }
 
-    fn ready(ctx: Arc<Ctx>, features: Features) -> Self {
+    pub(super) fn ready(ctx: Arc<Ctx>, features: Features) -> Self {
         ctx.make_ready(features);
         Self::of(ctx)
     }
@@ -247,7 +250,7 @@ impl Uffd {
             }
             // Delivered while this task slept: it is off the list of readers, and no lock is needed.
             if let Some(fault) = me.fault.inbox.take() {
-                return Ok(fault.into());
+                return Ok(fault.told_by(&self.ctx));
             }
         }
     }
@@ -309,9 +312,30 @@ impl Eq for Uffd {}
 impl Ctx {
     /// A fresh context that is about to get its first handle.
     fn new(space: Weak<Space>, flags: Flags, release: &'static Release, delivery: Delivery) -> Arc<Self> {
+        Self::enter(space, None, flags, release, delivery)
+    }
+
+    /// The same for a guest's memory.
+    pub(super) fn of_guest(
+        backing: Weak<dyn GuestBacking>,
+        flags: Flags,
+        release: &'static Release,
+        delivery: Delivery,
+    ) -> Arc<Self> {
+        Self::enter(Weak::new(), Some(backing), flags, release, delivery)
+    }
+
+    fn enter(
+        space: Weak<Space>,
+        guest: Option<Weak<dyn GuestBacking>>,
+        flags: Flags,
+        release: &'static Release,
+        delivery: Delivery,
+    ) -> Arc<Self> {
         let ctx = Arc::new(Self {
             id: CtxId::next(),
             space,
+            guest,
             flags,
             release,
             features: AtomicU64::new(0),
@@ -391,8 +415,17 @@ impl Ctx {
         self.space.upgrade()
     }
 
+    /// The guest's memory that it serves, if that is what it serves.
+    #[inline]
+    pub(super) fn guest(&self) -> Option<&Weak<dyn GuestBacking>> {
+        self.guest.as_ref()
+    }
+
     /// Whether accesses at `addr` are this context's business (still).
     pub(super) fn traps_at(&self, addr: VirtAddr) -> bool {
+        if let Some(delegated) = self.guest_delegates(addr) {
+            return delegated;
+        }
         let registration = self
             .space()
             .and_then(|space| space.query(addr))

@@ -2,8 +2,9 @@
 
 use super::api::Features;
 use super::classify::{Trap, TrapKind};
-use super::ctx::Uffd;
-use crate::mm::addr::VirtAddr;
+use super::ctx::{Ctx, Uffd};
+use super::guest::Stage;
+use crate::mm::addr::{GuestPhysAddr, VirtAddr};
 use crate::mm::range::VirtRange;
 use crate::task::TaskId;
 
@@ -19,6 +20,18 @@ pub enum Event {
         /// The page's address; the exact one with [`Features::EXACT_ADDRESS`](super::Features::EXACT_ADDRESS).
         addr: VirtAddr,
         /// Who, with [`Features::THREAD_ID`](super::Features::THREAD_ID).
+        thread: Option<TaskId>,
+    },
+    /// A task waits for a page of a guest's memory ([`super::guest`]).
+    GuestFault {
+        /// Why.
+        kind: TrapKind,
+        /// Whether the access was a store.
+        write: bool,
+        /// The page's guest-physical address; the exact one with
+        /// [`Features::EXACT_ADDRESS`](super::Features::EXACT_ADDRESS).
+        addr: GuestPhysAddr,
+        /// Who, with [`Features::THREAD_ID`](super::Features::THREAD_ID): the task that runs the guest.
         thread: Option<TaskId>,
     },
     /// The space was forked. The child is complete and does not run yet.
@@ -51,7 +64,7 @@ impl Event {
     /// What a context must have asked for to be told; nothing for a fault.
     pub fn feature(&self) -> Features {
         match self {
-            Self::Pagefault { .. } => Features::empty(),
+            Self::Pagefault { .. } | Self::GuestFault { .. } => Features::empty(),
             Self::Fork { .. } => Features::EVENT_FORK,
             Self::Remap { .. } => Features::EVENT_REMAP,
             Self::Remove { .. } => Features::EVENT_REMOVE,
@@ -60,7 +73,7 @@ impl Event {
     }
 }
 
-/// [`Event::Pagefault`] on its way: what fits into a reader's hand.
+/// [`Event::Pagefault`] or [`Event::GuestFault`] on its way: what fits into a reader's hand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Pagefault {
     /// Why, and how the page was accessed.
@@ -71,14 +84,25 @@ pub(super) struct Pagefault {
     pub thread: Option<TaskId>,
 }
 
-impl From<Pagefault> for Event {
+impl Pagefault {
+    /// The event, as a reader of `ctx` is told.
     #[inline]
-    fn from(fault: Pagefault) -> Self {
-        Self::Pagefault {
-            kind: fault.trap.kind,
-            write: fault.trap.write,
-            addr: fault.addr,
-            thread: fault.thread,
+    pub(super) fn told_by(self, ctx: &Ctx) -> Event {
+        let Self { trap, addr, thread } = self;
+        let (kind, write) = (trap.kind, trap.write);
+        match ctx.stage() {
+            Stage::One => Event::Pagefault {
+                kind,
+                write,
+                addr,
+                thread,
+            },
+            Stage::Two => Event::GuestFault {
+                kind,
+                write,
+                addr: GuestPhysAddr::new(addr.as_u64()),
+                thread,
+            },
         }
     }
 }

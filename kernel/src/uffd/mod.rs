@@ -18,6 +18,7 @@
 //! | [`admit`](mod@admit) | which traps become messages: a pure function |
 //! | [`slot`], [`queue`], `waiters`, `readers` | the fault a task waits for; who waits, and who reads |
 //! | [`event`] | what a monitor reads |
+//! | [`guest`] | faults of a guest's memory: stage 2 |
 //! | [`layout`], `fork` | changes of the space that it is told about: fork, mremap, madvise, munmap |
 //! | [`ops`] | what a monitor does |
 //! | [`delivery`] | ways of handing a fault over |
@@ -50,6 +51,7 @@ pub mod delivery;
 pub mod diagnosis;
 pub mod event;
 mod fork;
+pub mod guest;
 pub mod layout;
 pub mod linux;
 #[cfg(all(test, loom))]
@@ -71,6 +73,7 @@ pub use ctx::{Ctx, CtxId, Resolver, Uffd, UnknownFlag};
 pub use delivery::{Delivery, FaultHandler, Handled, Upcall};
 pub use event::{Event, ReadError};
 pub(crate) use fork::Forks;
+pub use guest::{GuestBacking, GuestFault, Stage, Stage2};
 pub use layout::EventSlot;
 pub(crate) use layout::{Change, Changes};
 pub use ops::{FillMode, MoveMode, Outcome, RangeError, Refusal, WakeError, WriteProtectError};

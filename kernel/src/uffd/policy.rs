@@ -29,9 +29,10 @@ use super::ctx::{Ctx, Resolver, Uffd};
 use super::delivery::Upcall;
 use super::ops::{FillMode, Outcome, Refusal};
 use super::queue::{Queue, State};
+use crate::mm::addr::GuestPhysAddr;
 use crate::mm::fault::FaultError;
 use crate::mm::pt::{Entry, Marker};
-use crate::mm::range::VirtRange;
+use crate::mm::range::{GuestRange, VirtRange};
 use crate::task::{EndHook, Task, TaskId};
 
 /// What becomes of a context's faults when its monitor has ended.
@@ -276,6 +277,13 @@ pub(super) fn resolve(fault: &Upcall<'_>) -> Result<(), FaultError> {
 /// Poisons a page. Somebody may be faster: another task that touches it as well, or who fills it. A marker of write
 /// protection goes, since nothing waits behind it any more.
 fn poison(resolver: &Resolver, page: VirtRange) -> Result<(), FaultError> {
+    if let Some(stage2) = resolver.stage2() {
+        let page = GuestRange::page(GuestPhysAddr::new(page.start.as_u64()));
+        return match stage2.poison(page, FillMode::empty()) {
+            Outcome::Refused(Refusal::OutOfMemory) => Err(FaultError::OutOfMemory),
+            Outcome::Done | Outcome::Partial { .. } | Outcome::Refused(_) => Ok(()),
+        };
+    }
     for _ in 0..2 {
         match resolver.poison(page, FillMode::empty()) {
             Outcome::Refused(Refusal::Exists) => {

@@ -262,7 +262,7 @@ impl Ctx {
         let mut queue = self.queue.lock();
         queue.readers.leave(me);
         if let Some(fault) = me.fault.inbox.take() {
-            return Ok(fault.into());
+            return Ok(fault.told_by(self));
         }
         me.take_interrupt();
         Err(ReadError::Interrupted)
@@ -308,7 +308,7 @@ impl Ctx {
         admit: impl FnOnce(&Event) -> bool,
     ) -> Result<Event, ReadError> {
         if let Some(fault) = me.and_then(|me| me.fault.inbox.take()) {
-            return Ok(fault.into());
+            return Ok(fault.told_by(self));
         }
         let found = if queue.state == State::Orphaned(MonitorDeath::Reattach) {
             // What is queued is for the next monitor.
@@ -318,7 +318,7 @@ impl Ctx {
             task.fault.read_by(&task::current(), Machine::ticks());
             task.fault.set(FaultState::Read);
             queue.read.push(task);
-            Ok(fault.into())
+            Ok(fault.told_by(self))
         } else if !queue.events.is_empty()
             && let Some(found) = queue.next_of_events(admit)
         {

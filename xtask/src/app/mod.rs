@@ -125,6 +125,11 @@ impl App {
         }
     }
 
+    /// Whether it runs guests: it finds the built-in one in the ramdisk.
+    pub const fn wants_guest(&self) -> bool {
+        matches!(self, Self::Test(_))
+    }
+
     /// Whether a success without a report would be no success.
     pub const fn reports(&self) -> bool {
         matches!(

@@ -244,6 +244,8 @@ fn lints() -> Vec<(String, CommandLine)> {
                     "clippy",
                     "--package",
                     "faultline-boot",
+                    "--package",
+                    "faultline-guest",
                     "--target",
                     toolchain::BARE_METAL,
                 ])

@@ -34,6 +34,7 @@ use kernel::mm::range::GuestRange;
 use super::common::text;
 
 mod basic;
+mod built_in;
 mod interrupts;
 mod memory;
 

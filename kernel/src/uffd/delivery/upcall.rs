@@ -101,7 +101,8 @@ impl Upcall<'_> {
 
     /// The message that a monitor would read.
     pub fn event(&self) -> Event {
-        self.resolver.ctx.describe(self.fault, self.task).into()
+        let ctx = &self.resolver.ctx;
+        ctx.describe(self.fault, self.task).told_by(ctx)
     }
 }
 

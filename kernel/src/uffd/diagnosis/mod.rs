@@ -33,6 +33,7 @@ use core::time::Duration;
 
 use super::classify::{Trap, TrapKind};
 use super::ctx::CtxId;
+use super::guest::Stage;
 use super::policy::MonitorDeath;
 use crate::mm::addr::VirtAddr;
 use crate::task::{TaskId, TaskName};
@@ -51,7 +52,9 @@ pub struct Waiting {
     pub task: TaskId,
     /// Its name.
     pub name: TaskName,
-    /// The exact address.
+    /// What kind of address it waits at.
+    pub stage: Stage,
+    /// The exact address; of stage 2, a guest-physical one.
     pub addr: VirtAddr,
     /// Why it was trapped.
     pub trap: Trap,
@@ -194,9 +197,13 @@ impl fmt::Display for Waiting {
             TrapKind::WriteProtect => "WP",
         };
         let access = if self.trap.write { "store" } else { "load" };
+        let stage = match self.stage {
+            Stage::One => "",
+            Stage::Two => "guest-physical ",
+        };
         write!(
             f,
-            "task {} ({}) waits at {} for {}: {kind}, {access}; context {} ({})",
+            "task {} ({}) waits at {stage}{} for {}: {kind}, {access}; context {} ({})",
             self.task,
             self.name,
             self.addr,
@@ -225,6 +232,7 @@ mod tests {
             server,
             task: TaskId::from_u64(7),
             name: TaskName::from("workload").expect("short"),
+            stage: Stage::One,
             addr: VirtAddr::new(0x1000),
             trap: Trap {
                 kind: TrapKind::Missing,

@@ -73,6 +73,7 @@ fn row(ctx: &Ctx, server: Server, task: &Task, now: u64, fault: &FaultRecord, pa
         server,
         task: task.id(),
         name: task.short_name(),
+        stage: ctx.stage(),
         addr: fault.addr,
         trap: fault.trap,
         age: between(fault.since, now),
@@ -101,6 +102,13 @@ impl Queue {
 }
 
 fn page_of(ctx: &Ctx, fault: &FaultRecord) -> Page {
+    if let Some(delegated) = ctx.guest_delegates(fault.addr) {
+        return if delegated {
+            Page::Unresolved
+        } else {
+            Page::Resolved
+        };
+    }
     if !ctx.traps_at(fault.addr) {
         return Page::Unregistered;
     }

@@ -8,15 +8,20 @@
 //! | remove | 0x15 | start | end | |
 //! | unmap | 0x16 | start | end | |
 //!
-//! Everything else is zero.
+//! Everything else is zero. A fault of a guest's memory, which Linux's channel does not have, is a page fault with a flag
+//! of its own, [`PAGEFAULT_FLAG_GUEST`].
 
 use crate::abi::uffd::{
     EVENT_FORK, EVENT_PAGEFAULT, EVENT_REMAP, EVENT_REMOVE, EVENT_UNMAP, MESSAGE_SIZE, PAGEFAULT_FLAG_MINOR,
     PAGEFAULT_FLAG_WP, PAGEFAULT_FLAG_WRITE,
 };
+use crate::task::TaskId;
 use crate::uffd::classify::TrapKind;
 use crate::uffd::ctx::Uffd;
 use crate::uffd::event::Event;
+
+/// The address is guest-physical. Linux's flags end at bit 2.
+pub const PAGEFAULT_FLAG_GUEST: u64 = 1 << 63;
 
 /// The message about `event`. `descriptor` gives the number that the reader has put a fork's context under.
 pub fn encode(event: &Event, descriptor: impl FnOnce(&Uffd) -> u32) -> [u8; MESSAGE_SIZE] {
@@ -26,16 +31,21 @@ pub fn encode(event: &Event, descriptor: impl FnOnce(&Uffd) -> u32) -> [u8; MESS
             write,
             addr,
             thread,
+        } => (
+            EVENT_PAGEFAULT,
+            fault_words(*kind, *write, addr.as_u64(), *thread, 0),
+        ),
+        Event::GuestFault {
+            kind,
+            write,
+            addr,
+            thread,
         } => {
-            let why = match kind {
-                TrapKind::Missing => 0,
-                TrapKind::WriteProtect => PAGEFAULT_FLAG_WP,
-                TrapKind::Minor => PAGEFAULT_FLAG_MINOR,
-            };
-            let flags = if *write { why | PAGEFAULT_FLAG_WRITE } else { why };
-            // Linux's thread numbers have 32 bits.
-            let thread = thread.map_or(0, |thread| u64::from(thread.as_u64() as u32));
-            (EVENT_PAGEFAULT, [flags, addr.as_u64(), thread])
+            let stage = PAGEFAULT_FLAG_GUEST;
+            (
+                EVENT_PAGEFAULT,
+                fault_words(*kind, *write, addr.as_u64(), *thread, stage),
+            )
         }
         Event::Fork { uffd } => (EVENT_FORK, [descriptor(uffd).into(), 0, 0]),
         Event::Remap { from, to, len } => (EVENT_REMAP, [from.as_u64(), to.as_u64(), *len]),
@@ -48,6 +58,19 @@ pub fn encode(event: &Event, descriptor: impl FnOnce(&Uffd) -> u32) -> [u8; MESS
         bytes.copy_from_slice(&word.to_le_bytes());
     }
     message
+}
+
+/// Flags, address and thread of a fault.
+fn fault_words(kind: TrapKind, write: bool, addr: u64, thread: Option<TaskId>, more: u64) -> [u64; 3] {
+    let why = match kind {
+        TrapKind::Missing => 0,
+        TrapKind::WriteProtect => PAGEFAULT_FLAG_WP,
+        TrapKind::Minor => PAGEFAULT_FLAG_MINOR,
+    };
+    let access = if write { PAGEFAULT_FLAG_WRITE } else { 0 };
+    // Linux's thread numbers have 32 bits.
+    let thread = thread.map_or(0, |thread| u64::from(thread.as_u64() as u32));
+    [why | access | more, addr, thread]
 }
 
 #[cfg(test)]

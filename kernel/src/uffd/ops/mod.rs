@@ -203,7 +203,7 @@ impl Resolver {
 
     /// Wakes whoever waits in the part of `range` that was done, if they shall be woken, and says how it ended.
     #[inline(always)]
-    fn finish<E: Into<Refusal>>(
+    pub(super) fn finish<E: Into<Refusal>>(
         &self,
         range: VirtRange,
         bytes: u64,
