@@ -361,6 +361,25 @@ impl Vmcb {
         self.clean &= !(clean::INTERCEPTS | clean::INTERRUPTS);
     }
 
+    /// A block of zeros.
+    #[cfg(test)]
+    pub fn zeroed() -> Self {
+        // SAFETY: every field is a number.
+        unsafe { core::mem::zeroed() }
+    }
+
+    /// EFER, as the CPU finds it.
+    #[cfg(test)]
+    pub fn efer(&self) -> u64 {
+        self.efer
+    }
+
+    /// Whether a window is waited for.
+    #[cfg(test)]
+    pub fn awaits_window(&self) -> bool {
+        self.interrupt_control & interrupts::V_IRQ != 0 && self.intercepts_3 & intercept3::VINTR != 0
+    }
+
     /// Gives the guest another address-space identifier.
     pub fn set_asid(&mut self, asid: u32) {
         self.asid = asid;

@@ -28,7 +28,7 @@ use super::Vcpu;
 use super::control::clean;
 use super::detect::{Found, Words, switch_on};
 use super::{events, exits};
-use crate::exit::{Exit, Stopped};
+use crate::exit::Stopped;
 use crate::stage2::{Caps, set_caps};
 use crate::state::Registers;
 use crate::vendor::{Features, Unavailable};
@@ -158,18 +158,23 @@ impl Area {
 /// See [`Vendor::run`](crate::vendor::Vendor::run). On a CPU where SVM is not enabled, the first instruction is invalid.
 #[inline]
 pub(super) fn run(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
-    let mut flush = flush;
-    loop {
-        let stopped = run_once(vcpu, registers, flush);
-        if !matches!(stopped.exit, Exit::InterruptWindow) || vcpu.events.window(&mut vcpu.block) {
-            return stopped;
-        }
-        flush = false;
+    run_once(vcpu, registers, flush);
+    if exits::is_window(&vcpu.block) {
+        use_window(vcpu, registers);
+    }
+    exits::decode(&vcpu.block)
+}
+
+/// As long as the window is there for what is held, and not for the owner, the guest gets that and goes on.
+#[cold]
+fn use_window(vcpu: &mut Vcpu, registers: &mut Registers) {
+    while exits::is_window(&vcpu.block) && !vcpu.events.window(&mut vcpu.block) {
+        run_once(vcpu, registers, false);
     }
 }
 
-#[inline]
-fn run_once(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
+#[inline(always)]
+fn run_once(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) {
     if vcpu.events.holds() {
         vcpu.events.offer(&mut vcpu.block, registers);
     }
@@ -197,7 +202,7 @@ fn run_once(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped 
     if exits::is_refused(vmcb) {
         // The guest has not run. What the block says about it now need not be what was loaded.
         vmcb.clean = 0;
-        return exits::decode(vmcb);
+        return;
     }
     vmcb.clean = clean::ALL;
     registers.rax = vmcb.rax;
@@ -208,7 +213,6 @@ fn run_once(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped 
     if events::is_valid(cut_short) {
         vcpu.events.redeliver(vmcb, sent, cut_short);
     }
-    exits::decode(vmcb)
 }
 
 /// Where the entry code finds a register.

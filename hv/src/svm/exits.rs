@@ -19,7 +19,7 @@ const READ_DR0: u64 = 0x20;
 const WRITE_DR15: u64 = 0x3f;
 const INTR: u64 = 0x60;
 const INIT: u64 = 0x63;
-pub(super) const VINTR: u64 = 0x64;
+const VINTR: u64 = 0x64;
 const RDPMC: u64 = 0x6f;
 const CPUID: u64 = 0x72;
 const RSM: u64 = 0x73;
@@ -65,15 +65,41 @@ pub(super) fn is_refused(vmcb: &Vmcb) -> bool {
     vmcb.exit_code as u32 == REFUSED
 }
 
-/// Why the guest of this block stopped.
+/// Whether the guest can take an interrupt now, and that is why it stopped.
+#[inline]
+pub(super) fn is_window(vmcb: &Vmcb) -> bool {
+    vmcb.exit_code == VINTR
+}
+
+/// Why the guest of this block stopped. In line are the two reasons that are counted in instructions.
 #[inline]
 pub(super) fn decode(vmcb: &Vmcb) -> Stopped {
+    match vmcb.exit_code {
+        VMMCALL => {
+            let exit = Exit::Hypercall {
+                user: vmcb.cpl != 0,
+                len: length(vmcb, 3),
+            };
+            stopped(vmcb, exit)
+        }
+        NPF => stopped(vmcb, nested_fault(vmcb)),
+        _ => decode_other(vmcb),
+    }
+}
+
+#[inline]
+fn stopped(vmcb: &Vmcb, exit: Exit) -> Stopped {
+    let raw = Raw {
+        code: vmcb.exit_code,
+        info: vmcb.exit_info_1,
+        more: vmcb.exit_info_2,
+    };
+    Stopped { exit, raw }
+}
+
+#[inline(never)]
+fn decode_other(vmcb: &Vmcb) -> Stopped {
     let exit = match vmcb.exit_code {
-        VMMCALL => Exit::Hypercall {
-            user: vmcb.cpl != 0,
-            len: length(vmcb, 3),
-        },
-        NPF => nested_fault(vmcb),
         HLT => Exit::Halt { len: length(vmcb, 1) },
         IOIO => Exit::Io(port_access(vmcb)),
         CPUID => Exit::Cpuid { len: length(vmcb, 2) },
@@ -86,14 +112,7 @@ pub(super) fn decode(vmcb: &Vmcb) -> Stopped {
         SHUTDOWN => Exit::Shutdown,
         code => uncommon(code),
     };
-    Stopped {
-        exit,
-        raw: Raw {
-            code: vmcb.exit_code,
-            info: vmcb.exit_info_1,
-            more: vmcb.exit_info_2,
-        },
-    }
+    stopped(vmcb, exit)
 }
 
 /// Instructions that the guest may not execute, and what is not known.
@@ -142,6 +161,7 @@ fn port_access(vmcb: &Vmcb) -> PortAccess {
     }
 }
 
+#[inline]
 fn nested_fault(vmcb: &Vmcb) -> Exit {
     let info = vmcb.exit_info_1;
     let addr = GuestPhysAddr::new(vmcb.exit_info_2);

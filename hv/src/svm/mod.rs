@@ -25,6 +25,9 @@ mod detect;
 mod entry;
 mod events;
 mod exits;
+#[cfg(test)]
+mod tests;
+
 #[cfg(target_os = "none")]
 pub use vendor::{Svm, Vcpu};
 
