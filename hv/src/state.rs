@@ -102,6 +102,12 @@ pub struct SystemState {
     pub dr7: u64,
     /// 1 while the guest is in the shadow of STI or MOV SS.
     pub interrupt_shadow: u64,
+    /// What is delivered before the guest's next instruction, because its delivery was cut short, or because it was injected;
+    /// 0: nothing. As both vendors have it: vector in bits 0-7, kind 8-10, whether there is an error code 11, valid 31, the
+    /// error code in 32-63; and 16-19 are the instruction's length where an instruction led to it.
+    pub event: u64,
+    /// An interrupt that `event` has displaced, which follows as soon as the guest can take it; likewise.
+    pub displaced: u64,
 }
 
 /// IA32_PAT after a reset.

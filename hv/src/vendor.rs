@@ -109,7 +109,8 @@ pub trait Vendor: Sized + Send + Sync + fmt::Debug + 'static {
     /// The state of a vCPU, besides its registers.
     fn save(vcpu: &mut Self::Vcpu) -> SystemState;
 
-    /// Gives a vCPU this state, and drops what was to be injected. What the CPU refuses shows at the next run
+    /// Gives a vCPU this state. What was to be injected and the window that somebody waits for are dropped, in favour of what
+    /// the state says. What the CPU refuses shows at the next run
     /// ([`EntryRefused`](crate::exit::Exit::EntryRefused)).
     fn load(vcpu: &mut Self::Vcpu, state: &SystemState);
 

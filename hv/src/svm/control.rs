@@ -251,7 +251,7 @@ impl Vmcb {
         self.clean = 0;
     }
 
-    /// The guest's state, in the hypervisor's words.
+    /// The guest's state, in the hypervisor's words; what waits to be delivered is `events`'s business.
     pub fn save(&self) -> SystemState {
         let mut ss = self.ss.to_state();
         if ss.rights & UNUSABLE == 0 {
@@ -286,10 +286,11 @@ impl Vmcb {
             dr6: self.dr6,
             dr7: self.dr7,
             interrupt_shadow: self.interrupt_shadow & SHADOW,
+            ..SystemState::default()
         }
     }
 
-    /// Gives the guest this state. Nothing is delivered to it, and no window is waited for.
+    /// Gives the guest this state; likewise.
     pub fn load(&mut self, state: &SystemState) {
         self.cs = VmcbSegment::from_state(&state.cs);
         self.ds = VmcbSegment::from_state(&state.ds);
@@ -320,8 +321,6 @@ impl Vmcb {
         self.dr7 = state.dr7;
         self.interrupt_shadow = state.interrupt_shadow & SHADOW;
         self.rip = NOWHERE;
-        self.event = 0;
-        self.close_window();
         self.clean = 0;
     }
 

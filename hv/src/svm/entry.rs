@@ -165,7 +165,7 @@ pub(super) fn run(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> St
     exits::decode(&vcpu.block)
 }
 
-/// As long as the window is there for what is held, and not for the owner, the guest gets that and goes on.
+/// As long as the window is there for what was displaced, and nobody else is to be told, the guest gets that and goes on.
 #[cold]
 fn use_window(vcpu: &mut Vcpu, registers: &mut Registers) {
     while exits::is_window(&vcpu.block) && !vcpu.events.window(&mut vcpu.block) {
@@ -175,7 +175,7 @@ fn use_window(vcpu: &mut Vcpu, registers: &mut Registers) {
 
 #[inline(always)]
 fn run_once(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) {
-    if vcpu.events.holds() {
+    if vcpu.events.has_displaced() {
         vcpu.events.offer(&mut vcpu.block, registers);
     }
     let vmcb = &mut *vcpu.block;

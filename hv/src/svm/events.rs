@@ -3,11 +3,11 @@
 //! Both have one layout, so what was cut short by an exit goes back as it came. A software interrupt does not: RIP still
 //! stands at its instruction, which is executed again. So do INT3 and INTO, unless it was we who injected them.
 //!
-//! What waits for VMRUN stands in the block. An exception goes first; an interrupt that it displaces there is held until the
-//! guest can take one.
+//! What waits for VMRUN stands in the block. An exception goes first; an interrupt that it displaces there follows as soon as
+//! the guest can take one.
 
 use super::control::Vmcb;
-use crate::state::{Injection, Registers};
+use crate::state::{Injection, Registers, SystemState};
 use crate::vendor::Injected;
 
 const VALID: u64 = 1 << 31;
@@ -17,6 +17,8 @@ const VECTOR: u64 = 0xff;
 const TYPE: u64 = 7 << 8;
 const TYPE_EXCEPTION: u64 = 3 << 8;
 const TYPE_SOFTWARE: u64 = 4 << 8;
+/// What the CPU reads: the others of the lower half are reserved.
+const DEFINED: u64 = !(u32::MAX as u64) | VALID | HAS_CODE | TYPE | VECTOR;
 
 /// INT3 and INTO, as exceptions.
 const BREAKPOINT: u64 = 3;
@@ -55,9 +57,9 @@ fn encode(what: Injection) -> u64 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Events {
     /// An interrupt or an NMI that an exception displaced; 0: none.
-    held: u64,
-    /// The vCPU's owner waits for the window.
-    wanted: bool,
+    displaced: u64,
+    /// Somebody has been told that the guest cannot take an interrupt now.
+    awaited: bool,
 }
 
 impl Events {
@@ -66,37 +68,37 @@ impl Events {
         let event = encode(what);
         if is_exception(event) {
             if is_valid(vmcb.event) && !is_exception(vmcb.event) {
-                self.held = vmcb.event;
+                self.displaced = vmcb.event;
             }
             vmcb.event = event;
             return Injected::Queued;
         }
-        let first = !is_valid(vmcb.event) && self.held == 0;
+        let first = !is_valid(vmcb.event) && self.displaced == 0;
         if !first || !vmcb.can_interrupt(registers.rip, registers.rflags) {
-            self.wanted = true;
+            self.awaited = true;
             vmcb.open_window();
             return Injected::NotNow;
         }
         vmcb.event = event;
-        if self.wanted {
-            self.wanted = false;
+        if self.awaited {
+            self.awaited = false;
             vmcb.close_window();
         }
         Injected::Queued
     }
 
-    /// Whether something is held.
+    /// Whether something was displaced.
     #[inline]
-    pub fn holds(&self) -> bool {
-        self.held != 0
+    pub fn has_displaced(&self) -> bool {
+        self.displaced != 0
     }
 
-    /// Before a run: delivers what is held if the guest takes it, or waits until it does.
+    /// Before a run: delivers what was displaced if the guest takes it, or waits until it does.
     #[cold]
     pub fn offer(&mut self, vmcb: &mut Vmcb, registers: &Registers) {
         if !is_valid(vmcb.event) && vmcb.can_interrupt(registers.rip, registers.rflags) {
-            vmcb.event = core::mem::take(&mut self.held);
-            if !self.wanted {
+            vmcb.event = core::mem::take(&mut self.displaced);
+            if !self.awaited {
                 return vmcb.close_window();
             }
         }
@@ -111,18 +113,38 @@ impl Events {
         }
     }
 
-    /// The window is there. Whether the owner is told; otherwise it is for what is held.
+    /// The window is there. Whether the owner is told; otherwise it is for what was displaced.
     pub fn window(&mut self, vmcb: &mut Vmcb) -> bool {
-        if self.holds() {
+        if self.has_displaced() {
             return false;
         }
-        self.wanted = false;
+        self.awaited = false;
         vmcb.close_window();
         true
     }
 
-    /// Nothing is to be delivered any more.
-    pub fn forget(&mut self) {
-        *self = Self::default();
+    /// What waits, as [`SystemState`] has it.
+    pub fn save(&self, vmcb: &Vmcb, state: &mut SystemState) {
+        state.event = vmcb.event;
+        state.displaced = self.displaced;
+    }
+
+    /// Has wait what a state says, and nothing else. A software interrupt or exception (of another CPU's: on this one it comes
+    /// again) does.
+    pub fn load(&mut self, vmcb: &mut Vmcb, state: &SystemState) {
+        let deliverable = |event| {
+            let by_instruction = event & TYPE >= TYPE_SOFTWARE;
+            if is_valid(event) && !by_instruction {
+                event & DEFINED
+            } else {
+                0
+            }
+        };
+        vmcb.event = deliverable(state.event);
+        *self = Self {
+            displaced: deliverable(state.displaced),
+            awaited: false,
+        };
+        vmcb.close_window();
     }
 }

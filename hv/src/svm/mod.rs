@@ -79,12 +79,14 @@ mod vendor {
         }
 
         fn save(vcpu: &mut Vcpu) -> SystemState {
-            vcpu.block.save()
+            let mut state = vcpu.block.save();
+            vcpu.events.save(&vcpu.block, &mut state);
+            state
         }
 
         fn load(vcpu: &mut Vcpu, state: &SystemState) {
-            vcpu.events.forget();
             vcpu.block.load(state);
+            vcpu.events.load(&mut vcpu.block, state);
         }
 
         #[inline]

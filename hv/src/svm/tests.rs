@@ -59,6 +59,8 @@ fn state() -> SystemState {
         dr6: 24,
         dr7: 25,
         interrupt_shadow: 1,
+        event: 0,
+        displaced: 0,
     }
 }
 
@@ -247,7 +249,7 @@ fn injections_are_spelled_as_the_cpu_reads_them() {
     vmcb.event = 0;
     assert_eq!(events.inject(&mut vmcb, &ready(), page_fault()), Injected::Queued);
     assert_eq!(vmcb.event, PAGE_FAULT);
-    assert!(!events.holds(), "nothing was displaced");
+    assert!(!events.has_displaced(), "nothing was displaced");
 }
 
 #[test]
@@ -315,7 +317,7 @@ fn exception_goes_first_and_the_interrupt_follows_in_its_own_window() {
     let (mut vmcb, mut events) = (block(), Events::default());
     vmcb.event = INTERRUPT;
     assert_eq!(events.inject(&mut vmcb, &ready(), page_fault()), Injected::Queued);
-    assert!(vmcb.event == PAGE_FAULT && events.holds());
+    assert!(vmcb.event == PAGE_FAULT && events.has_displaced());
     // The run with the exception waits for the window.
     events.offer(&mut vmcb, &ready());
     assert!(vmcb.event == PAGE_FAULT && vmcb.awaits_window());
@@ -325,11 +327,11 @@ fn exception_goes_first_and_the_interrupt_follows_in_its_own_window() {
     assert!(vmcb.event == 0 && vmcb.awaits_window());
     assert!(!events.window(&mut vmcb), "nobody has asked");
     events.offer(&mut vmcb, &ready());
-    assert!(vmcb.event == INTERRUPT && !vmcb.awaits_window() && !events.holds());
+    assert!(vmcb.event == INTERRUPT && !vmcb.awaits_window() && !events.has_displaced());
 }
 
 #[test]
-fn owner_that_waits_behind_a_held_interrupt_gets_the_window_after_it() {
+fn owner_that_waits_behind_a_displaced_interrupt_gets_the_window_after_it() {
     let (mut vmcb, mut events) = (block(), Events::default());
     vmcb.event = NMI;
     assert_eq!(events.inject(&mut vmcb, &ready(), page_fault()), Injected::Queued);
@@ -356,4 +358,45 @@ fn changes_take_their_clean_bits_away() {
     assert_eq!(vmcb.clean, 0x3f6);
     vmcb.load(&state());
     assert_eq!(vmcb.clean, 0);
+}
+
+#[test]
+fn what_waits_survives_a_state() {
+    let (mut vmcb, mut events) = (block(), Events::default());
+    vmcb.event = INTERRUPT;
+    assert_eq!(events.inject(&mut vmcb, &ready(), page_fault()), Injected::Queued);
+    let mut state = state();
+    events.save(&vmcb, &mut state);
+    assert_eq!((state.event, state.displaced), (PAGE_FAULT, INTERRUPT));
+    let (mut other, mut others) = (block(), Events::default());
+    others.load(&mut other, &state);
+    assert_eq!((other.event, others), (vmcb.event, events));
+}
+
+#[test]
+fn state_without_events_leaves_nothing_waiting() {
+    let (mut vmcb, mut events) = (block(), Events::default());
+    vmcb.event = PAGE_FAULT;
+    assert_eq!(
+        events.inject(&mut vmcb, &ready(), Injection::Interrupt(0x50)),
+        Injected::NotNow
+    );
+    events.load(&mut vmcb, &state());
+    assert!(vmcb.event == 0 && !vmcb.awaits_window() && events == Events::default());
+}
+
+#[test]
+fn events_that_an_instruction_leads_to_again_are_not_taken_from_a_state() {
+    let (mut vmcb, mut events) = (block(), Events::default());
+    for (event, taken) in [
+        (0x8002_0450, 0),
+        (0x8001_0603, 0),
+        (0x0000_0050, 0),
+        (BREAKPOINT, BREAKPOINT),
+        (INTERRUPT | 1 << 12, INTERRUPT),
+    ] {
+        let state = SystemState { event, ..state() };
+        events.load(&mut vmcb, &state);
+        assert_eq!(vmcb.event, taken, "{event:#x}");
+    }
 }

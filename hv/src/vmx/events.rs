@@ -3,7 +3,7 @@
 //! One event goes in with an entry. It can be a new one, or one whose delivery an exit has cut short. An interrupt that has
 //! to give way to an exception waits here for the guest to be able to take it.
 
-use crate::state::Injection;
+use crate::state::{Injection, SystemState};
 use crate::vendor::Injected;
 
 /// The field is in force.
@@ -14,6 +14,9 @@ const EXTERNAL: u32 = 0;
 const HARDWARE_EXCEPTION: u32 = 3 << 8;
 /// Bits of an IDT-vectoring information that an entry takes as they are; bit 12 is undefined.
 const DELIVERABLE: u32 = VALID | HAS_CODE | KIND | 0xff;
+/// In a word of [`SystemState`], where these bits of the fields are 0.
+const LEN_SHIFT: u32 = 16;
+const CODE_SHIFT: u32 = 32;
 
 /// An event, as the VM-entry fields have it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +56,17 @@ impl Event {
             // Software interrupts and exceptions: 4, 5, 6.
             len: if info >> 8 & 4 != 0 { len() } else { 0 },
         })
+    }
+
+    /// As [`SystemState`] has it.
+    fn word(&self) -> u64 {
+        u64::from(self.info) | u64::from(self.len) << LEN_SHIFT | u64::from(self.code) << CODE_SHIFT
+    }
+
+    /// What [`word`](Self::word) made, if it is an event.
+    fn from_word(word: u64) -> Option<Self> {
+        let (low, code) = (word as u32, (word >> CODE_SHIFT) as u32);
+        Self::described(low, || code, || low >> LEN_SHIFT & 0xf)
     }
 
     const fn is_interrupt(&self) -> bool {
@@ -116,5 +130,20 @@ impl Events {
             return false;
         }
         core::mem::take(&mut self.awaited)
+    }
+
+    /// What waits, as a state has it.
+    pub fn save(&self, state: &mut SystemState) {
+        state.event = self.next.map_or(0, |event| event.word());
+        state.displaced = self.displaced.map_or(0, |event| event.word());
+    }
+
+    /// What a state says; nobody waits for the window.
+    pub fn load(state: &SystemState) -> Self {
+        Self {
+            next: Event::from_word(state.event),
+            displaced: Event::from_word(state.displaced),
+            awaited: false,
+        }
     }
 }

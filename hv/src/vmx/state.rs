@@ -67,10 +67,11 @@ impl Current<'_> {
             ($($register:ident: $field:ident),*) => { $(state.$register = self.read(fields::$field);)* };
         }
         plain_fields!(read);
+        self.vcpu.events.save(&mut state);
         state
     }
 
-    /// Gives the vCPU this state; nothing waits to be delivered.
+    /// Gives the vCPU this state.
     pub fn load(&mut self, state: &SystemState) {
         for (fields, segment) in [
             (segment::CS, &state.cs),
@@ -126,7 +127,7 @@ impl Current<'_> {
             cr2: state.cr2,
             dr6: state.dr6,
         };
-        vcpu.events = Events::default();
+        vcpu.events = Events::load(state);
         vcpu.stale = true;
     }
 

@@ -222,7 +222,10 @@ guest_test!(
             ("a software interrupt", VECTOR, 1, None),
             ("an invalid instruction", 6, 3, None),
         ];
-        for (name, vector, at, injected) in EVENTS {
+        for ((name, vector, at, injected), moved) in EVENTS
+            .into_iter()
+            .flat_map(|event| [(event, false), (event, true)])
+        {
             let mut guest = Guest::<V>::new(own_events())?;
             guest.set_gate(vector, HANDLER)?;
             guest.registers.rip = CODE + at;
@@ -249,6 +252,11 @@ guest_test!(
                 "{name}: {violation:?}"
             );
             guest.add(ABSENT_STACK, Prot::READ | Prot::WRITE)?;
+            if moved {
+                // Another vCPU goes on: what waits is part of the state.
+                let state = V::save(&mut guest.vcpu);
+                guest.replace_vcpu(&state)?;
+            }
             expect_exit!(guest, Exit::Hypercall { user: false, len: 3 });
             ensure!(
                 guest.registers.rbx == back,

@@ -211,6 +211,13 @@ impl<V: Vendor> Guest<V> {
         TABLES + 3 * PAGE_SIZE + page / PAGE_SIZE * 8
     }
 
+    /// Has another vCPU go on with `state` and the same registers.
+    pub fn replace_vcpu(&mut self, state: &SystemState) -> Result<(), String> {
+        self.vcpu = V::create(self.stage2.root()).map_err(text)?;
+        V::load(&mut self.vcpu, state);
+        Ok(())
+    }
+
     /// Lets the guest's user mode use a page, as far as the guest's tables decide.
     pub fn let_users_in(&mut self, page: u64) {
         const USER: u64 = 1 << 2;

@@ -1,4 +1,4 @@
-use crate::state::Injection;
+use crate::state::{Injection, SystemState};
 use crate::vendor::Injected;
 use crate::vmx::events::{Event, Events};
 
@@ -96,4 +96,33 @@ fn what_the_cpu_describes_is_delivered_as_it_was() {
     assert_eq!((software.info, software.code, software.len), (0x8000_0480, 0, 2));
     let breakpoint = Event::described(0x8000_0603, never, || 1).expect("valid");
     assert_eq!((breakpoint.info, breakpoint.len), (0x8000_0603, 1));
+}
+
+#[test]
+fn what_waits_survives_a_state() {
+    let software = Event::described(0x8000_0450, || 0, || 2).expect("it is valid");
+    let mut events = Events::default();
+    for cut_short in [software, Event::interrupt(0x50)] {
+        events.after_exit(Some(cut_short));
+        let mut state = SystemState::default();
+        events.save(&mut state);
+        assert_eq!(Events::load(&state), events);
+    }
+    events.put_first(Event::exception(14, Some(0x1234_5678)));
+    let mut state = SystemState::default();
+    events.save(&mut state);
+    assert_eq!(
+        (state.event, state.displaced),
+        (0x1234_5678_8000_0b0e, 0x8000_0050)
+    );
+    assert_eq!(Events::load(&state), events);
+}
+
+#[test]
+fn a_state_that_says_nothing_leaves_nothing_waiting() {
+    let mut events = Events::default();
+    assert_eq!(events.inject(TIMER, false), Injected::NotNow);
+    let mut state = SystemState::default();
+    events.save(&mut state);
+    assert_eq!(Events::load(&state), Events::default());
 }
