@@ -27,8 +27,8 @@ const LEAF_1_EDX: u32 = !(1 << 7 | 1 << 9 | 1 << 12 | 1 << 14 | 1 << 21 | 1 << 2
 /// Leaf 7, EBX: FSGSBASE, BMI1, SMEP, BMI2, ERMS, RDSEED, ADX, SMAP, CLFLUSHOPT, SHA.
 const LEAF_7_EBX: u32 =
     1 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 29;
-/// Leaf 7, ECX: UMIP, RDPID.
-const LEAF_7_ECX: u32 = 1 << 2 | 1 << 22;
+/// Leaf 7, ECX: UMIP. Not RDPID: it reads IA32_TSC_AUX, which a guest does not have.
+const LEAF_7_ECX: u32 = 1 << 2;
 /// Leaf 7, EDX: fast short REP MOV.
 const LEAF_7_EDX: u32 = 1 << 4;
 /// Leaf 8000_0001, ECX: LAHF, LZCNT, SSE4A, PREFETCHW.

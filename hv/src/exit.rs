@@ -123,6 +123,8 @@ pub struct Violation {
     pub walk: bool,
     /// Whether there is a translation, which does not allow the access.
     pub present: bool,
+    /// With which of the roots that the guest may switch among, by its place in their list; 0 where it cannot.
+    pub root: u16,
     /// Whether an event was being delivered to the guest; it is delivered again when the guest goes on.
     pub in_delivery: bool,
 }

@@ -185,6 +185,7 @@ impl<V: Vendor> Vcpu<V> {
             linear: None,
             walk: false,
             present: false,
+            root: 0,
             in_delivery: true,
         };
         Ok(self.violated(&violation, Raw::default()))

@@ -256,6 +256,7 @@ impl<F: SoftFormat> SoftVcpu<F> {
             linear: None,
             walk: false,
             present: walk::<F>(self.root, addr).is_some(),
+            root: 0,
             in_delivery: false,
         });
         let at = self.translate(addr, access).ok_or(violation)?;

@@ -71,16 +71,25 @@ pub enum Injected {
 
 /// How #VE and VMFUNC are set up for a vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ViolationException {
+pub struct ViolationException<'a> {
     /// Page of the machine that the CPU describes a violation in (SDM vol. 3C, 26.5.7.2).
     pub info: Pfn,
-    /// Page with the list of 512 stage-2 roots for VMFUNC (25.6.14), if the guest may switch.
-    pub roots: Option<Pfn>,
+    /// Roots of stage-2 tables that the guest may switch among (26.5.6.3), by their place in this list; the first is that of
+    /// the vCPU, and the guest begins there. At most [`MAX_ROOTS`]; none: it may not switch. All of them outlive the vCPU.
+    pub roots: &'a [Pfn],
 }
 
-/// The CPU has no such thing.
+/// Most roots that a guest can switch among.
+pub const MAX_ROOTS: usize = 512;
+
+/// Why violations cannot be diverted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotSupported;
+pub enum DivertError {
+    /// The CPU has no such thing.
+    NotSupported,
+    /// No frame for the list of roots.
+    OutOfFrames,
+}
 
 /// A vendor's virtualisation.
 pub trait Vendor: Sized + Send + Sync + fmt::Debug + 'static {
@@ -127,12 +136,15 @@ pub trait Vendor: Sized + Send + Sync + fmt::Debug + 'static {
     /// Has convertible stage-2 violations delivered to the guest as #VE, and lets it switch roots; `None` ends that.
     ///
     /// # Errors
-    /// The CPU cannot; nothing changed.
-    fn divert_violations(vcpu: &mut Self::Vcpu, how: Option<ViolationException>) -> Result<(), NotSupported> {
+    /// See [`DivertError`]; nothing changed.
+    fn divert_violations(
+        vcpu: &mut Self::Vcpu,
+        how: Option<ViolationException<'_>>,
+    ) -> Result<(), DivertError> {
         let _ = vcpu;
         match how {
             None => Ok(()),
-            Some(_) => Err(NotSupported),
+            Some(_) => Err(DivertError::NotSupported),
         }
     }
 }

@@ -235,6 +235,7 @@ fn violation(addr: GuestPhysAddr, access: Access) -> Exit {
         linear: None,
         walk: false,
         present: false,
+        root: 0,
         in_delivery: false,
     })
 }

@@ -181,6 +181,7 @@ fn nested_fault(vmcb: &Vmcb) -> Exit {
         linear: None,
         walk: info & NPF_WALK != 0,
         present: info & NPF_PRESENT != 0,
+        root: 0,
         in_delivery: events::is_valid(vmcb.exit_interrupt),
     })
 }

@@ -156,6 +156,7 @@ fn violations_tell_access_walk_presence_and_delivery() {
         linear: None,
         walk: false,
         present: false,
+        root: 0,
         in_delivery: false,
     };
     let walk = Violation {

@@ -28,10 +28,12 @@ use x86_64::registers::segmentation::{CS, SS, Segment};
 use x86_64::structures::DescriptorTablePointer;
 
 use super::detect::{Controls, Invept, SECONDARY_VPID};
+use super::divert::Diverted;
 use super::enable::{enabled, region_of};
 use super::events::Events;
 use super::exits::{EXCEPTIONS, Fields};
 use super::fields::{self, Field};
+use super::vpid::Vpid;
 
 /// The current VMCS of each CPU, by address; 0: none.
 static CURRENT: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
@@ -103,8 +105,12 @@ pub struct Vcpu {
     region: Frame<KernelData>,
     /// What was decided for this machine.
     pub controls: &'static Controls,
-    /// SECONDARY_CONTROLS.
+    /// SECONDARY_CONTROLS, without those for diverted violations.
     pub secondary: u32,
+    /// Its tag of linear and combined translations; without one, every entry and exit drops those of guest and host.
+    vpid: Option<Vpid>,
+    /// How its violations are diverted.
+    pub diverted: Diverted,
     /// The root of its stage-2 tables.
     pub root: Pfn,
     /// What waits to be delivered.
@@ -117,7 +123,9 @@ pub struct Vcpu {
     pub host: Option<Host>,
     /// It has been launched since its VMCS was cleared.
     pub launched: bool,
-    /// Cached translations are to be dropped before it runs: it is new, or its paging was changed from outside.
+    /// What its tables held may be cached: another's, at the same place, from before.
+    pub fresh: bool,
+    /// Translations of its tag may be cached that are not its own, or not any more: its paging was changed from outside.
     pub stale: bool,
 }
 
@@ -179,10 +187,19 @@ impl Vcpu {
     pub fn new(root: Pfn) -> Result<Self, OutOfFrames> {
         let machine = enabled();
         let controls = &machine.controls;
+        let vpid = match controls.secondary & SECONDARY_VPID != 0 {
+            true => Vpid::take(),
+            false => None,
+        };
         let mut vcpu = Self {
             region: region_of(controls.revision)?,
             controls,
-            secondary: controls.secondary & !SECONDARY_VPID,
+            secondary: match vpid {
+                Some(_) => controls.secondary,
+                None => controls.secondary & !SECONDARY_VPID,
+            },
+            vpid,
+            diverted: Diverted::default(),
             root,
             events: Events::default(),
             switched: Switched::default(),
@@ -197,10 +214,12 @@ impl Vcpu {
             },
             host: None,
             launched: false,
+            fresh: true,
             stale: true,
         };
         clear(vcpu.region.pfn());
-        let (pointer, secondary) = (vcpu.pointer(), vcpu.secondary);
+        let (pointer, secondary) = (controls.pointer_to(root), vcpu.secondary);
+        let tag = vcpu.vpid.as_ref().map(Vpid::number);
         let mut current = vcpu.current();
         for (field, value) in [
             (fields::PIN_CONTROLS, controls.pin.into()),
@@ -228,17 +247,15 @@ impl Vcpu {
         ] {
             current.write(field, value);
         }
+        if let Some(tag) = tag {
+            current.write(fields::VPID, tag.into());
+        }
         if let Some(shift) = controls.timer_shift {
             let value = (Machine::frequency() / TIMER_FREQUENCY) >> shift;
             current.write(fields::PREEMPTION_TIMER, value.min(u32::MAX.into()));
         }
         drop(current);
         Ok(vcpu)
-    }
-
-    /// The EPT pointer of its tables.
-    pub fn pointer(&self) -> u64 {
-        self.root.start().as_u64() | self.controls.pointer
     }
 
     /// Makes its VMCS current.
@@ -318,6 +335,13 @@ impl Fields for Current<'_> {
         assert!(failed == 0, "VMREAD of {field:x?} failed");
         value
     }
+
+    fn root(&self) -> u16 {
+        match self.vcpu.diverted.can_switch() {
+            true => self.read(fields::ROOT_INDEX) as u16,
+            false => 0,
+        }
+    }
 }
 
 impl Current<'_> {
@@ -376,22 +400,50 @@ impl Current<'_> {
         });
     }
 
-    /// Drops translations that the CPU has cached for the vCPU.
-    pub fn invalidate(&mut self) {
-        let kind = self.vcpu.controls.invept;
-        let pointer = match kind {
-            Invept::Single => self.vcpu.pointer(),
-            Invept::All => 0,
-        };
-        let descriptor = [pointer, 0u64];
-        let failed: u8;
-        // SAFETY: dropping cached translations is always allowed.
-        unsafe {
-            asm!("invept {kind}, [{descriptor}]", "setna {failed}", kind = in(reg) kind as u64,
-                 descriptor = in(reg) &raw const descriptor, failed = out(reg_byte) failed, options(nostack));
+    /// Drops what the CPU has cached of the tables that the vCPU may run with.
+    pub fn forget_tables(&mut self) {
+        let controls = self.vcpu.controls;
+        match controls.invept {
+            Invept::All => invept(Invept::All, 0),
+            Invept::Single => {
+                invept(Invept::Single, controls.pointer_to(self.vcpu.root));
+                for pointer in self.vcpu.diverted.pointers() {
+                    invept(Invept::Single, pointer);
+                }
+            }
         }
-        assert!(failed == 0, "INVEPT of {pointer:#x} failed");
     }
+
+    /// Drops what the CPU has cached with the vCPU's tag. Without one there is nothing: an entry drops it.
+    pub fn forget_linear(&mut self) {
+        if let Some(vpid) = &self.vcpu.vpid {
+            invvpid(vpid.number());
+        }
+    }
+}
+
+fn invept(kind: Invept, pointer: u64) {
+    let descriptor = [pointer, 0u64];
+    let failed: u8;
+    // SAFETY: dropping cached translations is always allowed.
+    unsafe {
+        asm!("invept {kind}, [{descriptor}]", "setna {failed}", kind = in(reg) kind as u64,
+             descriptor = in(reg) &raw const descriptor, failed = out(reg_byte) failed, options(nostack));
+    }
+    assert!(failed == 0, "INVEPT of {pointer:#x} failed");
+}
+
+/// Of a single context.
+fn invvpid(tag: u16) {
+    const SINGLE: u64 = 1;
+    let descriptor = [u64::from(tag), 0];
+    let failed: u8;
+    // SAFETY: dropping cached translations is always allowed.
+    unsafe {
+        asm!("invvpid {kind}, [{descriptor}]", "setna {failed}", kind = in(reg) SINGLE,
+             descriptor = in(reg) &raw const descriptor, failed = out(reg_byte) failed, options(nostack));
+    }
+    assert!(failed == 0, "INVVPID of {tag} failed");
 }
 
 /// The selector in TR.

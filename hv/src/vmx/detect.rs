@@ -20,6 +20,8 @@
 //! has them off from its entry on. So the preemption timer ends a run after a tick's time, which costs nothing where an
 //! interrupt comes first.
 
+use kernel::mm::addr::Pfn;
+
 use crate::stage2::Caps;
 use crate::vendor::{Features, Unavailable};
 
@@ -154,6 +156,13 @@ const ENTRY_LOAD_DEBUG: u32 = 1 << 2;
 pub const ENTRY_LONG_MODE: u32 = 1 << 9;
 const ENTRY_LOAD_PAT: u32 = 1 << 14;
 const ENTRY_LOAD_EFER: u32 = 1 << 15;
+
+impl Controls {
+    /// The EPT pointer of the tables at `root`.
+    pub const fn pointer_to(&self, root: Pfn) -> u64 {
+        root.start().as_u64() | self.pointer
+    }
+}
 
 /// Controls that are needed, each with its name for the message.
 type Named = &'static [(u32, &'static str)];

@@ -81,8 +81,12 @@ impl Current<'_> {
 
     /// Brings the VMCS up to date.
     fn prepare(&mut self, registers: &Registers, flush: bool) {
-        if flush || self.vcpu.stale {
-            self.invalidate();
+        if flush || self.vcpu.fresh {
+            self.forget_tables();
+            self.vcpu.fresh = false;
+        }
+        if self.vcpu.stale {
+            self.forget_linear();
             self.vcpu.stale = false;
         }
         self.prepare_host();

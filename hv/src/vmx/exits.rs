@@ -13,6 +13,8 @@ use crate::exit::{Exit, PortAccess, Raw, Stopped, Violation};
 pub trait Fields {
     /// What a field holds.
     fn read(&self, field: Field) -> u64;
+    /// With which of its roots the guest ran.
+    fn root(&self) -> u16;
 }
 
 /// An exit, and what has to be done about it before the guest goes on.
@@ -194,6 +196,7 @@ fn violation(qualification: u64, in_delivery: bool, fields: &impl Fields) -> Exi
         linear: has(LINEAR_VALID).then(|| VirtAddr::new(fields.read(fields::EXIT_LINEAR))),
         walk: has(LINEAR_VALID) && !has(FINAL),
         present: has(ALLOWED),
+        root: fields.root(),
         in_delivery,
     })
 }

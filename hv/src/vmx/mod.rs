@@ -14,6 +14,8 @@
 //! | [`fields`] | fields of a VMCS by name |
 //! | `control` | a vCPU's VMCS: made, made current, written |
 //! | `state` | system state to and from it |
+//! | `divert` | #VE and VMFUNC |
+//! | `vpid` | tags of translations |
 //! | [`events`] | injection |
 //! | `entry` | VMLAUNCH, VMRESUME, and what they do not switch |
 //! | [`exits`] | what an exit was |
@@ -29,6 +31,8 @@
 mod control;
 pub mod detect;
 #[cfg(target_os = "none")]
+mod divert;
+#[cfg(target_os = "none")]
 mod enable;
 #[cfg(target_os = "none")]
 mod entry;
@@ -37,6 +41,7 @@ pub mod exits;
 pub mod fields;
 #[cfg(target_os = "none")]
 mod state;
+mod vpid;
 
 #[cfg(test)]
 mod tests;
@@ -54,7 +59,7 @@ mod vendor {
     use crate::exit::Stopped;
     use crate::stage2::Ept;
     use crate::state::{Injection, Registers, SystemState};
-    use crate::vendor::{Features, Injected, Unavailable, Vendor};
+    use crate::vendor::{DivertError, Features, Injected, Unavailable, Vendor, ViolationException};
 
     impl Vendor for Vmx {
         type Format = Ept;
@@ -84,6 +89,13 @@ mod vendor {
 
         fn inject(vcpu: &mut Self::Vcpu, registers: &Registers, what: Injection) -> Injected {
             entry::inject(vcpu, registers, what)
+        }
+
+        fn divert_violations(
+            vcpu: &mut Self::Vcpu,
+            how: Option<ViolationException<'_>>,
+        ) -> Result<(), DivertError> {
+            vcpu.current().divert(how)
         }
     }
 }

@@ -58,6 +58,7 @@ guest_test!(
                 linear: seen.linear,
                 walk: false,
                 present: false,
+                root: 0,
                 in_delivery: false,
             };
             ensure!(seen == expected, "{seen:?} instead of {expected:?}");

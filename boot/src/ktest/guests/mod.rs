@@ -35,6 +35,7 @@ use super::common::text;
 
 mod basic;
 mod built_in;
+mod divert;
 mod interrupts;
 mod memory;
 

@@ -16,6 +16,10 @@ impl Fields for Scripted {
             .unwrap_or_else(|| panic!("{field:x?} does not belong to this exit"))
             .1
     }
+
+    fn root(&self) -> u16 {
+        3
+    }
 }
 
 fn decoded(reason: u32, fields: &'static [(Field, u64)]) -> Decoded {
@@ -101,6 +105,7 @@ fn violations_tell_how_and_where_and_whether_something_is_mapped() {
         linear: Some(VirtAddr::new(0x7_0008)),
         walk: false,
         present: false,
+        root: 3,
         in_delivery: false,
     };
     const PLAIN: u64 = 0x180;
