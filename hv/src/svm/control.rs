@@ -8,7 +8,7 @@
 //! | VMRUN, #VMEXIT | CS, DS, ES, SS, GDTR, IDTR, CPL; CR0, CR2, CR3, CR4, EFER, PAT; DR6, DR7; RAX, RSP, RIP, RFLAGS |
 //! | VMLOAD, VMSAVE | FS, GS, TR, LDTR; KERNEL_GS_BASE, STAR, LSTAR, CSTAR, SFMASK; SYSENTER_* |
 //! | the entry code | the other general registers |
-//! | nobody | the FPU (`hv::fpu`), DR0-DR3 (accesses are intercepted), XCR0 (XSETBV is intercepted) |
+//! | nobody | the FPU (`hv::fpu`), DR0-DR3 and CR8 (accesses are intercepted), XCR0 (XSETBV is intercepted) |
 //!
 //! The CPU may keep what it read of a block from one run to the next. The [clean bits](clean) say what software has not
 //! changed since (15.15.2); whoever writes to a field here takes its bit away.
@@ -81,6 +81,8 @@ const INTERCEPTS_4: u32 = {
     use intercept4::*;
     VMRUN | VMMCALL | VMLOAD | VMSAVE | STGI | CLGI | SKINIT | WBINVD | MONITOR | MWAIT | MWAIT_ARMED | XSETBV
 };
+/// CR8: what is delivered to a guest does not ask for its task priority.
+const INTERCEPT_CR: u16 = 1 << 8;
 /// All of DR0-DR15, reads and writes.
 const INTERCEPT_DR: u16 = 0xffff;
 /// #MC: the machine is broken, not the guest.
@@ -119,6 +121,9 @@ const SHADOW: u64 = 1;
 const EFER_SVME: u64 = 1 << 12;
 /// RFLAGS.IF.
 const INTERRUPT_FLAG: u64 = 1 << 9;
+/// Bits of CR4 that a guest may set: VME, PVI, TSD, DE, PSE, PAE, MCE, PGE, PCE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, SMEP,
+/// SMAP. The others turn on state that is not switched.
+const CR4_GUEST: u64 = 0xfff | 1 << 16 | 1 << 20 | 1 << 21;
 /// In [`Vmcb::rip`] before the first run: no instruction stands at an address that is not canonical.
 const NOWHERE: u64 = 1 << 63;
 
@@ -238,6 +243,7 @@ const _: () = {
 impl Vmcb {
     /// Fills in what stays: what is intercepted, the nested root, the two permission maps.
     pub fn set_up(&mut self, root: Pfn, port_map: PhysAddr, msr_map: PhysAddr) {
+        self.intercept_cr = [INTERCEPT_CR; 2];
         self.intercept_dr = [INTERCEPT_DR; 2];
         self.intercept_exceptions = INTERCEPT_EXCEPTIONS;
         self.intercepts_3 = INTERCEPTS_3;
@@ -324,6 +330,11 @@ impl Vmcb {
         self.clean = 0;
     }
 
+    /// Whether the guest has set something in CR4 that it does not have.
+    pub fn has_foreign_bits(&self) -> bool {
+        self.cr4 & !CR4_GUEST != 0
+    }
+
     /// Whether a guest that goes on at `rip` is still in the shadow of STI or MOV SS: not if whoever emulated an instruction
     /// has moved it on.
     #[inline]
@@ -383,6 +394,20 @@ impl Vmcb {
     pub fn set_asid(&mut self, asid: u32) {
         self.asid = asid;
         self.clean &= !clean::ASID;
+    }
+}
+
+/// Lets guests at the registers that are theirs, in a map of MSRs in which all are intercepted: SYSENTER_*, STAR, LSTAR, CSTAR,
+/// SFMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE. VMLOAD and VMSAVE move them. (PAT is in the block, too, but TCG gives guests its
+/// own.)
+///
+/// A register has two bits, for reads and for writes; those from 0xc0000000 begin 2 KiB into the map (15.11).
+pub(super) fn let_through(msr_map: &mut [u8]) {
+    const LOW: [usize; 3] = [0x174, 0x175, 0x176];
+    const HIGH: [usize; 7] = [0x81, 0x82, 0x83, 0x84, 0x100, 0x101, 0x102];
+    let high = HIGH.map(|number| 0x2000 + number);
+    for index in LOW.into_iter().chain(high) {
+        msr_map[index / 4] &= !(3 << (index % 4 * 2));
     }
 }
 

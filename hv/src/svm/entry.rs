@@ -25,8 +25,8 @@ use kernel::mm::phys;
 use kernel::sync::Once;
 
 use super::Vcpu;
-use super::control::clean;
-use super::detect::{Found, Words, switch_on};
+use super::control::{clean, let_through};
+use super::detect::{Found, Words, drop_extended_registers, switch_on};
 use super::{events, exits};
 use crate::exit::Stopped;
 use crate::stage2::{Caps, set_caps};
@@ -66,21 +66,25 @@ static AREAS: [Area; MAX_CPUS] = [const {
 
 static FOUND: Once<Found> = Once::new();
 
-/// The permission maps. In both a bit that is set intercepts; all are. So the map of MSRs (8 KiB) is the beginning of that of
-/// ports (12 KiB), and both are the same for every guest.
+/// The permission maps, which are the same for every guest: that of ports, all intercepted, and behind it that of MSRs.
 static MAPS: Once<Frame<KernelData>> = Once::new();
-/// log2 of their pages: 3, rounded up.
-const MAPS_ORDER: u8 = 2;
+/// Pages of the map of ports.
+const PORT_MAP_PAGES: u64 = 3;
+/// log2 of the pages of both maps: 5, rounded up.
+const MAPS_ORDER: u8 = 3;
 
 /// Where the maps of ports and MSRs are.
 pub(super) fn permission_maps() -> Result<(PhysAddr, PhysAddr), OutOfFrames> {
+    let msr_map = (PORT_MAP_PAGES * PAGE_SIZE) as usize;
     let maps = MAPS.try_call_once(|| {
         let mut maps = Frame::alloc_order(MAPS_ORDER)?;
-        phys::bytes_mut(&mut maps).fill(0xff);
+        let bytes = phys::bytes_mut(&mut maps);
+        bytes.fill(0xff);
+        let_through(&mut bytes[msr_map..]);
         Ok(maps)
     })?;
-    let at = maps.pfn().start();
-    Ok((at, at))
+    let ports = maps.pfn().start();
+    Ok((ports, ports + msr_map as u64))
 }
 
 /// See [`Vendor::enable`](crate::vendor::Vendor::enable).
@@ -107,6 +111,7 @@ fn enable_here(found: &Found) -> Result<(), OutOfFrames> {
     let save_area = frames.pfn().start();
     // SAFETY: the first page of the area's frames is for nothing else, and they are never freed.
     unsafe { switch_on(found, save_area) };
+    drop_extended_registers();
     area.host_state.store((save_area + PAGE_SIZE).as_u64(), Relaxed);
     if area.epoch.load(Relaxed) == 0 {
         // At the end of a series: the first guest flushes what firmware may have left.
@@ -159,18 +164,24 @@ impl Area {
 #[inline]
 pub(super) fn run(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
     run_once(vcpu, registers, flush);
-    if exits::is_window(&vcpu.block) {
-        use_window(vcpu, registers);
+    if exits::is_common(&vcpu.block) {
+        return exits::decode(&vcpu.block);
     }
-    exits::decode(&vcpu.block)
+    finish(vcpu, registers)
 }
 
-/// As long as the window is there for what was displaced, and nobody else is to be told, the guest gets that and goes on.
-#[cold]
-fn use_window(vcpu: &mut Vcpu, registers: &mut Registers) {
+/// The rest of a run that ended for a reason which is not counted in instructions.
+#[inline(never)]
+fn finish(vcpu: &mut Vcpu, registers: &mut Registers) -> Stopped {
+    // As long as the window is there for what was displaced, and nobody else is to be told, the guest gets that and goes on.
     while exits::is_window(&vcpu.block) && !vcpu.events.window(&mut vcpu.block) {
         run_once(vcpu, registers, false);
     }
+    if exits::is_machine_check(&vcpu.block) {
+        // SAFETY: the exit has swallowed it; its gate leads to the kernel's handler, which does not return.
+        unsafe { asm!("int 18") };
+    }
+    exits::decode(&vcpu.block)
 }
 
 #[inline(always)]

@@ -4,6 +4,9 @@
 //! TCG among them) leaves that 0; the instruction is then taken to be in its plain form. A guest that put redundant prefixes
 //! before it goes on inside of it: its own misfortune, and no other's.
 //!
+//! **CR4.** A guest's change of it does not exit. One that set a bit which CPUID does not show it is stopped at its next exit
+//! that is neither a hypercall nor a violation, at the latest with the host's next tick.
+//!
 //! **Violations.** EXITINFO1 is a page fault's error code, and two bits that tell the walk of the guest's own tables from
 //! the access itself (15.25.6). Walks always count as writes, as the CPU would set accessed bits on the way. The CPU does not
 //! say which guest-virtual address it was.
@@ -15,8 +18,12 @@ use super::control::Vmcb;
 use super::events;
 use crate::exit::{Exit, PortAccess, Raw, Stopped, Violation};
 
+const READ_CR8: u64 = 0x08;
+const WRITE_CR8: u64 = 0x18;
 const READ_DR0: u64 = 0x20;
 const WRITE_DR15: u64 = 0x3f;
+/// #MC.
+const MACHINE_CHECK: u64 = 0x52;
 const INTR: u64 = 0x60;
 const INIT: u64 = 0x63;
 const VINTR: u64 = 0x64;
@@ -66,12 +73,22 @@ pub(super) fn is_refused(vmcb: &Vmcb) -> bool {
 }
 
 /// Whether the guest can take an interrupt now, and that is why it stopped.
-#[inline]
 pub(super) fn is_window(vmcb: &Vmcb) -> bool {
     vmcb.exit_code == VINTR
 }
 
-/// Why the guest of this block stopped. In line are the two reasons that are counted in instructions.
+/// Whether the machine is broken.
+pub(super) fn is_machine_check(vmcb: &Vmcb) -> bool {
+    vmcb.exit_code == MACHINE_CHECK
+}
+
+/// Whether the guest stopped for one of the two reasons that are counted in instructions.
+#[inline]
+pub(super) fn is_common(vmcb: &Vmcb) -> bool {
+    matches!(vmcb.exit_code, VMMCALL | NPF)
+}
+
+/// Why the guest of this block stopped.
 #[inline]
 pub(super) fn decode(vmcb: &Vmcb) -> Stopped {
     match vmcb.exit_code {
@@ -100,6 +117,8 @@ fn stopped(vmcb: &Vmcb, exit: Exit) -> Stopped {
 #[inline(never)]
 fn decode_other(vmcb: &Vmcb) -> Stopped {
     let exit = match vmcb.exit_code {
+        _ if is_refused(vmcb) => Exit::EntryRefused,
+        _ if vmcb.has_foreign_bits() => Exit::Privileged("MOV to CR4"),
         HLT => Exit::Halt { len: length(vmcb, 1) },
         IOIO => Exit::Io(port_access(vmcb)),
         CPUID => Exit::Cpuid { len: length(vmcb, 2) },
@@ -119,6 +138,8 @@ fn decode_other(vmcb: &Vmcb) -> Stopped {
 #[cold]
 fn uncommon(code: u64) -> Exit {
     let name = match code {
+        READ_CR8 => "MOV from CR8",
+        WRITE_CR8 => "MOV to CR8",
         READ_DR0..=WRITE_DR15 => "MOV DR",
         RDPMC => "RDPMC",
         RSM => "RSM",
@@ -135,7 +156,6 @@ fn uncommon(code: u64) -> Exit {
         MONITOR => "MONITOR",
         MWAIT | MWAIT_ARMED => "MWAIT",
         XSETBV => "XSETBV",
-        _ if code as u32 == REFUSED => return Exit::EntryRefused,
         _ => return Exit::Unknown,
     };
     Exit::Privileged(name)

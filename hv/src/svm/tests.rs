@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use kernel::mm::addr::{GuestPhysAddr, Pfn, PhysAddr};
 use kernel::mm::fault::Access;
 
-use super::control::Vmcb;
+use super::control::{Vmcb, let_through};
 use super::events::{self, Events};
 use super::exits;
 use crate::exit::{Exit, PortAccess, Violation};
@@ -45,7 +45,7 @@ fn state() -> SystemState {
         cr0: 11,
         cr2: 12,
         cr3: 13,
-        cr4: 14,
+        cr4: 0x620,
         efer: 0xd01,
         star: 15,
         lstar: 16,
@@ -201,6 +201,8 @@ fn every_other_exit_has_its_name() {
         (0x62, Exit::HostInterrupt),
         (0x64, Exit::InterruptWindow),
         (0x7f, Exit::Shutdown),
+        (0x08, Exit::Privileged("MOV from CR8")),
+        (0x18, Exit::Privileged("MOV to CR8")),
         (0x20, Exit::Privileged("MOV DR")),
         (0x37, Exit::Privileged("MOV DR")),
         (0x80, Exit::Privileged("VMRUN")),
@@ -216,6 +218,53 @@ fn every_other_exit_has_its_name() {
         assert_eq!(stopped.exit, exit, "{code:#x}");
         assert_eq!(stopped.raw.code, code);
     }
+}
+
+#[test]
+fn bits_of_cr4_that_guests_do_not_have_end_them_at_the_next_uncommon_exit() {
+    let mut vmcb = block();
+    let with = |cr4| SystemState { cr4, ..state() };
+    vmcb.load(&with(0x31_0620));
+    vmcb.exit_code = 0x60;
+    assert_eq!(exits::decode(&vmcb).exit, Exit::HostInterrupt);
+    // OSXSAVE.
+    vmcb.load(&with(0x4_0620));
+    assert_eq!(exits::decode(&vmcb).exit, Exit::Privileged("MOV to CR4"));
+    vmcb.exit_code = u64::MAX;
+    assert_eq!(exits::decode(&vmcb).exit, Exit::EntryRefused);
+    vmcb.exit_code = 0x81;
+    assert_eq!(exits::decode(&vmcb).exit, Exit::Hypercall { user: true, len: 3 });
+}
+
+#[test]
+fn guests_reach_their_own_msrs_and_no_others() {
+    let mut map = [0xff; 0x2000];
+    let_through(&mut map);
+    let bits = |number: usize| {
+        let index = if number < 0x2000 {
+            number
+        } else {
+            number - 0xc000_0000 + 0x2000
+        };
+        map[index / 4] >> (index % 4 * 2) & 3
+    };
+    let own = [
+        0x174,
+        0x175,
+        0x176,
+        0xc000_0081,
+        0xc000_0082,
+        0xc000_0083,
+        0xc000_0084,
+        0xc000_0100,
+        0xc000_0101,
+        0xc000_0102,
+    ];
+    for number in (0..0x2000).chain(0xc000_0000..0xc000_2000) {
+        let expected = if own.contains(&number) { 0 } else { 3 };
+        assert_eq!(bits(number), expected, "{number:#x}");
+    }
+    assert!(map[0x1000..].iter().all(|&byte| byte == 0xff));
 }
 
 /// EVENTINJ as the manual spells it.

@@ -1,9 +1,11 @@
-//! Instructions that stop a guest.
+//! Instructions that stop a guest, and registers that are its own.
+#![expect(unsafe_code, reason = "reads the host's MSRs")]
 
 use alloc::string::String;
 
 use hv::exit::{Exit, PortAccess};
 use hv::state::Registers;
+use x86_64::registers::model_specific::Msr;
 
 use super::{CODE, FLAGS, Guest, expect_exit, guest_code, guest_test};
 use crate::ensure;
@@ -115,7 +117,7 @@ guest_code!(
 );
 
 guest_test!(
-    fn every_msr_is_the_hypervisors<V>() -> Result<(), String> {
+    fn msrs_beyond_a_guests_own_are_the_hypervisors<V>() -> Result<(), String> {
         let mut guest = Guest::<V>::new(msrs())?;
         for (number, write) in [(0xc000_0080, false), (0x10, true), (0x1234_5678, false)] {
             expect_exit!(guest, Exit::Msr { write, len: 2 });
@@ -134,6 +136,65 @@ guest_test!(
         Ok(())
     }
 );
+
+guest_code!(
+    bases:
+    // The kernel's GS base, GS base, FS base.
+    "mov ecx, 0xc0000102",
+    "2: mov eax, ecx",
+    "mov edx, 0xffff8000",
+    "wrmsr",
+    "dec ecx",
+    "cmp ecx, 0xc0000100",
+    "jae 2b",
+    "swapgs",
+    "vmmcall",
+    "mov ecx, 0xc0000101",
+    "rdmsr",
+    "vmmcall",
+);
+
+guest_test!(
+    fn bases_of_fs_and_gs_are_the_guests_own<V>() -> Result<(), String> {
+        let before = host_bases();
+        let mut guest = Guest::<V>::new(bases())?;
+        for _ in 0..2 {
+            expect_exit!(guest, Exit::Hypercall { user: false, len: 3 });
+            ensure!(
+                host_bases() == before,
+                "the host's are {:x?} instead of {before:x?}",
+                host_bases()
+            );
+            guest.skip(3);
+        }
+        let state = V::save(&mut guest.vcpu);
+        let seen = [state.fs.base, state.gs.base, state.kernel_gs_base].map(|base| base as u32);
+        ensure!(
+            seen == [0xc000_0100, 0xc000_0102, 0xc000_0101],
+            "the guest's are {seen:x?}"
+        );
+        let read = (guest.registers.rdx << 32) + guest.registers.rax;
+        ensure!(read == 0xffff_8000_c000_0102, "GS base reads {read:#x}");
+        Ok(())
+    }
+);
+
+/// The host's own: STAR, LSTAR, CSTAR, SFMASK, and the bases of FS, GS and the other GS.
+fn host_bases() -> [u64; 7] {
+    let numbers = [
+        0xc000_0081,
+        0xc000_0082,
+        0xc000_0083,
+        0xc000_0084,
+        0xc000_0100,
+        0xc000_0101,
+        0xc000_0102,
+    ];
+    numbers.map(|number| {
+        // SAFETY: every CPU in 64-bit mode has these; reading them changes nothing.
+        unsafe { Msr::new(number).read() }
+    })
+}
 
 guest_code!(
     calls:
@@ -252,6 +313,9 @@ guest_test!(
 guest_code!(write_back: "wbinvd");
 guest_code!(debug_register: "mov rax, dr0");
 guest_code!(counter: "xor ecx, ecx", "rdpmc");
+guest_code!(priority: "mov eax, 15", "mov cr8, rax");
+// Bit 18: OSXSAVE. Not every CPU stops a guest right there.
+guest_code!(extended: "mov rax, cr4", "bts rax, 18", "mov cr4, rax", "2: jmp 2b");
 
 guest_test!(
     fn instructions_that_nobody_emulates_are_named<V>() -> Result<(), String> {
@@ -259,6 +323,8 @@ guest_test!(
             (write_back as fn() -> &'static [u8], "WBINVD"),
             (debug_register, "MOV DR"),
             (counter, "RDPMC"),
+            (priority, "MOV to CR8"),
+            (extended, "MOV to CR4"),
         ] {
             let mut guest = Guest::<V>::new(code())?;
             expect_exit!(guest, Exit::Privileged(name));
