@@ -38,6 +38,7 @@ mod built_in;
 mod divert;
 mod interrupts;
 mod memory;
+mod running;
 
 /// Its page tables: one of each level, from the root down.
 pub const TABLES: u64 = 0x1000;
