@@ -14,8 +14,8 @@
 //! | interrupt of the host's | delivered to the host; the timer is looked at |
 //! | anything else | [`Broken`], with the raw code |
 //!
-//! A vCPU belongs to the task that runs it. Time is looked at when the host's tick interrupts the guest, so the
-//! resolution of the timer and of deadlines is that tick.
+//! A vCPU belongs to the task that runs it. Time is looked at with every exit, and there is one at least with every tick of the
+//! host's: that is the resolution of the timer and of deadlines.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -292,7 +292,23 @@ impl<V: Vendor> Vcpu<V> {
             if let Some(stop) = self.handle(&stopped, deadline) {
                 return stop;
             }
+            // A guest that exits all the time may never be the one that the host's tick interrupts.
+            if self.is_time_to_look(deadline)
+                && let Some(stop) = self.look_at_time(deadline)
+            {
+                return stop;
+            }
         }
+    }
+
+    /// Whether the timer, the deadline or somebody who wants the task to end is waiting.
+    #[inline]
+    fn is_time_to_look(&self, deadline: u64) -> bool {
+        let timer = match self.timer.period {
+            0 => u64::MAX,
+            _ => self.timer.next,
+        };
+        Machine::ticks() >= timer.min(deadline) || task::current().is_killed()
     }
 
     #[inline]
@@ -314,7 +330,7 @@ impl<V: Vendor> Vcpu<V> {
     fn handle(&mut self, stopped: &Stopped, deadline: u64) -> Option<Stop> {
         let why = match stopped.exit {
             Exit::Violation(violation) => return self.violated(&violation, stopped.raw),
-            Exit::HostInterrupt => return self.look_at_time(deadline),
+            Exit::HostInterrupt => return None,
             Exit::Hypercall { len, user } => {
                 self.advance(len);
                 Counters::count(&self.vm.counters.hypercalls);
@@ -327,7 +343,7 @@ impl<V: Vendor> Vcpu<V> {
             Exit::Halt { len } => {
                 self.advance(len);
                 if self.idle(deadline) {
-                    return self.look_at_time(deadline);
+                    return None;
                 }
                 Fatal::Halted
             }
@@ -368,7 +384,7 @@ impl<V: Vendor> Vcpu<V> {
         self.registers.rip = self.registers.rip.wrapping_add(len.into());
     }
 
-    /// The host's tick has come, or a run begins.
+    /// Something may be due, or a run begins.
     fn look_at_time(&mut self, deadline: u64) -> Option<Stop> {
         if task::current().is_killed() {
             return Some(Stop::Killed);

@@ -19,6 +19,7 @@ use hv::vcpu::{Fatal, Image, Stop, Timer, Vcpu};
 use hv::vendor::{Features, Injected, Unavailable, Vendor};
 use hv::vm::Vm;
 use kernel::abi::guest::{Call, RING_ENTRIES, Resumed, RingEntry, Status};
+use kernel::arch::{Clock, Machine};
 use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, Pfn};
 use kernel::mm::cache::{Lookup, Object};
 use kernel::mm::fault::Access;
@@ -383,7 +384,8 @@ fn the_timer_comes_when_the_guest_can_take_it() {
     let mut guest = guest();
     guest.vcpu.control().refuses = 1;
     assert_eq!(guest.status(Call::Timer, [1, VECTOR.into(), 0, 0]), Status::Done);
-    assert_eq!(guest.injected(), [], "refused once");
+    assert_eq!(guest.injected(), [], "it cannot take any yet");
+    guest.vcpu.control().refuses = 0;
     guest.will(|_| Exit::InterruptWindow).will(|_| Exit::Shutdown);
     assert_eq!(guest.broken(), Fatal::Shutdown);
     assert!(guest.injected().contains(&Injection::Interrupt(VECTOR)));
@@ -401,6 +403,28 @@ fn a_deadline_ends_a_guest_that_loops() {
     let vcpu = &mut guest.vcpu;
     assert_eq!(guest.world.run(|| vcpu.run(0)), Stop::Deadline);
     assert_eq!(guest.vcpu.control().acts.len(), 1, "it did not even begin");
+}
+
+#[test]
+fn a_guest_that_exits_all_the_time_is_stopped_too() {
+    let mut guest = guest();
+    let deadline = Machine::ticks() + 1000;
+    guest.will(move |_| {
+        while Machine::ticks() < deadline {
+            std::hint::spin_loop();
+        }
+        out(0x80, false)
+    });
+    let vcpu = &mut guest.vcpu;
+    assert_eq!(guest.world.run(|| vcpu.run(deadline)), Stop::Deadline);
+    // Its timer comes as well.
+    let timer = guest.vcpu.image().timer;
+    assert_eq!(timer.period, 0);
+    assert_eq!(guest.status(Call::Timer, [1, VECTOR.into(), 0, 0]), Status::Done);
+    guest.injected();
+    guest.will(|_| out(0x80, false)).will(|_| Exit::Shutdown);
+    assert_eq!(guest.broken(), Fatal::Shutdown);
+    assert!(guest.injected().contains(&Injection::Interrupt(VECTOR)));
 }
 
 #[test]
