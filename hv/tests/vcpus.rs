@@ -382,7 +382,7 @@ fn a_halted_guest_that_nothing_wakes_is_told() {
 #[test]
 fn the_timer_comes_when_the_guest_can_take_it() {
     let mut guest = guest();
-    guest.vcpu.control().refuses = 1;
+    guest.vcpu.control().refuses = 100;
     assert_eq!(guest.status(Call::Timer, [1, VECTOR.into(), 0, 0]), Status::Done);
     assert_eq!(guest.injected(), [], "it cannot take any yet");
     guest.vcpu.control().refuses = 0;
