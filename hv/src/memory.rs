@@ -213,6 +213,22 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         }
     }
 
+    /// Lets the CPU tell the guest itself of accesses to the pages of `range` that are absent and delegated, by #VE, if the
+    /// vCPU takes violations that way ([`Vendor::divert_violations`](crate::vendor::Vendor::divert_violations)); or not any
+    /// more. A page whose bit was cleared by a store still does: whoever it is told to has it resolved here
+    /// ([`Self::resolve`]).
+    ///
+    /// # Errors
+    /// [`SlotError::OutOfMemory`]: some of the pages exit as before.
+    pub fn set_convertible(&self, range: GuestRange, on: bool) -> Result<(), SlotError> {
+        for slot in self.overlapping(range) {
+            if let Some(part) = slot.range.intersect(&range) {
+                slot.set_convertible(part, on)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Where slots are, by address.
     pub fn slots(&self) -> Vec<SlotInfo> {
         let info = |slot: &Arc<Slot<F>>| SlotInfo {

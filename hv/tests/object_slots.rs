@@ -10,17 +10,18 @@ use common::{
     serving, slot_of_object, until_it_waits, word,
 };
 use hv::soft::SoftFormat;
+use hv::stage2::DELEGATED;
 use hv::userfault::{Delivery, MemoryFault, MemoryFaultFlags, Outcome};
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::cache::Object;
 use kernel::mm::fault::{Access, FaultError};
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_PRIVATE};
+use kernel::mm::pt::Entry;
 use kernel::mm::space::Memory;
 use kernel::mm::uaccess;
-use kernel::mm::vma::Sharing;
 use kernel::task::spawn::spawn_returning;
 use kernel::uffd::{
-    Features, FillMode, Modes, MonitorDeath, Outcome as Filled, ReadError, Refusal, TrapKind, Uffd,
+    Features, FillMode, Flags, Modes, MonitorDeath, Outcome as Filled, ReadError, Refusal, TrapKind, Uffd,
 };
 
 for_both! {
@@ -44,6 +45,9 @@ for_both! {
     a_monitor_that_touches_what_it_serves_is_refused
     operations_of_stage_1_and_stage_2_do_not_mix
     the_host_cannot_touch_private_guest_memory_and_the_guest_can
+    absent_delegated_pages_are_convertible_where_that_was_asked_for
+    host_and_guest_that_touch_a_page_at_once_are_answered_each_by_its_own
+    a_handler_resolves_on_the_vcpus_task
 }
 
 fn exit<F: SoftFormat>() -> (World<F>, Guest<F>, Arc<Object>, Arc<hv::bitmap::Bitmap>) {
@@ -117,12 +121,7 @@ fn a_page_that_the_cache_has_is_delegated_as_minor<F: SoftFormat>() {
 /// Host major: COPY; host minor: CONTINUE; stage 2: write, and a cleared bit.
 fn the_three_ways_of_a_guest_memfd_end_in_the_same_page<F: SoftFormat>() {
     let (world, mut guest, object, bitmap) = exit::<F>();
-    let memory = Memory::Object {
-        object: Arc::clone(&object),
-        offset: 0,
-        sharing: Sharing::Shared,
-        read_only: false,
-    };
+    let memory = Memory::shared(&object);
     let range = world.map_memory(memory, 4);
     let uffd = Uffd::new(&world.space, Features::empty());
     uffd.register(range, Modes::MISSING | Modes::MINOR)
@@ -436,16 +435,108 @@ fn the_host_cannot_touch_private_guest_memory_and_the_guest_can<F: SoftFormat>()
         .memory
         .add(slot_of_object(&object, None))
         .expect("nothing is wrong with it");
-    let memory = Memory::Object {
-        object: Arc::clone(&object),
-        offset: 0,
-        sharing: Sharing::Shared,
-        read_only: false,
-    };
+    let memory = Memory::shared(&object);
     let range = world.map_memory(memory, 1);
     let mut guest = world.guest();
     assert_eq!(guest.store(0, 4), Ok(()));
     assert_eq!(guest.load(0), Ok(4));
     let touched = world.run(|| uaccess::load(page(range, 0)));
     assert_eq!(touched.map_err(|error| error.why), Err(FaultError::GuestOnly));
+}
+
+fn absent_delegated_pages_are_convertible_where_that_was_asked_for<F: SoftFormat>() {
+    let (world, mut guest, object, bitmap) = exit::<F>();
+    let convertible = |page| world.memory.stage2().entry(gpa(page)).0 == Entry::Absent(DELEGATED);
+    let all = || (0..4).map(convertible).collect::<Vec<_>>();
+    assert_eq!(all(), [false; 4]);
+    assert_eq!(object.write(0, &bytes(1)).1, Ok(()));
+    assert!(bitmap.clear(0));
+    assert_eq!(guest.load(0), Ok(word(1)));
+    world
+        .memory
+        .set_convertible(gpages(0, 3), true)
+        .expect("memory is plenty");
+    assert_eq!(
+        all(),
+        [false, true, true, false],
+        "what is there is not, nor what is exempt"
+    );
+    world.memory.delegate(gpages(0, 4));
+    assert_eq!(all(), [true, true, true, false]);
+    assert!(
+        matches!(guest.load(1), Err(Outcome::Delegated(_))),
+        "it exits all the same"
+    );
+    assert!(bitmap.clear(0));
+    assert!(all()[0], "nobody was told of the store");
+    assert_eq!(guest.load(0), Ok(word(1)));
+    assert_eq!(all(), [false, true, true, false]);
+    object.punch(0, PAGE_SIZE).expect("it can");
+    assert!(!all()[0], "not delegated");
+    world
+        .memory
+        .set_convertible(gpages(1, 1), false)
+        .expect("memory is plenty");
+    assert_eq!(all(), [false, false, true, false]);
+}
+
+fn host_and_guest_that_touch_a_page_at_once_are_answered_each_by_its_own<F: SoftFormat>() {
+    let (world, guests, object, bitmap) = told::<F>();
+    let range = world.map_memory(Memory::shared(&object), 4);
+    let hosts = Uffd::new(&world.space, Features::empty());
+    hosts
+        .register(range, Modes::MISSING | Modes::MINOR)
+        .expect("guest memory can");
+    let stage2 = guests.stage2().expect("it serves a guest");
+    let (at, none) = (page(range, 2), FillMode::empty());
+    for host_first in [true, false] {
+        let vcpu = world.guest().spawn_load(2);
+        let space = Some(Arc::clone(&world.space));
+        let host = spawn_returning("host", space, move || uaccess::load(at)).expect("the host has threads");
+        until_it_waits(vcpu.task());
+        until_it_waits(host.task());
+        assert_eq!(guests.try_read_event(), guest_fault(TrapKind::Missing, 2, false));
+        assert_eq!(hosts.try_read_event(), host_fault(TrapKind::Missing, at, false));
+        let one_page = kernel::mm::range::VirtRange::page(at);
+        let refused = Filled::Refused(Refusal::Exists);
+        if host_first {
+            assert_eq!(hosts.copy(at, &bytes(1), PAGE_SIZE, none), Filled::Done);
+            assert!(vcpu.task().fault.is_waiting(), "the guest's side was not told");
+            assert_eq!(stage2.copy(gpa(2), &bytes(2), none), refused);
+            assert_eq!(stage2.cont(gpages(2, 1), none), Filled::Done);
+        } else {
+            assert_eq!(stage2.copy(gpa(2), &bytes(1), none), Filled::Done);
+            assert!(host.task().fault.is_waiting(), "the host's side was not told");
+            assert_eq!(hosts.copy(at, &bytes(2), PAGE_SIZE, none), refused);
+            assert_eq!(hosts.cont(one_page, none), Filled::Done);
+        }
+        assert_eq!((returned(vcpu), returned(host)), (Ok(word(1)), Ok(word(1))));
+        // Again, the other way round.
+        object.punch(2 * PAGE_SIZE, PAGE_SIZE).expect("it can");
+        world.memory.delegate(gpages(2, 1));
+        assert!(bitmap.is_set(2));
+    }
+}
+
+fn a_handler_resolves_on_the_vcpus_task<F: SoftFormat>() {
+    use kernel::uffd::{Delivery as Way, Handled, Upcall};
+    let world = World::<F>::new();
+    let handler = |fault: &Upcall<'_>| {
+        let stage2 = fault.stage2().expect("it serves a guest");
+        let at = kernel::mm::addr::GuestPhysAddr::new(fault.page().start.as_u64());
+        match (at == gpa(3), stage2.copy(at, &bytes(6), FillMode::empty())) {
+            (false, Filled::Done) => Handled::Resolved,
+            _ => Handled::Failed,
+        }
+    };
+    let memory = Arc::downgrade(&world.memory);
+    let uffd = Uffd::for_guest(memory, Flags::empty(), Features::empty(), Way::upcall(handler));
+    let (object, _, slot) = delegating(&world, 4, Delivery::Message(Arc::clone(uffd.ctx())));
+    let mut guest = world.guest();
+    assert_eq!(guest.load(1), Ok(word(6)));
+    assert_eq!(object.resident(), PAGE_SIZE);
+    // It says that it failed; but the page is there, so the access is not held to it.
+    assert_eq!(guest.load(3), Ok(word(6)));
+    assert_eq!(world.memory.remove(slot), Ok(()));
+    assert_eq!(guest.load(2), Err(Outcome::Unbacked));
 }

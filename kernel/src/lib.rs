@@ -19,7 +19,8 @@
 //! manager and the channel are tested by plain `cargo test`.
 //!
 //! Lock order, outermost first (see each module's header for what the locks protect):
-//! `Space::vmas` → `Space::table` → `uffd::Ctx` queue → task wait queues → run queue → heap → frame allocator.
+//! `Space::vmas` → `Space::table` → a guest's stage-2 tables → an object's cache → `uffd::Ctx` queue → task wait queues
+//! → run queue → heap → frame allocator.
 #![no_std]
 
 extern crate alloc;

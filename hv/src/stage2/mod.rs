@@ -23,6 +23,7 @@ mod table;
 pub use caps::{Caps, caps, set_caps};
 pub use ept::Ept;
 pub use npt::Npt;
+pub(crate) use table::Tables;
 pub use table::{Entered, Run, Stage2};
 
 use kernel::mm::pt::Marker;

@@ -23,7 +23,7 @@ use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
 use kernel::mm::uaccess;
 use kernel::task::spawn::{JoinHandle, spawn_returning};
 use kernel::task::{State, Task};
-use kernel::uffd::{Event, Features as UffdFeatures, ReadError, TrapKind, Uffd};
+use kernel::uffd::{Event, Features as UffdFeatures, Flags, ReadError, TrapKind, Uffd};
 
 /// Rights of ordinary memory.
 pub const RW: Prot = Prot::READ.union(Prot::WRITE);
@@ -138,7 +138,7 @@ pub fn slot_of_object(object: &Arc<Object>, userfaults: Option<Userfaults>) -> S
 /// A context that serves the guest's memory.
 pub fn serving<F: SoftFormat>(world: &World<F>, features: UffdFeatures) -> Uffd {
     let weak: Weak<GuestMemory<F>> = Arc::downgrade(&world.memory);
-    Uffd::for_guest(weak, features, kernel::uffd::Delivery::Queue)
+    Uffd::for_guest(weak, Flags::empty(), features, kernel::uffd::Delivery::Queue)
 }
 
 /// A page of this byte.

@@ -102,11 +102,13 @@ impl fmt::Debug for Stage2<'_> {
 impl Uffd {
     /// A context for the faults of a guest's memory. It is ready; nothing is negotiated. The memory does not belong to it:
     /// once that is gone, operations are refused as those of a space that is ([`Refusal::SpaceGone`]).
-    pub fn for_guest(backing: Weak<dyn GuestBacking>, features: Features, delivery: Delivery) -> Self {
-        Self::ready(
-            Ctx::of_guest(backing, Flags::empty(), &Release::ALL, delivery),
-            features,
-        )
+    pub fn for_guest(
+        backing: Weak<dyn GuestBacking>,
+        flags: Flags,
+        features: Features,
+        delivery: Delivery,
+    ) -> Self {
+        Self::ready(Ctx::of_guest(backing, flags, &Release::ALL, delivery), features)
     }
 }
 
