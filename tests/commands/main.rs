@@ -5,6 +5,8 @@ mod clones;
 mod endings;
 mod evictions;
 mod faults;
+mod guest_elf;
+mod guest_restores;
 mod images;
 mod live_snapshots;
 mod network;

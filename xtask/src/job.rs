@@ -3,7 +3,7 @@
 //! | part | PVH | disk image |
 //! | --- | --- | --- |
 //! | command line | `-append` | ramdisk entry `cmdline` |
-//! | ramdisk (`digests`, `guest`, `order`, `snapshot`) | `-initrd` | in the image |
+//! | ramdisk (`digests`, `guest`, `guest-cmdline`, `order`, `snapshot`) | `-initrd` | in the image |
 //! | snapshot | virtio disk, or ramdisk entry `snapshot` | the same |
 
 use std::io::BufWriter;
@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use anyhow::Context;
 
-use crate::app::{App, FromFile, Origin, SnapshotFile, Source, Tokens};
+use crate::app::{App, FromFile, Guest, Origin, SnapshotFile, Source, Tokens};
 use crate::cpio::Archive;
 use crate::elf::{Kernel, built_in_guest};
 use crate::fetch::Fetched;
@@ -189,14 +189,14 @@ impl Job {
             }
             App::Track(args) => args.tokens(),
             App::Evict(args) => args.tokens(),
+            App::GuestRestore(args) => args.tokens(),
             App::Cost(args) => args.tokens(),
             App::Test(args) => args.tokens(),
             App::Raw { tokens } => Tokens::new(&tokens.join(" ")),
             App::Info | App::Panic | App::TripleFault | App::Hang | App::TestList => Tokens::new(app.name()),
         };
-        if app.wants_guest() {
-            ui.note("building the built-in guest");
-            job.ramdisk.add("guest", built_in_guest()?);
+        if let Some(guest) = app.guest() {
+            job.add_guest(&guest, ui)?;
         }
         let exit = Some(machine.exit_token());
         job.cmdline = tokens
@@ -210,6 +210,22 @@ impl Job {
         if let Some(entry) = entry {
             self.ramdisk.add("order", entry);
         }
+    }
+
+    /// Adds the guest and its command line.
+    fn add_guest(&mut self, guest: &Guest, ui: &mut Ui) -> anyhow::Result<()> {
+        let elf = match &guest.guest {
+            Some(path) => std::fs::read(path).context("cannot read the guest")?,
+            None => {
+                ui.note("building the built-in guest");
+                built_in_guest()?
+            }
+        };
+        self.ramdisk.add("guest", elf);
+        if let Some(text) = &guest.guest_cmdline {
+            self.ramdisk.add("guest-cmdline", text.as_bytes());
+        }
+        Ok(())
     }
 
     /// Attaches the snapshot, adds its digests and the order of touches.

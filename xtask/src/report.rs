@@ -58,6 +58,7 @@ pub const fn verdict_word(status: Status) -> &'static str {
         Status::Panic => "panic",
         Status::TimedOut => "timed-out",
         Status::Deadline => "deadline",
+        Status::Unsupported => "unsupported",
         Status::Missing => "missing",
         Status::Died => "died",
         Status::Build => "build",

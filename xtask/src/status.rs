@@ -18,6 +18,8 @@ pub enum Status {
     TimedOut,
     /// The run was not done in time; the kernel has ended it and said who waits for what.
     Deadline,
+    /// The machine lacks what the job is about.
+    Unsupported,
     /// A tool, target or package is missing and was not installed.
     Missing,
     /// The machine ended without a verdict: triple fault, reset, or the emulator was killed.
@@ -43,6 +45,7 @@ Exit statuses:
     7  the build failed
     8  the host side failed (emulator refused to start, file not writable)
     9  not done in time (--timeout): the kernel ended the run and says who waits for what
+   10  the machine lacks what the job is about (no SVM or VMX for guests)
   130  interrupted";
 
 impl Status {
@@ -59,6 +62,7 @@ impl Status {
             Self::Build => 7,
             Self::Host => 8,
             Self::Deadline => 9,
+            Self::Unsupported => 10,
             Self::Interrupted => 130,
         }
     }
@@ -99,13 +103,14 @@ pub fn of_error(error: &anyhow::Error) -> Status {
 mod tests {
     use super::*;
 
-    const ALL: [Status; 11] = [
+    const ALL: [Status; 12] = [
         Status::Success,
         Status::Failed,
         Status::Usage,
         Status::Panic,
         Status::TimedOut,
         Status::Deadline,
+        Status::Unsupported,
         Status::Missing,
         Status::Died,
         Status::Build,

@@ -113,6 +113,7 @@ fn closed(said: ExitStatus, message: &str, wants_report: bool, transcript: &Tran
         ExitStatus::Failed => Verdict::new(Status::Failed, message),
         ExitStatus::Usage => Verdict::new(Status::Usage, message),
         ExitStatus::Deadline => Verdict::new(Status::Deadline, message),
+        ExitStatus::Unsupported => Verdict::new(Status::Unsupported, message),
         ExitStatus::Panic => match transcript.panic() {
             Some(panic) => Verdict::new(
                 Status::Panic,
@@ -171,12 +172,13 @@ mod tests {
     use super::*;
     use crate::protocol::Malformed;
 
-    const STATUSES: [(ExitStatus, Status); 5] = [
+    const STATUSES: [(ExitStatus, Status); 6] = [
         (ExitStatus::Success, Status::Success),
         (ExitStatus::Failed, Status::Failed),
         (ExitStatus::Usage, Status::Usage),
         (ExitStatus::Panic, Status::Panic),
         (ExitStatus::Deadline, Status::Deadline),
+        (ExitStatus::Unsupported, Status::Unsupported),
     ];
 
     fn booted() -> Record {

@@ -11,6 +11,7 @@
 //! | [`cost`] | what the bare path of a delegated fault costs |
 //! | [`snapshot`] | a live, consistent snapshot of a region while a writer goes on |
 //! | [`track`] | dirty tracking, against writes that are known |
+//! | [`guest_restore`] | a guest that is restored lazily, its faults served outside or by itself |
 //! | [`test`] | the tests of the image (`test`, `test-list`) |
 //! | [`info`] | what the machine is |
 //! | [`selftest`] | ways to end badly, to see them told apart; not listed |
@@ -43,6 +44,7 @@ mod common;
 pub mod cost;
 pub mod evict;
 mod guest;
+pub mod guest_restore;
 pub mod info;
 pub mod restore;
 pub mod selftest;
@@ -95,6 +97,8 @@ pub enum AppError {
     Usage(String),
     /// The job cannot be done on this machine, or not with this input.
     Failed(String),
+    /// The machine lacks what the job is about.
+    Unsupported(String),
 }
 
 impl AppError {
@@ -177,6 +181,7 @@ pub fn main(info: &'static BootInfo) -> ! {
         }
         Err(AppError::Usage(message)) => trace::end(ExitStatus::Usage, &message),
         Err(AppError::Failed(message)) => trace::end(ExitStatus::Failed, &message),
+        Err(AppError::Unsupported(message)) => trace::end(ExitStatus::Unsupported, &message),
     }
 }
 

@@ -239,7 +239,7 @@ impl From<ExitStatus> for ExitCode {
     fn from(status: ExitStatus) -> Self {
         match status {
             ExitStatus::Success => Self::Done,
-            ExitStatus::Failed => Self::Failed,
+            ExitStatus::Failed | ExitStatus::Unsupported => Self::Failed,
             ExitStatus::Usage => Self::Usage,
             ExitStatus::Panic => Self::Panic,
             ExitStatus::Deadline => Self::Deadline,

@@ -23,6 +23,8 @@ pub enum ExitStatus {
     Panic,
     /// The time that the run may take was over; the kernel has said what everybody waited for.
     Deadline,
+    /// The machine lacks what the job is about.
+    Unsupported,
 }
 
 impl ExitStatus {
@@ -34,6 +36,7 @@ impl ExitStatus {
             Self::Usage => 0x12,
             Self::Panic => 0x13,
             Self::Deadline => 0x14,
+            Self::Unsupported => 0x15,
         }
     }
 
@@ -45,6 +48,7 @@ impl ExitStatus {
             Self::Usage => "wrong usage",
             Self::Panic => "panic",
             Self::Deadline => "not done in time",
+            Self::Unsupported => "not on this machine",
         }
     }
 

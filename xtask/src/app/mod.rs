@@ -10,6 +10,8 @@ use crate::machine::Machine;
 mod clone;
 mod evict;
 mod file;
+mod guest;
+mod guest_restore;
 mod region;
 mod restore;
 mod snapshot;
@@ -18,6 +20,8 @@ mod track;
 pub use clone::CloneArgs;
 pub use evict::EvictArgs;
 pub use file::{FromFile, Origin, SnapshotFile, Source};
+pub use guest::Guest;
+pub use guest_restore::GuestRestoreArgs;
 pub use restore::{MonitorDeath, RestoreArgs};
 pub use snapshot::SnapshotArgs;
 pub use track::TrackArgs;
@@ -35,6 +39,8 @@ pub enum App {
     Evict(EvictArgs),
     /// Start address spaces from one snapshot: pages that they do not change are in memory once
     Clone(CloneArgs),
+    /// Restore a guest lazily: its memory comes page by page, served by its own monitor or from outside
+    GuestRestore(GuestRestoreArgs),
     /// Measure the bare path of a delegated fault, from the touch to the next instruction
     Cost(CostArgs),
     /// Print what the machine is: memory, PCI functions, disks, ramdisk
@@ -90,6 +96,7 @@ impl App {
             Self::Track(_) => "track",
             Self::Evict(_) => "evict",
             Self::Clone(_) => "clone",
+            Self::GuestRestore(_) => "guest-restore",
             Self::Cost(_) => "cost",
             Self::Info => "info",
             Self::Panic => "panic",
@@ -121,13 +128,18 @@ impl App {
             Self::Snapshot(args) => args.check(machine),
             Self::Track(args) => args.check(machine),
             Self::Evict(args) => args.check(machine),
+            Self::GuestRestore(args) => args.check(machine),
             _ => Ok(()),
         }
     }
 
-    /// Whether it runs guests: it finds the built-in one in the ramdisk.
-    pub const fn wants_guest(&self) -> bool {
-        matches!(self, Self::Test(_))
+    /// The guest that finds itself in the ramdisk, if guests are run.
+    pub fn guest(&self) -> Option<Guest> {
+        match self {
+            Self::GuestRestore(args) => Some(args.guest.clone()),
+            Self::Test(_) => Some(Guest::default()),
+            _ => None,
+        }
     }
 
     /// Whether a success without a report would be no success.
@@ -139,6 +151,7 @@ impl App {
                 | Self::Track(_)
                 | Self::Evict(_)
                 | Self::Clone(_)
+                | Self::GuestRestore(_)
                 | Self::Cost(_)
                 | Self::Info
         )

@@ -167,6 +167,7 @@ fn closing_line(verdict: &Verdict, outcome: &Outcome) -> String {
         Status::Panic => "KERNEL PANIC",
         Status::TimedOut => "TIME-OUT",
         Status::Deadline => "NOT DONE IN TIME",
+        Status::Unsupported => "NOT ON THIS MACHINE",
         Status::Died => "DIED",
         Status::Interrupted => "INTERRUPTED",
         Status::Usage => "WRONG USAGE",

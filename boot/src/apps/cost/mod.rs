@@ -112,7 +112,7 @@ fn measure_guests(pages: u64, unit: &str, report: &mut Report) -> usize {
     let (vendor, results) = match on_this_cpu(Rows(pages)) {
         Ok(measured) => measured,
         Err(why) => {
-            let (AppError::Usage(why) | AppError::Failed(why)) = why;
+            let (AppError::Usage(why) | AppError::Failed(why) | AppError::Unsupported(why)) = why;
             println!("stage 2 is not measured: {why}");
             return 0;
         }

@@ -21,7 +21,7 @@ pub trait Job {
 /// Switches this CPU's virtualisation on and does `job` with it.
 ///
 /// # Errors
-/// [`AppError::Failed`]: the CPU has none that can be used.
+/// [`AppError::Unsupported`]: the CPU has none that can be used.
 pub fn on_this_cpu<J: Job>(job: J) -> Result<J::Out, AppError> {
     let svm = match Svm::enable() {
         Ok(features) => return Ok(job.run::<Svm>(&features)),
@@ -29,7 +29,7 @@ pub fn on_this_cpu<J: Job>(job: J) -> Result<J::Out, AppError> {
     };
     match Vmx::enable() {
         Ok(features) => Ok(job.run::<Vmx>(&features)),
-        Err(vmx) => Err(AppError::Failed(neither(svm, vmx))),
+        Err(vmx) => Err(AppError::Unsupported(neither(svm, vmx))),
     }
 }
 
