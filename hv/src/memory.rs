@@ -135,7 +135,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         slot.start()?;
         let inserted = self.slots.write().insert(&slot);
         if inserted.is_err() {
-            slot.stop();
+            slot.give_up();
         }
         inserted.map(|()| id)
     }

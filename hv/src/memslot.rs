@@ -262,6 +262,17 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
         tables.take_away(self.range, |_| Marker::None, |_, _| ());
         tables.forget_markers(self.range);
         drop(tables);
+        self.detach();
+    }
+
+    /// The same for a slot that nobody has found: what the tables have in its range is another's.
+    pub(crate) fn give_up(self: &Arc<Self>) {
+        self.live.store(false, Ordering::Release);
+        self.detach();
+    }
+
+    /// A space forgets the slot; an object does so when it asks it next.
+    fn detach(self: &Arc<Self>) {
         if let Backing::Space { space, .. } = &self.backing {
             space.detach_secondary(&(Arc::clone(self) as _));
         }

@@ -2,12 +2,14 @@
 
 mod common;
 
-use common::{Guest, World, gpa, page, part, slot_of};
+use common::{Guest, World, gpa, page, part, returned, slot_of};
 use hv::memslot::SlotRequest;
 use hv::soft::{Soft, SoftFormat};
 use hv::vendor::{Features, Vendor};
 use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess;
+use kernel::task::State;
+use kernel::task::spawn::spawn_returning;
 
 for_both! {
     stores_are_logged_by_write_protection
@@ -15,6 +17,7 @@ for_both! {
     a_store_that_the_host_makes_for_the_guest_is_logged
     a_page_that_is_taken_away_keeps_its_stores
     logging_starts_with_nothing_and_ends_with_nothing
+    a_copy_that_follows_the_log_ends_equal
 }
 
 fn request<F: SoftFormat>(world: &World<F>, pages: u64) -> (SlotRequest, VirtRange) {
@@ -123,5 +126,41 @@ fn logging_starts_with_nothing_and_ends_with_nothing<F: SoftFormat>() {
             "writable before, and noted all the same"
         );
         assert_dirty(&world, slot, &[2]);
+    }
+}
+
+/// What live migration does: pages are copied while the guest stores to them, and again whenever the log says so. No store
+/// falls between two answers.
+fn a_copy_that_follows_the_log_ends_equal<F: SoftFormat>() {
+    for by_dirty_bit in [false, true] {
+        let (world, mut guest, _, slot) = logged::<F>(by_dirty_bit);
+        // The tables change under it.
+        guest.vcpu.strict = false;
+        let vcpu = spawn_returning("vcpu", None, move || {
+            for round in 0..2000u64 {
+                assert_eq!(guest.store(round * 7 % 130, round + 1000), Ok(()));
+            }
+        });
+        let vcpu = vcpu.expect("the host has threads");
+        let read = |page: u64| {
+            let mut word = [0; 8];
+            world.memory.read(gpa(page), &mut word).expect("it is memory");
+            u64::from_ne_bytes(word)
+        };
+        let mut copy: Vec<u64> = (0..130).map(read).collect();
+        let mut last = false;
+        while !last {
+            last = vcpu.task().state() == State::Ended;
+            let words = world
+                .memory
+                .take_dirty(slot)
+                .expect("memory is plenty")
+                .expect("it is logged");
+            for page in (0..130).filter(|page| words[(page / 64) as usize] >> (page % 64) & 1 != 0) {
+                copy[page as usize] = read(page);
+            }
+        }
+        returned(vcpu);
+        assert_eq!(copy, (0..130).map(read).collect::<Vec<_>>());
     }
 }
