@@ -203,6 +203,8 @@ pub(crate) struct Slot<F: PtFormat<Addr = GuestPhysAddr>> {
     /// Pages whose violations may be the guest's own business, while they are absent and delegated.
     convertible: SpinLock<Option<Bitmap>>,
     log: SpinLock<Option<Bitmap>>,
+    /// Whether there is a log: what a fault looks at while there is none.
+    logging: AtomicBool,
 }
 
 impl<F: PtFormat<Addr = GuestPhysAddr>> fmt::Debug for Slot<F> {
@@ -234,6 +236,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
             live: AtomicBool::new(false),
             read_only: AtomicBool::new(request.read_only),
             convertible: SpinLock::new(None),
+            logging: AtomicBool::new(request.log_dirty),
             log: SpinLock::new(log.map_err(|_| SlotError::OutOfMemory)?),
         }))
     }
@@ -340,13 +343,22 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
             .is_some_and(|userfaults| userfaults.bitmap.is_set(self.page(addr)))
     }
 
-    /// Whether stores are noted.
+    /// Whether stores are noted. Stays so while the tables are locked.
+    #[inline]
     pub(crate) fn is_logging(&self) -> bool {
-        self.log.lock().is_some()
+        self.logging.load(Ordering::Acquire)
     }
 
     /// Notes stores to the part of `pages` that lies in the slot, if they are to be noted.
+    #[inline]
     pub(crate) fn note_stores(&self, pages: GuestRange) {
+        if self.is_logging() {
+            self.note_in_log(pages);
+        }
+    }
+
+    #[cold]
+    fn note_in_log(&self, pages: GuestRange) {
         if let Some(log) = &*self.log.lock()
             && let Some(part) = pages.intersect(&self.range)
         {
@@ -368,6 +380,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
             return Ok(());
         }
         let old = core::mem::replace(&mut *log, fresh);
+        self.logging.store(on, Ordering::Release);
         drop(log);
         if on {
             // Pages are noted one by one: what is mapped in larger leaves, or may be stored to, comes back by faults.

@@ -2,12 +2,19 @@
 
 mod common;
 
-use common::{Guest, RW, World, gpa, page, part, slot_of};
+use common::{Guest, RW, World, bytes, gpa, host_fault, page, part, returned, slot_of, until_it_waits, word};
 use hv::soft::SoftFormat;
-use hv::userfault::Outcome;
-use kernel::mm::fault::FaultError;
+use hv::userfault::Outcome as Stage2;
+use kernel::mm::addr::PAGE_SIZE;
+use kernel::mm::cache::Object;
+use kernel::mm::fault::{BusError, FaultError};
+use kernel::mm::memtype::anon::ANON;
+use kernel::mm::memtype::guest_memfd::GUEST_MEMFD_PRIVATE;
+use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::pt::Prot;
+use kernel::mm::space::Memory;
 use kernel::mm::uaccess;
+use kernel::uffd::{Features, FillMode, Flags, Modes, Outcome, TrapKind, Uffd};
 
 for_both! {
     a_guest_and_its_host_see_the_same_memory
@@ -16,6 +23,12 @@ for_both! {
     a_discarded_page_is_gone_from_the_guest_too
     an_unmapped_page_fails_the_guests_access
     a_removed_slot_is_unbacked_and_its_space_forgets_it
+    a_missing_page_of_a_registered_range_is_a_message_as_if_the_host_had_touched_it
+    a_page_in_the_cache_of_a_registered_range_is_a_minor_message
+    a_context_that_is_not_told_of_the_kernels_accesses_fails_the_guests
+    poison_of_the_host_fails_the_guest
+    guest_memory_that_is_a_guests_alone_is_not_reached_through_a_mapping
+    two_vcpus_that_wait_for_one_page_are_both_woken
 }
 
 fn shown<F: SoftFormat>(pages: u64) -> (World<F>, Guest<F>, kernel::mm::range::VirtRange) {
@@ -49,7 +62,7 @@ fn a_store_to_a_read_only_slot_is_told_and_changes_nothing<F: SoftFormat>() {
     assert_eq!(guest.store(0, 2), Ok(()));
     let slot = world.memory.slots()[0].id;
     assert_eq!(world.memory.set_read_only(slot, true), Ok(()));
-    assert_eq!(guest.store(0, 3), Err(Outcome::ReadOnly));
+    assert_eq!(guest.store(0, 3), Err(Stage2::ReadOnly));
     assert_eq!(guest.load(0), Ok(2));
     assert_eq!(world.memory.set_read_only(slot, false), Ok(()));
     assert_eq!(guest.store(0, 3), Ok(()));
@@ -57,8 +70,8 @@ fn a_store_to_a_read_only_slot_is_told_and_changes_nothing<F: SoftFormat>() {
 
 fn an_address_without_a_slot_is_unbacked<F: SoftFormat>() {
     let (_world, mut guest, _) = shown::<F>(1);
-    assert_eq!(guest.load(1), Err(Outcome::Unbacked));
-    assert_eq!(guest.store(1, 1), Err(Outcome::Unbacked));
+    assert_eq!(guest.load(1), Err(Stage2::Unbacked));
+    assert_eq!(guest.store(1, 1), Err(Stage2::Unbacked));
 }
 
 fn a_discarded_page_is_gone_from_the_guest_too<F: SoftFormat>() {
@@ -74,13 +87,13 @@ fn an_unmapped_page_fails_the_guests_access<F: SoftFormat>() {
     world.populate(range);
     assert_eq!(guest.load(0), Ok(1));
     world.space.unmap(part(range, 0, 1)).expect("it is mapped");
-    assert_eq!(guest.load(0), Err(Outcome::Failed(FaultError::Unmapped)));
+    assert_eq!(guest.load(0), Err(Stage2::Failed(FaultError::Unmapped)));
     assert_eq!(guest.load(1), Ok(2));
     world
         .space
         .protect(part(range, 1, 1), Prot::READ)
         .expect("it is mapped");
-    assert_eq!(guest.store(1, 3), Err(Outcome::Failed(FaultError::Forbidden)));
+    assert_eq!(guest.store(1, 3), Err(Stage2::Failed(FaultError::Forbidden)));
     world.space.protect(part(range, 1, 1), RW).expect("it is mapped");
     assert_eq!(guest.store(1, 3), Ok(()));
 }
@@ -91,11 +104,96 @@ fn a_removed_slot_is_unbacked_and_its_space_forgets_it<F: SoftFormat>() {
     assert_eq!(guest.load(0), Ok(1));
     let slot = world.memory.slots()[0].id;
     assert_eq!(world.memory.remove(slot), Ok(()));
-    assert_eq!(guest.load(0), Err(Outcome::Unbacked));
+    assert_eq!(guest.load(0), Err(Stage2::Unbacked));
     world.space.discard(range).expect("it is mapped");
     world
         .memory
         .add(slot_of(&world.space, range))
         .expect("the place is free");
     assert_eq!(guest.load(0), Ok(0));
+}
+
+/// A guest whose slot lies in a registered range, and the context.
+fn registered<F: SoftFormat>(
+    memory: Memory,
+    modes: Modes,
+    flags: Flags,
+) -> (World<F>, Uffd, kernel::mm::range::VirtRange) {
+    let world = World::<F>::new();
+    let range = world.map_memory(memory, 2);
+    let uffd = Uffd::with_flags(&world.space, flags, Features::empty());
+    uffd.register(range, modes).expect("such memory can");
+    world.show(range);
+    (world, uffd, range)
+}
+
+fn a_missing_page_of_a_registered_range_is_a_message_as_if_the_host_had_touched_it<F: SoftFormat>() {
+    let (world, uffd, range) = registered::<F>(Memory::Own(&ANON), Modes::MISSING, Flags::empty());
+    let vcpu = world.guest().spawn_store(1, 5);
+    until_it_waits(vcpu.task());
+    let at = page(range, 1);
+    assert_eq!(uffd.try_read_event(), host_fault(TrapKind::Missing, at, true));
+    assert_eq!(
+        uffd.copy(at, &bytes(3), PAGE_SIZE, FillMode::empty()),
+        Outcome::Done
+    );
+    assert_eq!(returned(vcpu).map(drop), Ok(()));
+    let mut guest = world.guest();
+    assert_eq!(guest.load(1), Ok(5));
+    assert_eq!(guest.violations, 0, "one violation for the store, and no other");
+    // The host's memory of the page is the guest's.
+    world.run(|| assert_eq!(uaccess::load(at + 8), Ok(word(3))));
+}
+
+fn a_page_in_the_cache_of_a_registered_range_is_a_minor_message<F: SoftFormat>() {
+    let object = Object::new(&SHMEM, 2 * PAGE_SIZE);
+    let modes = Modes::MISSING | Modes::MINOR;
+    let (world, uffd, range) = registered::<F>(Memory::shared(&object), modes, Flags::empty());
+    assert_eq!(object.write(0, &bytes(4)).1, Ok(()));
+    // Its pages go with the world.
+    drop(object);
+    let vcpu = world.guest().spawn_load(0);
+    until_it_waits(vcpu.task());
+    let at = page(range, 0);
+    assert_eq!(uffd.try_read_event(), host_fault(TrapKind::Minor, at, false));
+    assert_eq!(uffd.cont(part(range, 0, 1), FillMode::empty()), Outcome::Done);
+    assert_eq!(returned(vcpu), Ok(word(4)));
+}
+
+fn a_context_that_is_not_told_of_the_kernels_accesses_fails_the_guests<F: SoftFormat>() {
+    let flags = Flags::USER_MODE_ONLY;
+    let (world, uffd, _) = registered::<F>(Memory::Own(&ANON), Modes::MISSING, flags);
+    let why = FaultError::BusError(BusError::KernelAccess);
+    assert_eq!(world.guest().load(0), Err(Stage2::Failed(why)));
+    assert!(!uffd.is_readable());
+}
+
+fn poison_of_the_host_fails_the_guest<F: SoftFormat>() {
+    let (world, uffd, range) = registered::<F>(Memory::Own(&ANON), Modes::MISSING, Flags::empty());
+    let vcpu = world.guest().spawn_load(0);
+    until_it_waits(vcpu.task());
+    assert_eq!(uffd.poison(part(range, 0, 1), FillMode::empty()), Outcome::Done);
+    assert_eq!(returned(vcpu), Err(Stage2::Failed(FaultError::Poisoned)));
+}
+
+fn guest_memory_that_is_a_guests_alone_is_not_reached_through_a_mapping<F: SoftFormat>() {
+    let world = World::<F>::new();
+    let object = Object::new(&GUEST_MEMFD_PRIVATE, PAGE_SIZE);
+    world.show(world.map_memory(Memory::shared(&object), 1));
+    assert_eq!(world.guest().load(0), Err(Stage2::Failed(FaultError::GuestOnly)));
+}
+
+fn two_vcpus_that_wait_for_one_page_are_both_woken<F: SoftFormat>() {
+    let (world, uffd, range) = registered::<F>(Memory::Own(&ANON), Modes::MISSING, Flags::empty());
+    let vcpus = [world.guest().spawn_load(0), world.guest().spawn_load(0)];
+    vcpus.iter().for_each(|vcpu| until_it_waits(vcpu.task()));
+    assert_eq!(uffd.ctx().outstanding_faults().len(), 2);
+    let at = page(range, 0);
+    assert_eq!(
+        uffd.copy(at, &bytes(9), PAGE_SIZE, FillMode::empty()),
+        Outcome::Done
+    );
+    for vcpu in vcpus {
+        assert_eq!(returned(vcpu), Ok(word(9)));
+    }
 }
