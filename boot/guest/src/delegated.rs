@@ -45,6 +45,17 @@ impl Window {
         self.len / PAGE_SIZE
     }
 
+    /// All of it, if nobody ever changes it: the store.
+    pub fn contents(&self) -> &'static [u8] {
+        // SAFETY: mapped for ever and never written, by the contract of the store.
+        unsafe {
+            core::slice::from_raw_parts(
+                core::ptr::with_exposed_provenance(self.at as usize),
+                self.len as usize,
+            )
+        }
+    }
+
     /// Loads a word of a page.
     pub fn load(&self, page: u64, word: usize) -> u64 {
         // SAFETY: `word` bounds it. A device's, as far as Rust is concerned: nothing else of this program refers to it.

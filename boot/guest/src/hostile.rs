@@ -1,6 +1,7 @@
 //! Commands that do what a guest must not, to see the hypervisor survive it.
 #![expect(unsafe_code, reason = "does what must not be done")]
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::arch::asm;
 use core::sync::atomic::Ordering;
@@ -130,12 +131,10 @@ fn lying_ring(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Fa
     let tail = line.number("tail", 0, u64::from(u32::MAX))?.unwrap_or(12345) as u32;
     let page = Frame::alloc_zeroed().map_err(|_| Failure::Failed("no memory for a ring".into()))?;
     let memory = Window::delegated(given)?;
-    // SAFETY: the frame is never given back, and only atomic words of it are used.
-    let ring = unsafe {
-        calls::declare(&page, 0x51, Telling::Injected).map_err(Failure::failed)?;
-        &*Machine::direct_map(page.pfn().start()).cast::<Ring>()
-    };
-    core::mem::forget(page);
+    let page = &*Box::leak(Box::new(page));
+    calls::declare(page, 0x51, Telling::Injected).map_err(Failure::failed)?;
+    // SAFETY: the page is this function's own, for ever, and only atomic words of it are used.
+    let ring = unsafe { &*Machine::direct_map(page.pfn().start()).cast::<Ring>() };
     ring.tail.store(tail, Ordering::Relaxed);
     memory.load(0, 0);
     survived("a lie in the ring")

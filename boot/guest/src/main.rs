@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   hypervisor ──► door: boot info ──► boot stack ──► start ──► task "command" ──► commands ─┬─ workload
+//!                                                                                            │    └─ serve: its monitor
 //!                                                                                            ├─ probe
 //!                                                                                            └─ hostile
 //! ```
@@ -23,6 +24,8 @@ mod door;
 mod hostile;
 #[cfg(target_os = "none")]
 mod probe;
+#[cfg(target_os = "none")]
+mod serve;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]

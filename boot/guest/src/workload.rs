@@ -6,6 +6,10 @@
 //!                                                       ─► digest of all pages ─► exit
 //! ```
 //!
+//! Restored with delegated memory that it is to serve itself, it starts its monitor ([`serve`]) before the rounds.
+//!
+//! What it prints is the same however it is restored; with `counts=1` its monitor says besides what it has done.
+//!
 //! The result depends on the seed, the numbers on the command line and nothing else. So a guest that was saved at the mark
 //! and goes on elsewhere, with its delegated memory absent, has to come to the same digest as one that was not.
 
@@ -15,7 +19,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use kernel::abi::guest::{BootInfo, Resumed};
+use kernel::abi::guest::{BootInfo, Delivery, Resumed};
 use kernel::guest::calls;
 use kernel::lab::digest;
 use kernel::lab::order::Order;
@@ -28,6 +32,7 @@ use kernel::trace::cmdline::Cmdline;
 
 use crate::commands::{Command, Failure};
 use crate::delegated::{WORDS, Window};
+use crate::serve::{self, Manner};
 
 /// See the module.
 pub const COMMANDS: &[Command] = &[Command {
@@ -35,7 +40,7 @@ pub const COMMANDS: &[Command] = &[Command {
     run,
 }];
 
-const KEYS: &[&str] = &["seed", "tasks", "rounds", "compute"];
+const KEYS: &[&str] = &["seed", "tasks", "rounds", "compute", "monitor", "counts"];
 
 /// The mark at which the machine can be saved.
 pub const MARK: u64 = 1;
@@ -66,6 +71,8 @@ fn run(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Failure> 
     let rounds = line.number("rounds", 1, 1 << 32)?.unwrap_or(1);
     let compute = line.number("compute", 0, 1 << 40)?.unwrap_or(10_000);
 
+    let counts = line.flag("counts")?;
+    let manner = Manner::ALL[line.choice("monitor", Manner::WORDS)?.unwrap_or(0)];
     let memory = Window::delegated(given)?;
     let pages = u32::try_from(memory.pages()).map_err(Failure::failed)?;
     let order = Order::Random { seed }.pages(pages, usize::MAX);
@@ -90,15 +97,23 @@ fn run(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Failure> 
 
     let resumed = calls::mark(MARK).map_err(Failure::failed)?;
     println!("mark {MARK} passed");
-    if matches!(resumed, Resumed::ToServeInjected | Resumed::ToServeExceptions) {
-        return Err(Failure::Failed("this guest has no monitor".into()));
-    }
+    let delivery = match resumed {
+        Resumed::AsBefore | Resumed::Restored => None,
+        Resumed::ToServeInjected => Some(Delivery::Injected),
+        Resumed::ToServeExceptions => Some(Delivery::VirtualizationException),
+    };
+    let server = delivery
+        .map(|delivery| serve::start(given, delivery, manner))
+        .transpose()?;
 
     work.go.complete();
     for worker in workers {
         worker
             .join()
             .map_err(|outcome| Failure::Failed(format!("a task ended early: {outcome:?}")))?;
+    }
+    if let Some(server) = server.filter(|_| counts) {
+        println!("{}", server.summary());
     }
     work.result(computed)
 }

@@ -75,30 +75,27 @@ pub fn timer(period: u64, vector: u8) -> Result<(), CallError> {
 
 /// How faults on delegated memory are told.
 #[derive(Debug)]
-pub enum Telling<'a> {
+pub enum Telling {
     /// By the vector, with an entry in the ring.
     Injected,
     /// By #VE, described in this page, which the CPU writes from now on.
-    Exceptions(&'a Frame<KernelData>),
+    Exceptions(&'static Frame<KernelData>),
 }
 
 /// The guest's monitor is ready: faults on delegated memory are its business from now on, told on `vector` with entries in
 /// the page `ring`, which holds zeros.
 ///
-/// The pages are the hypervisor's to write until [`dismiss`].
+/// The pages are the hypervisor's to write from then on, so they are never given back.
 ///
 /// # Errors
 /// The call was refused; nothing changed.
-///
-/// # Safety
-/// The pages live until [`dismiss`], and are read and written with atomic or volatile accesses only.
-pub unsafe fn declare(ring: &Frame<KernelData>, vector: u8, telling: Telling<'_>) -> Result<(), CallError> {
+pub fn declare(ring: &'static Frame<KernelData>, vector: u8, telling: Telling) -> Result<(), CallError> {
     let at = |page: &Frame<KernelData>| page.pfn().start().as_u64();
     let (delivery, info) = match telling {
         Telling::Injected => (Delivery::Injected, 0),
         Telling::Exceptions(info) => (Delivery::VirtualizationException, at(info)),
     };
-    // SAFETY: the caller vouches for the pages.
+    // SAFETY: the pages are the caller's for ever, as their handles say.
     let (rax, rdx) = unsafe { call(Call::Monitor, [at(ring), vector.into(), delivery as u64, info]) };
     decode(rax, rdx).map(|_| ())
 }

@@ -18,8 +18,19 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`answer`] | what comes back from a call |
+//! | [`ring`], [`violation`] | pages in which faults are described |
 //! | `calls` | the calls, typed (bare metal) |
+//! | `pages` | such pages, shared with the hypervisor (bare metal) |
+//! | `monitor`, `backing` | faults on delegated memory: messages of the guest's own channel, resolved by calls (bare metal) |
 
 pub mod answer;
 #[cfg(target_os = "none")]
+pub mod backing;
+#[cfg(target_os = "none")]
 pub mod calls;
+#[cfg(target_os = "none")]
+pub mod monitor;
+#[cfg(target_os = "none")]
+mod pages;
+pub mod ring;
+pub mod violation;

@@ -1,7 +1,8 @@
 //! Every exception: its name, what its error code says, and the report of one that cannot be survived.
 //!
-//! The kernel survives two: a page fault that the memory manager resolves ([`super::page_fault`]), and an impossible
-//! access of task memory at an instruction that has a fixup. Everything else is a bug or broken hardware and ends in
+//! The kernel survives three: a page fault that the memory manager resolves ([`super::page_fault`]), an impossible
+//! access of task memory at an instruction that has a fixup, and a violation of stage 2 that a guest's own monitor resolves
+//! ([`super::guest_fault`]). Everything else is a bug or broken hardware and ends in
 //! [`trace::panic`](crate::trace::panic) with the registers at that moment.
 #![expect(unsafe_code, reason = "called from entry code by symbol name")]
 
@@ -10,7 +11,7 @@ use core::fmt;
 use x86_64::registers::control::{Cr2, Cr3, Cr4};
 
 use super::frame::FullFrame;
-use super::{page_fault, task_memory, unwind};
+use super::{guest_fault, page_fault, task_memory, unwind};
 use crate::arch::fault_code::{PageFaultCode, SelectorCode};
 use crate::trace::panic::{self, Fatal};
 
@@ -24,6 +25,8 @@ pub const GENERAL_PROTECTION: u8 = 13;
 pub const PAGE_FAULT: u8 = 14;
 /// Machine check.
 pub const MACHINE_CHECK: u8 = 18;
+/// Stage 2 does not allow an access of the guest that this is.
+pub const VIRTUALIZATION: u8 = 20;
 
 /// Names of the exceptions (SDM vol. 3A table 7-1, APM vol. 2 table 8-1).
 const NAMES: [(&str, &str); 32] = [
@@ -69,6 +72,9 @@ extern "C" fn exception(frame: &mut FullFrame) {
         && let Some(resume) = task_memory::resume_after(frame.rest.rip)
     {
         frame.rest.rip = resume;
+        return;
+    }
+    if frame.rest.vector as u8 == VIRTUALIZATION && guest_fault::violated(&frame.rest) {
         return;
     }
     die(frame)

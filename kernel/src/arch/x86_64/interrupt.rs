@@ -4,20 +4,24 @@
 //! | --- | --- |
 //! | 0x20-0x2f | the legacy controller; masked, so only its spurious 0x27 and 0x2f can come |
 //! | [`TIMER`] | the local APIC's timer, or the hypervisor's |
+//! | [`GUEST_FAULT`] | our own hypervisor: delegated memory was touched |
 //! | [`APIC_ERROR`] | the local APIC found an error |
 //! | [`SPURIOUS`] | the local APIC had nothing to deliver after all |
 //!
-//! A handler runs with interrupts off and preemption disabled.
+//! A handler runs with interrupts off and preemption disabled, except that of [`GUEST_FAULT`], which is the interrupted task's
+//! own ([`super::guest_fault`]).
 #![expect(unsafe_code, reason = "called from entry code by symbol name")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::frame::Frame;
-use super::{Machine, percpu, pic, timer};
+use super::{Machine, guest_fault, percpu, pic, timer};
 use crate::arch::Cpu;
 
 /// The tick.
 pub const TIMER: u8 = 0x40;
+/// A guest's monitor is told of a fault.
+pub const GUEST_FAULT: u8 = 0x50;
 /// The local APIC's error interrupt.
 pub const APIC_ERROR: u8 = 0xfe;
 /// The local APIC's spurious interrupt; its low four bits are 1 as older APICs demand (SDM vol. 3A 12.9).
@@ -33,6 +37,9 @@ pub fn unexpected() -> u64 {
 /// Called by `interrupt_entry` in entry.s with interrupts off.
 #[unsafe(no_mangle)]
 extern "C" fn interrupt(frame: &Frame) {
+    if frame.vector as u8 == GUEST_FAULT && guest_fault::injected(frame) {
+        return;
+    }
     Machine::preempt_disable();
     serve(frame.vector as u8);
     Machine::preempt_enable();

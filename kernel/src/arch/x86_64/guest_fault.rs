@@ -1,0 +1,49 @@
+//! Faults on delegated memory of a guest, as they come in: an injected vector, or #VE.
+//!
+//! Like a page fault ([`super::page_fault`]), such a fault is the interrupted task's own and may sleep on its stack, where the
+//! task may: with interrupts on and preemption on. Elsewhere it is left to the machine's owner.
+#![expect(unsafe_code, reason = "interrupt flag")]
+
+use core::arch::asm;
+
+use super::frame::Frame;
+use super::{Machine, percpu};
+use crate::abi::guest::RingEntry;
+use crate::arch::Cpu;
+use crate::guest::monitor::{self, Monitor};
+
+/// The vector of [`GUEST_FAULT`](super::interrupt::GUEST_FAULT) has come, right in front of an instruction that touches an
+/// absent page. Interrupts are off. False when nobody has asked for it.
+pub(super) fn injected(frame: &Frame) -> bool {
+    let Some(monitor) = monitor::current() else {
+        return false;
+    };
+    if let Some(entry) = monitor.injected() {
+        wait(frame, monitor, entry);
+    }
+    if percpu::reschedule_is_due() {
+        crate::task::preempt();
+    }
+    true
+}
+
+/// #VE. Interrupts are off. False when nobody has asked for it.
+pub(super) fn violated(frame: &Frame) -> bool {
+    let Some((monitor, entry)) = monitor::current().and_then(|monitor| Some((monitor, monitor.violated()?)))
+    else {
+        return false;
+    };
+    wait(frame, monitor, entry);
+    true
+}
+
+fn wait(frame: &Frame, monitor: &Monitor, entry: RingEntry) {
+    if !frame.interrupts_enabled() || Machine::preempt_count() != 0 {
+        return monitor.leave_to_owner(entry);
+    }
+    // SAFETY: they were enabled when the access was made, and what tells of it has been read.
+    unsafe { asm!("sti", options(nostack, preserves_flags)) };
+    monitor.fault(entry);
+    // SAFETY: the way out of an exception runs with interrupts off.
+    unsafe { asm!("cli", options(nostack, preserves_flags)) };
+}
