@@ -161,7 +161,7 @@ impl Area {
 }
 
 /// See [`Vendor::run`](crate::vendor::Vendor::run). On a CPU where SVM is not enabled, the first instruction is invalid.
-#[inline]
+#[inline(always)]
 pub(super) fn run(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
     run_once(vcpu, registers, flush);
     if exits::is_common(&vcpu.block) {
@@ -239,7 +239,7 @@ macro_rules! at {
 /// # Safety
 /// The global interrupt flag is clear. The vCPU's block holds what the guest may do and nothing more: above all its nested
 /// root, which translates to the guest's memory alone. The page at `host_state` is this CPU's.
-#[inline]
+#[inline(always)]
 unsafe fn enter(vcpu: &mut Vcpu, registers: &mut Registers, host_state: u64) {
     // SAFETY: by the caller's contract. VMRUN brings back the host's control registers, code and stack as they were; VMLOAD
     // what VMSAVE has saved before; RBX, RBP and the flags are on the stack, and the other registers are named as changed.

@@ -89,7 +89,8 @@ mod vendor {
             vcpu.events.load(&mut vcpu.block, state);
         }
 
-        #[inline]
+        /// Always in line: the loop around it then keeps what every run would have to save.
+        #[inline(always)]
         fn run(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
             entry::run(vcpu, registers, flush)
         }
