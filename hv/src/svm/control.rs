@@ -104,11 +104,9 @@ mod interrupts {
 pub(super) mod clean {
     /// Intercepts, TSC offset.
     pub const INTERCEPTS: u32 = 1 << 0;
-    /// Address-space identifier.
-    pub const ASID: u32 = 1 << 2;
     /// Virtual interrupts.
     pub const INTERRUPTS: u32 = 1 << 3;
-    /// All that is used: those above, the permission maps' addresses, nested paging with PAT, control registers and EFER,
+    /// All that is used: those above, the permission maps' addresses, address-space identifier, nested paging with PAT, control registers and EFER,
     /// debug registers, descriptor tables, segments and CPL, CR2.
     pub const ALL: u32 = 0x3ff;
 }
@@ -151,8 +149,8 @@ pub(super) struct Vmcb {
     msr_map: u64,
     tsc_offset: u64,
     /// Address-space identifier: tags what the TLB caches for the guest.
-    pub asid: u32,
-    /// What VMRUN flushes: see `entry::tlb_control`.
+    asid: u32,
+    /// What VMRUN flushes: `asid::tlb_control`.
     pub tlb_control: u32,
     interrupt_control: u64,
     interrupt_shadow: u64,
@@ -390,10 +388,10 @@ impl Vmcb {
         self.interrupt_control & interrupts::V_IRQ != 0 && self.intercepts_3 & intercept3::VINTR != 0
     }
 
-    /// Gives the guest another address-space identifier.
+    /// Gives the guest another address-space identifier. Perhaps for another CPU, which has nothing of the block.
     pub fn set_asid(&mut self, asid: u32) {
         self.asid = asid;
-        self.clean &= !clean::ASID;
+        self.clean = 0;
     }
 }
 

@@ -8,9 +8,6 @@
 //! Between CLGI and STGI nothing of the host's comes in between, not even an NMI; so the CPU stays the same, and its area is
 //! this run's alone. What was pending comes at STGI, before the exit is looked at (15.17).
 //!
-//! **Flushing.** Translations are tagged with the guest's address-space identifier (ASID). Each CPU hands out identifiers in
-//! series; a vCPU that holds one of an earlier series, or of another CPU, gets a fresh one, under which nothing is cached. At
-//! the end of a series everything is flushed. Where VMRUN cannot flush a single identifier, a fresh one does it.
 #![expect(unsafe_code, reason = "SVM's instructions")]
 
 use core::arch::asm;
@@ -25,6 +22,7 @@ use kernel::mm::phys;
 use kernel::sync::Once;
 
 use super::Vcpu;
+use super::asid::Asids;
 use super::control::{clean, let_through};
 use super::detect::{Found, Words, drop_extended_registers, switch_on};
 use super::{events, exits};
@@ -33,23 +31,13 @@ use crate::stage2::{Caps, set_caps};
 use crate::state::Registers;
 use crate::vendor::{Features, Unavailable};
 
-/// What VMRUN flushes (15.16.2).
-mod tlb_control {
-    pub const NOTHING: u32 = 0;
-    pub const EVERYTHING: u32 = 1;
-    pub const THIS_GUEST: u32 = 3;
-}
-
 /// What a CPU needs to run guests.
 struct Area {
     /// The page where VMRUN saves the host's state, and behind it the one for VMSAVE.
     frames: Once<Frame<KernelData>>,
     /// Where the second of them is.
     host_state: AtomicU64,
-    /// The current series of identifiers: the CPU's number, plus a multiple of [`MAX_CPUS`]. 0: not enabled.
-    epoch: AtomicU64,
-    /// The identifier that was handed out last.
-    last_asid: AtomicU64,
+    asids: Asids,
 }
 
 /// log2 of the pages of an area's frames.
@@ -59,12 +47,9 @@ static AREAS: [Area; MAX_CPUS] = [const {
     Area {
         frames: Once::new(),
         host_state: AtomicU64::new(0),
-        epoch: AtomicU64::new(0),
-        last_asid: AtomicU64::new(0),
+        asids: Asids::new(),
     }
 }; MAX_CPUS];
-
-static FOUND: Once<Found> = Once::new();
 
 /// The permission maps, which are the same for every guest: that of ports, all intercepted, and behind it that of MSRs.
 static MAPS: Once<Frame<KernelData>> = Once::new();
@@ -100,7 +85,7 @@ pub(super) fn enable() -> Result<Features, Unavailable> {
         leaves_1g: found.leaves_1g,
         execute_only: false,
     });
-    Ok(FOUND.call_once(|| found).features())
+    Ok(found.features())
 }
 
 /// Enables this CPU. Preemption is off.
@@ -113,51 +98,8 @@ fn enable_here(found: &Found) -> Result<(), OutOfFrames> {
     unsafe { switch_on(found, save_area) };
     drop_extended_registers();
     area.host_state.store((save_area + PAGE_SIZE).as_u64(), Relaxed);
-    if area.epoch.load(Relaxed) == 0 {
-        // At the end of a series: the first guest flushes what firmware may have left.
-        area.epoch.store((id + MAX_CPUS) as u64, Relaxed);
-        area.last_asid.store(u64::from(found.asids) - 1, Relaxed);
-    }
+    area.asids.start(id, found);
     Ok(())
-}
-
-impl Area {
-    /// Gives a vCPU an identifier under which nothing is cached; says what VMRUN has to flush for that.
-    #[cold]
-    fn assign(&self, vcpu: &mut Vcpu) -> u32 {
-        let asids = FOUND.get().map_or(0, |found| u64::from(found.asids));
-        let next = self.last_asid.load(Relaxed) + 1;
-        let (asid, control) = if next < asids {
-            (next, tlb_control::NOTHING)
-        } else {
-            self.epoch
-                .store(self.epoch.load(Relaxed) + MAX_CPUS as u64, Relaxed);
-            (1, tlb_control::EVERYTHING)
-        };
-        self.last_asid.store(asid, Relaxed);
-        let epoch = self.epoch.load(Relaxed);
-        if vcpu.epoch != epoch {
-            // Perhaps of another CPU: this one has nothing of the block.
-            vcpu.block.clean = 0;
-            vcpu.epoch = epoch;
-        }
-        vcpu.block.set_asid(asid as u32);
-        control
-    }
-
-    /// What VMRUN has to flush so that nothing of before `flush` was asked for is used.
-    #[inline]
-    fn tlb_control(&self, vcpu: &mut Vcpu, flush: bool) -> u32 {
-        if vcpu.epoch != self.epoch.load(Relaxed) {
-            self.assign(vcpu)
-        } else if !flush {
-            tlb_control::NOTHING
-        } else if FOUND.get().is_some_and(|found| found.flush_by_asid) {
-            tlb_control::THIS_GUEST
-        } else {
-            self.assign(vcpu)
-        }
-    }
 }
 
 /// See [`Vendor::run`](crate::vendor::Vendor::run). On a CPU where SVM is not enabled, the first instruction is invalid.
@@ -200,7 +142,10 @@ fn run_once(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) {
     // SAFETY: what would come now comes at STGI.
     unsafe { asm!("clgi", options(nostack, preserves_flags)) };
     let area = &AREAS[Machine::id()];
-    vcpu.block.tlb_control = area.tlb_control(vcpu, flush);
+    vcpu.block.tlb_control = match area.asids.keep(&vcpu.tag, flush) {
+        Some(control) => control,
+        None => tag(vcpu, &area.asids),
+    };
     // SAFETY: the vCPU's block is borrowed mutably, and complete since it was made; this CPU's page for VMSAVE is nobody else's
     // while nothing can come in between.
     unsafe {
@@ -224,6 +169,15 @@ fn run_once(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) {
     if events::is_valid(cut_short) {
         vcpu.events.redeliver(vmcb, sent, cut_short);
     }
+}
+
+/// Gives a vCPU an identifier under which nothing is cached; says what VMRUN has to flush for that.
+#[cold]
+fn tag(vcpu: &mut Vcpu, asids: &Asids) -> u32 {
+    let (tag, control) = asids.fresh();
+    vcpu.tag = tag;
+    vcpu.block.set_asid(tag.asid);
+    control
 }
 
 /// Where the entry code finds a register.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Svm: Vendor ── enable ── detect: Words ──► Found (pure) ──► EFER.SVME, VM_HSAVE_PA      once per CPU
-//!        │                                                      entry: Area (host state, ASIDs)
+//!        │                                                      entry: Area (host state, asid: Asids)
 //!        ├── create, save, load ── control: Vmcb, a frame per vCPU
 //!        ├── inject ── events: EVENTINJ, EXITINTINFO
 //!        └── run ── entry: CLGI … VMRUN … STGI ── exits: EXITCODE ──► Exit
@@ -19,6 +19,7 @@
     )
 )]
 
+mod asid;
 mod control;
 mod detect;
 #[cfg(target_os = "none")]
@@ -36,6 +37,7 @@ mod vendor {
     use kernel::mm::addr::Pfn;
     use kernel::mm::frame::OutOfFrames;
 
+    use super::asid::Tag;
     use super::control::ControlBlock;
     use super::entry;
     use super::events::Events;
@@ -53,8 +55,8 @@ mod vendor {
     pub struct Vcpu {
         pub(in crate::svm) block: ControlBlock,
         pub(in crate::svm) events: Events,
-        /// Which series of a CPU's address-space identifiers the block's is of; 0: of none.
-        pub(in crate::svm) epoch: u64,
+        /// The address-space identifier in the block.
+        pub(in crate::svm) tag: Tag,
     }
 
     impl Vendor for Svm {
@@ -74,7 +76,7 @@ mod vendor {
             Ok(Vcpu {
                 block,
                 events: Events::default(),
-                epoch: 0,
+                tag: Tag::default(),
             })
         }
 
