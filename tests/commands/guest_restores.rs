@@ -36,6 +36,20 @@ fn served_by_the_owner(machine: &[&str]) {
     assert_eq!(figure(&json, "delegated: filled by the guest"), 0);
 }
 
+/// The workload touches every page, and the guest's own monitor serves each of them, but for those that it cannot be told of:
+/// an interrupt of its own was on its way.
+#[track_caller]
+fn served_by_itself(machine: &[&str], args: &[&str]) {
+    let json = succeeds(machine, args);
+    let own = figure(&json, "delegated: filled by the guest");
+    let owners = figure(&json, "delegated: filled by the owner");
+    assert_eq!(own + owners, PAGES);
+    assert!(
+        own > owners,
+        "{own} pages filled by the guest, {owners} by the owner"
+    );
+}
+
 #[test]
 fn a_guest_goes_on_with_nothing_there_and_ends_as_if_uninterrupted() {
     xtask(&["qemu", "--timeout", "120", "guest-restore"]).expect(
@@ -52,6 +66,16 @@ fn a_guest_goes_on_with_nothing_there_and_ends_as_if_uninterrupted() {
 #[test]
 fn the_owner_serves_every_page_of_delegated_memory_by_write() {
     served_by_the_owner(&["qemu"]);
+}
+
+#[test]
+fn the_guest_serves_its_own_pages_unless_it_is_told_otherwise() {
+    served_by_itself(&["qemu"], &[]);
+}
+
+#[test]
+fn the_guest_serves_its_own_pages_on_bochs() {
+    served_by_itself(&["bochs"], &["--delivery", "inject"]);
 }
 
 #[test]
@@ -113,10 +137,13 @@ fn a_guest_that_cannot_go_on_is_ended_with_its_reason() {
 
 #[test]
 fn a_page_that_is_not_what_was_saved_is_found() {
-    restore(&["qemu"], &["--corrupt-page", "17"]).expect(
+    restore(&["qemu"], &["--delivery", "exit", "--corrupt-page", "17"]).expect(
         Status::Failed,
         &["delegated memory is not what it was without the interruption: page 17: digest"],
     );
+    // The guest's own monitor cannot know, and the guest finds it out by itself.
+    restore(&["qemu"], &["--corrupt-page", "17"])
+        .expect(Status::Failed, &["page 17 is not what it was left as"]);
 }
 
 #[test]

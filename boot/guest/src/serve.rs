@@ -10,8 +10,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use kernel::abi::guest::{BootInfo, Delivery};
+use kernel::guest::calls;
 use kernel::guest::monitor::Monitor;
-use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE};
+use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, PhysAddr};
 use kernel::mm::range::GuestRange;
 use kernel::task;
 use kernel::uffd::{Event, FillMode, Outcome, Refusal, Stage2};
@@ -32,7 +33,7 @@ pub enum Manner {
     Late,
     /// It ends after a few pages.
     Dies,
-    /// It touches what it is to serve.
+    /// It touches what delegated memory begins with, which it is to serve unless it is exempt.
     Touches,
 }
 
@@ -68,11 +69,20 @@ struct Counts {
     existed: AtomicU64,
 }
 
-/// Starts the monitor; faults are its business when this returns.
+/// Starts the monitor; faults are its business when this returns, except on the first `exempt` pages.
 ///
 /// # Errors
 /// It cannot be had on this machine.
-pub fn start(given: &'static BootInfo, delivery: Delivery, manner: Manner) -> Result<Server, Failure> {
+pub fn start(
+    given: &'static BootInfo,
+    delivery: Delivery,
+    manner: Manner,
+    exempt: u64,
+) -> Result<Server, Failure> {
+    if exempt > 0 {
+        let start = PhysAddr::new(given.delegated_start);
+        calls::exempt(start, exempt * PAGE_SIZE).map_err(Failure::failed)?;
+    }
     let memory = Window::delegated(given)?;
     let store = Window::map("store", given.store_start, given.store_len)?;
     let monitor = Monitor::start(delivery).map_err(Failure::failed)?;
@@ -141,7 +151,7 @@ impl Serving {
                     self.serve_page(&stage2, addr)?;
                 }
                 Manner::Touches => {
-                    self.memory.load((addr - self.start) / PAGE_SIZE, 0);
+                    self.memory.load(0, 0);
                     self.serve_page(&stage2, addr)?;
                 }
                 _ => self.serve_page(&stage2, addr)?,

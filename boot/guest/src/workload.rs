@@ -19,7 +19,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use kernel::abi::guest::{BootInfo, Delivery, Resumed};
+use kernel::abi::guest::{BootInfo, Delivery, PAGE, Resumed};
 use kernel::guest::calls;
 use kernel::lab::digest;
 use kernel::lab::order::Order;
@@ -40,7 +40,9 @@ pub const COMMANDS: &[Command] = &[Command {
     run,
 }];
 
-const KEYS: &[&str] = &["seed", "tasks", "rounds", "compute", "monitor", "counts"];
+const KEYS: &[&str] = &[
+    "seed", "tasks", "rounds", "compute", "monitor", "counts", "exempt",
+];
 
 /// The mark at which the machine can be saved.
 pub const MARK: u64 = 1;
@@ -72,6 +74,7 @@ fn run(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Failure> 
     let compute = line.number("compute", 0, 1 << 40)?.unwrap_or(10_000);
 
     let counts = line.flag("counts")?;
+    let exempt = line.number("exempt", 0, given.delegated_len / PAGE)?.unwrap_or(0);
     let manner = Manner::ALL[line.choice("monitor", Manner::WORDS)?.unwrap_or(0)];
     let memory = Window::delegated(given)?;
     let pages = u32::try_from(memory.pages()).map_err(Failure::failed)?;
@@ -103,7 +106,7 @@ fn run(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Failure> 
         Resumed::ToServeExceptions => Some(Delivery::VirtualizationException),
     };
     let server = delivery
-        .map(|delivery| serve::start(given, delivery, manner))
+        .map(|delivery| serve::start(given, delivery, manner, exempt))
         .transpose()?;
 
     work.go.complete();

@@ -12,7 +12,7 @@ pub struct GuestRestoreArgs {
     /// Which guest.
     #[command(flatten)]
     pub guest: Guest,
-    /// Who serves the delegated memory of the restored guest; default: exit
+    /// Who serves the delegated memory of the restored guest; default: inject
     #[arg(long, value_name = "HOW")]
     pub delivery: Option<Delivery>,
     /// Kill the monitor of ordinary memory after it has served N faults

@@ -3,7 +3,7 @@
 //!
 //! | key | what | default |
 //! | --- | --- | --- |
-//! | `delivery` | who serves the delegated memory: the guest, told by `inject` or `ve`, or its owner (`exit`) | `exit` |
+//! | `delivery` | who serves the delegated memory: the guest, told by `inject` or `ve`, or its owner (`exit`) | `inject` |
 //! | `kill-monitor-after` | the ordinary memory's monitor ends after so many faults | never |
 //! | `corrupt-page` | a byte of this delegated page is changed in what the guest is restored from | none |
 //! | `skip-page` | this delegated page is said to be resolved, and was not filled | none |
@@ -106,7 +106,7 @@ impl Options {
         let guest = Guest::parse(cmdline, system)?;
         let delivery = cmdline
             .choice("delivery", DELIVERIES)?
-            .map_or(Delivery::Exit, |index| Delivery::ALL[index]);
+            .map_or(Delivery::Inject, |index| Delivery::ALL[index]);
         Ok(Self {
             guest,
             delivery,

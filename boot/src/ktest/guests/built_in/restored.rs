@@ -182,3 +182,22 @@ guest_test!(
         Ok(())
     }
 );
+
+guest_test!(
+    fn exempt_pages_stay_the_owners_and_the_monitor_may_touch_them<V>() -> Result<(), String> {
+        const EXEMPT: u64 = 5;
+        let expected = undisturbed::<V>()?;
+        let cmdline = format!("{WORK} exempt={EXEMPT} monitor=touches");
+        let mut guest = resumed::<V>(&cmdline, Resumed::ToServeInjected)?;
+        let (stop, served) = run_and_serve(&mut guest)?;
+        ensure!(stop == Stop::Exited(0), "{stop:?}; printed:\n{}", guest.printed());
+        let found = guest.result()?;
+        ensure!(found == expected, "{found} instead of {expected}");
+        let filled = count(&guest, "filled")?;
+        ensure!(
+            served >= EXEMPT && served + filled == PAGES && filled > 0,
+            "{served} pages by the owner, {filled} by the guest"
+        );
+        Ok(())
+    }
+);
