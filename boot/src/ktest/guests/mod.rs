@@ -37,8 +37,10 @@ mod basic;
 mod built_in;
 mod divert;
 mod interrupts;
+mod leaves;
 mod memory;
 mod running;
+mod svm;
 
 /// Its page tables: one of each level, from the root down.
 pub const TABLES: u64 = 0x1000;
@@ -243,11 +245,22 @@ impl<V: Vendor> Guest<V> {
 
     /// Maps a frame that outlives the guest, where nothing is mapped.
     pub fn map(&mut self, at: u64, frame: Pfn, prot: Prot) -> Result<(), String> {
-        let mut cursor = self.stage2.cursor_at(GuestPhysAddr::new(at));
-        match cursor.install_borrowed(Level::PAGE, frame, prot, Attr::default()) {
+        self.map_leaf(Level::PAGE, at, frame, prot)
+    }
+
+    /// The same with a leaf of `level`.
+    pub fn map_leaf(&mut self, level: Level, at: u64, frame: Pfn, prot: Prot) -> Result<(), String> {
+        let start = GuestPhysAddr::new(at);
+        let mut cursor = self.stage2.cursor(GuestRange::new(start, start + level.size()));
+        match cursor.install_borrowed(level, frame, prot, Attr::default()) {
             Ok(Some(_)) => Ok(()),
             other => Err(text(other)),
         }
+    }
+
+    /// Has the guest's own entry for one of its first pages lead to another guest-physical address.
+    pub fn point_to(&mut self, page: u64, at: u64) {
+        self.poke(Self::entry_of(page), at | ENTRY);
     }
 
     /// Takes a page away from stage 2. The guest may use it until it is run with a flush.
