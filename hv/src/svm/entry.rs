@@ -23,8 +23,9 @@ use kernel::sync::Once;
 
 use super::Vcpu;
 use super::asid::Asids;
-use super::control::{clean, let_through};
+use super::control::let_through;
 use super::detect::{Found, Words, drop_extended_registers, switch_on};
+use super::fields::clean;
 use super::{events, exits};
 use crate::exit::Stopped;
 use crate::stage2::{Caps, set_caps};

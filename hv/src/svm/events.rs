@@ -6,7 +6,7 @@
 //! What waits for VMRUN stands in the block. An exception goes first; an interrupt that it displaces there follows as soon as
 //! the guest can take one.
 
-use super::control::Vmcb;
+use super::fields::Vmcb;
 use crate::state::{Injection, Registers, SystemState};
 use crate::vendor::Injected;
 

@@ -14,8 +14,8 @@
 use kernel::mm::addr::GuestPhysAddr;
 use kernel::mm::fault::Access;
 
-use super::control::Vmcb;
 use super::events;
+use super::fields::Vmcb;
 use crate::exit::{Exit, PortAccess, Raw, Stopped, Violation};
 
 const READ_CR8: u64 = 0x08;

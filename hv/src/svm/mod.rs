@@ -3,7 +3,7 @@
 //! ```text
 //!   Svm: Vendor ── enable ── detect: Words ──► Found (pure) ──► EFER.SVME, VM_HSAVE_PA      once per CPU
 //!        │                                                      entry: Area (host state, asid: Asids)
-//!        ├── create, save, load ── control: Vmcb, a frame per vCPU
+//!        ├── create ── control: a frame per vCPU, its fields by name      save, load ── state
 //!        ├── inject ── events: EVENTINJ, EXITINTINFO
 //!        └── run ── entry: CLGI … VMRUN … STGI ── exits: EXITCODE ──► Exit
 //! ```
@@ -26,6 +26,8 @@ mod detect;
 mod entry;
 mod events;
 mod exits;
+mod fields;
+mod state;
 #[cfg(test)]
 mod tests;
 

@@ -5,9 +5,10 @@ use alloc::boxed::Box;
 use kernel::mm::addr::{GuestPhysAddr, Pfn, PhysAddr};
 use kernel::mm::fault::Access;
 
-use super::control::{Vmcb, let_through};
+use super::control::let_through;
 use super::events::{self, Events};
 use super::exits;
+use super::fields::Vmcb;
 use crate::exit::{Exit, PortAccess, Violation};
 use crate::state::{Injection, Registers, Segment, SystemState, TableRegister};
 use crate::vendor::Injected;
@@ -90,7 +91,7 @@ fn privilege_level_is_that_of_the_stack_segment() {
 fn guests_do_not_see_that_svm_is_on() {
     let mut vmcb = block();
     vmcb.load(&state());
-    assert_eq!(vmcb.efer() & 1 << 12, 1 << 12);
+    assert_eq!(vmcb.efer & 1 << 12, 1 << 12);
     assert_eq!(vmcb.save().efer, 0xd01);
 }
 
