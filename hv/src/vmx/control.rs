@@ -21,8 +21,9 @@ use kernel::arch::{Clock, Cpu, Irq, MAX_CPUS, Machine};
 use kernel::mm::addr::Pfn;
 use kernel::mm::frame::{Frame, KernelData, OutOfFrames};
 use kernel::mm::phys;
+use x86_64::VirtAddr;
 use x86_64::instructions::tables::{sgdt, sidt};
-use x86_64::registers::control::{Cr0, Cr4, Efer};
+use x86_64::registers::control::{Cr0, Cr4, Cr4Flags, Efer};
 use x86_64::registers::model_specific::{GsBase, Msr};
 use x86_64::registers::segmentation::{CS, SS, Segment};
 use x86_64::structures::DescriptorTablePointer;
@@ -33,40 +34,11 @@ use super::enable::{enabled, region_of};
 use super::events::Events;
 use super::exits::{EXCEPTIONS, Fields};
 use super::fields::{self, Field};
+use super::switched::{Switched, host_syscall};
 use super::vpid::Vpid;
 
 /// The current VMCS of each CPU, by address; 0: none.
 static CURRENT: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
-
-/// Registers of the guest's that no field holds. A guest writes the first four only through an exit.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Switched {
-    /// IA32_STAR.
-    pub star: u64,
-    /// IA32_LSTAR.
-    pub lstar: u64,
-    /// IA32_CSTAR.
-    pub cstar: u64,
-    /// IA32_FMASK.
-    pub sfmask: u64,
-    /// IA32_KERNEL_GS_BASE; SWAPGS changes it without an exit.
-    pub kernel_gs_base: u64,
-    /// CR2.
-    pub cr2: u64,
-    /// DR6. Accesses to debug registers end the guest, so it is only kept.
-    pub dr6: u64,
-}
-
-impl Switched {
-    /// Whether WRMSR takes the values: addresses canonical, reserved bits 0.
-    pub fn is_loadable(&self) -> bool {
-        let canonical = |address: u64| matches!(address as i64 >> 47, 0 | -1);
-        [self.lstar, self.cstar, self.kernel_gs_base]
-            .into_iter()
-            .all(canonical)
-            && self.sfmask >> 32 == 0
-    }
-}
 
 /// What fields hold, so that they are not written again with the same.
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +55,8 @@ pub struct Held {
     pub host_fs_base: u64,
     /// HOST_RSP; HOST_RIP was written with it.
     pub host_rsp: u64,
-    /// PRIMARY_CONTROLS.
-    pub primary: u32,
+    /// Whether PRIMARY_CONTROLS ask for the interrupt window.
+    pub window: bool,
 }
 
 /// What a CPU's host state is, besides what is in fields.
@@ -92,12 +64,29 @@ pub struct Held {
 pub struct Host {
     /// Number of the CPU.
     pub cpu: usize,
-    /// GDTR: an exit leaves a limit of 64 KiB.
+    /// GDTR. An exit leaves a limit of 64 KiB; IDTR has that too, but no vector lies beyond its table.
     pub gdtr: DescriptorTablePointer,
-    /// IDTR, likewise.
-    pub idtr: DescriptorTablePointer,
-    /// STAR, LSTAR, CSTAR, FMASK: set when the CPU was started, and not since.
+    /// The registers of SYSCALL: set when the CPU was started, and not since.
     pub syscall: [u64; 4],
+    /// RDFSBASE works.
+    pub has_base_instructions: bool,
+}
+
+impl Host {
+    /// No CPU's number.
+    const NOWHERE: usize = usize::MAX;
+
+    const fn nowhere() -> Self {
+        Self {
+            cpu: Self::NOWHERE,
+            gdtr: DescriptorTablePointer {
+                limit: 0,
+                base: VirtAddr::zero(),
+            },
+            syscall: [0; 4],
+            has_base_instructions: false,
+        }
+    }
 }
 
 /// A vCPU.
@@ -119,8 +108,8 @@ pub struct Vcpu {
     pub switched: Switched,
     /// What fields hold.
     pub held: Held,
-    /// The CPU that it has run on, once it has.
-    pub host: Option<Host>,
+    /// What it is on the CPU that it belongs to.
+    pub host: Host,
     /// It has been launched since its VMCS was cleared.
     pub launched: bool,
     /// What its tables held may be cached: another's, at the same place, from before.
@@ -146,19 +135,15 @@ impl fmt::Debug for Vcpu {
 /// # Errors
 /// No frame for it.
 pub fn msr_bitmap() -> Result<Frame<KernelData>, OutOfFrames> {
-    /// SYSENTER's three, PAT, FS, GS and kernel GS base: in fields, or swapped by the entry code.
+    /// SYSENTER's three, PAT, FS and GS base: in fields. The last one, kernel GS base, is in [`Switched`].
     const OWN: [u32; 7] = [0x174, 0x175, 0x176, 0x277, 0xc000_0100, 0xc000_0101, 0xc000_0102];
-    /// SYSCALL's: as the guest has set them.
-    const READABLE: [u32; 4] = [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084];
     const WRITES: usize = 2048;
     let mut frame = Frame::alloc()?;
     let bitmap = phys::bytes_mut(&mut frame);
     bitmap.fill(0xff);
     let byte = |msr: u32| (msr >> 31) as usize * 1024 + (msr & 0x1fff) as usize / 8;
-    for msr in OWN.into_iter().chain(READABLE) {
-        bitmap[byte(msr)] &= !(1 << (msr % 8));
-    }
     for msr in OWN {
+        bitmap[byte(msr)] &= !(1 << (msr % 8));
         bitmap[WRITES + byte(msr)] &= !(1 << (msr % 8));
     }
     Ok(frame)
@@ -210,9 +195,9 @@ impl Vcpu {
                 host_cr3: 0,
                 host_fs_base: 0,
                 host_rsp: 0,
-                primary: controls.primary,
+                window: false,
             },
-            host: None,
+            host: Host::nowhere(),
             launched: false,
             fresh: true,
             stale: true,
@@ -262,27 +247,32 @@ impl Vcpu {
     ///
     /// # Panics
     /// It has run on another CPU, which may keep parts of its VMCS: nobody can have that CPU let go of them.
+    #[inline]
     pub fn current(&mut self) -> Current<'_> {
         let irq = Machine::disable();
         let cpu = Machine::id();
+        if CURRENT[cpu].load(Ordering::Relaxed) != self.region.pfn().start().as_u64() {
+            self.make_current(cpu);
+        }
+        Current { vcpu: self, irq }
+    }
+
+    #[cold]
+    fn make_current(&mut self, cpu: usize) {
         let at = self.region.pfn().start().as_u64();
-        if CURRENT[cpu].load(Ordering::Relaxed) != at {
-            let failed: u8;
-            // SAFETY: the frame is a VMCS of this CPU's revision (`region_of`) that is used as nothing else, and lives until
-            // it is cleared (`Drop`).
-            unsafe {
-                asm!("vmptrld [{at}]", "setna {failed}", at = in(reg) &raw const at,
-                     failed = out(reg_byte) failed, options(nostack));
-            }
-            assert!(failed == 0, "VMPTRLD of {at:#x} failed");
-            CURRENT[cpu].store(at, Ordering::Relaxed);
+        let failed: u8;
+        // SAFETY: the frame is a VMCS of this CPU's revision (`region_of`) that is used as nothing else, and lives until it is
+        // cleared (`Drop`).
+        unsafe {
+            asm!("vmptrld [{at}]", "setna {failed}", at = in(reg) &raw const at, failed = out(reg_byte) failed,
+                 options(nostack));
         }
-        let mut current = Current { vcpu: self, irq };
-        match &current.vcpu.host {
-            None => current.settle_on(cpu),
-            Some(host) => assert_eq!(host.cpu, cpu, "a vCPU on another CPU than before"),
+        assert!(failed == 0, "VMPTRLD of {at:#x} failed");
+        CURRENT[cpu].store(at, Ordering::Relaxed);
+        match self.host.cpu {
+            Host::NOWHERE => self.current().settle_on(cpu),
+            home => assert_eq!(home, cpu, "a vCPU on another CPU than before"),
         }
-        current
     }
 }
 
@@ -326,13 +316,12 @@ impl Drop for Current<'_> {
 impl Fields for Current<'_> {
     #[inline]
     fn read(&self, field: Field) -> u64 {
-        let (value, failed): (u64, u8);
-        // SAFETY: reads a field of the current VMCS.
+        let value: u64;
+        // SAFETY: reads a field of the current VMCS. If the CPU has no such field, which nobody asks for, UD2 says so.
         unsafe {
-            asm!("vmread {value}, {field}", "setna {failed}", field = in(reg) u64::from(field.0),
-                 value = out(reg) value, failed = out(reg_byte) failed, options(nostack));
+            asm!("vmread {value}, {field}", "ja 2f", "ud2", "2:", field = in(reg) u64::from(field.0),
+                 value = out(reg) value, options(nostack));
         }
-        assert!(failed == 0, "VMREAD of {field:x?} failed");
         value
     }
 
@@ -345,20 +334,15 @@ impl Fields for Current<'_> {
 }
 
 impl Current<'_> {
-    /// Writes a field.
-    ///
-    /// # Panics
-    /// The CPU has no such field, or it is read-only.
+    /// Writes a field that the CPU has, and that can be written.
     #[inline]
     pub fn write(&mut self, field: Field, value: u64) {
-        let failed: u8;
         // SAFETY: changes the current VMCS, which is this vCPU's. What its fields may be is checked by the CPU on entry; those
-        // that the host's safety rests on are written by this module, `state` and `entry` from what they own.
+        // that the host's safety rests on are written by this module, `state` and `entry` from what they own. UD2 as in `read`.
         unsafe {
-            asm!("vmwrite {field}, {value}", "setna {failed}", field = in(reg) u64::from(field.0),
-                 value = in(reg) value, failed = out(reg_byte) failed, options(nostack));
+            asm!("vmwrite {field}, {value}", "ja 2f", "ud2", "2:", field = in(reg) u64::from(field.0),
+                 value = in(reg) value, options(nostack));
         }
-        assert!(failed == 0, "VMWRITE of {value:#x} to {field:x?} failed");
     }
 
     /// Writes what the host's state is on this CPU, and stays so.
@@ -390,14 +374,12 @@ impl Current<'_> {
         ] {
             self.write(field, value);
         }
-        self.vcpu.host = Some(Host {
+        self.vcpu.host = Host {
             cpu,
             gdtr,
-            idtr,
-            // SAFETY: every CPU in long mode has these: STAR, LSTAR, CSTAR, FMASK.
-            syscall: [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084]
-                .map(|msr| unsafe { Msr::new(msr).read() }),
-        });
+            syscall: host_syscall(),
+            has_base_instructions: Cr4::read().contains(Cr4Flags::FSGSBASE),
+        };
     }
 
     /// Drops what the CPU has cached of the tables that the vCPU may run with.

@@ -1,25 +1,25 @@
 //! Into the guest and out of it.
 //!
-//! An entry takes from the VMCS what it holds; general registers, CR2 and the MSRs of SYSCALL and SWAPGS are swapped here.
-//! Interrupts are off from before the VMCS is made current until the host's state is whole again. Then they come on, and an
-//! interrupt that ended the run is delivered: it is still pending, because exits do not acknowledge it. NMIs and machine
-//! checks are swallowed by the exit and raised again by INT.
-#![expect(
-    unsafe_code,
-    reason = "the entry itself, and registers that it does not switch"
-)]
+//! An entry takes from the VMCS what it holds; general registers are swapped here, what else it does not switch in
+//! [`switched`](super::switched). Interrupts are off from before the VMCS is made current until the host's state is whole
+//! again. Then they come on, and an interrupt that ended the run is delivered: it is still pending, because exits do not
+//! acknowledge it. NMIs and machine checks are swallowed by the exit and raised again by INT.
+//!
+//! A field is written only when it changes, and read only when somebody wants it: each is an instruction, and the way in and
+//! out is short for what happens all the time. What is rare stands out of line.
+#![expect(unsafe_code, reason = "the entry itself")]
 
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
 use kernel::arch::{Machine, Tlb};
-use x86_64::instructions::tables::{lgdt, lidt};
-use x86_64::registers::control::Cr2;
-use x86_64::registers::model_specific::{FsBase, Msr};
+use x86_64::instructions::tables::lgdt;
+use x86_64::registers::model_specific::FsBase;
+use x86_64::registers::segmentation::{FS, Segment64};
 
-use super::control::{Current, Host, Switched, Vcpu};
+use super::control::{Current, Vcpu};
 use super::detect::PRIMARY_INTERRUPT_WINDOW;
-use super::exits::{Fields, INTERRUPT_WINDOW, decode};
+use super::exits::{ENTRY_FAILED, Fields, INTERRUPT_WINDOW, beside, decode, has_event};
 use super::fields;
 use super::state::SHADOW;
 use crate::exit::{Exit, Raw, Stopped};
@@ -36,31 +36,27 @@ const SINGLE_STEP: u64 = 1 << 14;
 pub const VM_FAIL: u64 = u64::MAX;
 
 /// See [`Vendor::run`](crate::vendor::Vendor::run).
+#[inline]
 pub fn run(vcpu: &mut Vcpu, registers: &mut Registers, mut flush: bool) -> Stopped {
     loop {
         let mut current = vcpu.current();
         current.prepare(registers, flush);
         flush = false;
-        if let Err(stopped) = current.enter(registers) {
-            return stopped;
+        if !current.enter(registers) {
+            return current.refused();
         }
         let reason = current.read(fields::EXIT_REASON) as u32;
-        let decoded = decode(reason, &current);
-        if decoded.stopped.exit == Exit::EntryRefused {
-            return decoded.stopped;
+        if reason & ENTRY_FAILED != 0 {
+            return current.failed(reason);
         }
         current.after_exit(registers);
-        let vcpu = &mut *current.vcpu;
-        vcpu.events.after_exit(decoded.cut_short);
-        if let Some(exception) = decoded.exception {
-            vcpu.events.put_first(exception);
-        }
-        if let Some(vector) = decoded.host_vector {
-            raise(vector);
+        let stopped = decode(reason, &current);
+        if has_event(&stopped) {
+            current.keep_event(reason);
         }
         // A window that opened for an interrupt which waited here is nobody else's business.
-        if reason != INTERRUPT_WINDOW || vcpu.events.opened() {
-            return decoded.stopped;
+        if reason != INTERRUPT_WINDOW || current.vcpu.events.opened() {
+            return stopped;
         }
     }
 }
@@ -80,27 +76,39 @@ impl Current<'_> {
     }
 
     /// Brings the VMCS up to date.
+    #[inline]
     fn prepare(&mut self, registers: &Registers, flush: bool) {
+        if flush || self.vcpu.fresh || self.vcpu.stale {
+            self.forget(flush);
+        }
+        self.prepare_host();
+        if !self.vcpu.events.is_idle() || self.vcpu.held.window {
+            self.prepare_events(registers);
+        }
+        self.prepare_registers(registers);
+    }
+
+    /// Drops translations.
+    #[cold]
+    fn forget(&mut self, flush: bool) {
         if flush || self.vcpu.fresh {
             self.forget_tables();
-            self.vcpu.fresh = false;
         }
         if self.vcpu.stale {
             self.forget_linear();
-            self.vcpu.stale = false;
         }
-        self.prepare_host();
-        let open = self.takes_interrupts(registers);
-        if registers.rip != self.vcpu.held.rip {
-            self.moved_on(registers);
-        }
-        self.prepare_registers(registers);
-        self.prepare_events(open);
+        (self.vcpu.fresh, self.vcpu.stale) = (false, false);
     }
 
     /// The host's fields that vary by task.
+    #[inline]
     fn prepare_host(&mut self) {
-        let (cr3, fs_base) = (Machine::root().start().as_u64(), FsBase::read().as_u64());
+        let cr3 = Machine::root().start().as_u64();
+        let fs_base = match self.vcpu.host.has_base_instructions {
+            true => FS::read_base(),
+            false => FsBase::read(),
+        }
+        .as_u64();
         if self.vcpu.held.host_cr3 != cr3 {
             self.write(fields::HOST_CR3, cr3);
             self.vcpu.held.host_cr3 = cr3;
@@ -111,93 +119,84 @@ impl Current<'_> {
         }
     }
 
-    /// An instruction was completed for the guest: the shadow that it may have been in is over, and if the guest steps, a step
-    /// is done.
-    fn moved_on(&mut self, registers: &Registers) {
-        let interruptibility = self.read(fields::INTERRUPTIBILITY);
-        if interruptibility & SHADOW != 0 {
-            self.write(fields::INTERRUPTIBILITY, interruptibility & !SHADOW);
-        }
-        if registers.rflags & TRAP != 0 {
-            self.write(fields::PENDING_DEBUG, SINGLE_STEP);
-        }
-    }
-
-    fn prepare_registers(&mut self, registers: &Registers) {
-        let Registers { rip, rsp, rflags, .. } = *registers;
-        let held = self.vcpu.held;
-        for (field, value, held) in [
-            (fields::GUEST_RIP, rip, held.rip),
-            (fields::GUEST_RSP, rsp, held.rsp),
-            (fields::GUEST_RFLAGS, rflags, held.rflags),
-        ] {
-            if value != held {
-                self.write(field, value);
-            }
-        }
-        let held = &mut self.vcpu.held;
-        (held.rip, held.rsp, held.rflags) = (rip, rsp, rflags);
-    }
-
-    fn prepare_events(&mut self, open: bool) {
+    #[cold]
+    fn prepare_events(&mut self, registers: &Registers) {
+        let open = self.takes_interrupts(registers);
         let (event, window) = self.vcpu.events.at_entry(open);
         if let Some(event) = event {
             self.write(fields::ENTRY_EVENT, event.info.into());
             self.write(fields::ENTRY_ERROR_CODE, event.code.into());
             self.write(fields::ENTRY_INSTRUCTION_LENGTH, event.len.into());
         }
-        let primary = match window {
-            true => self.vcpu.controls.primary | PRIMARY_INTERRUPT_WINDOW,
-            false => self.vcpu.controls.primary,
-        };
-        if self.vcpu.held.primary != primary {
-            self.write(fields::PRIMARY_CONTROLS, primary.into());
-            self.vcpu.held.primary = primary;
+        if self.vcpu.held.window != window {
+            let primary = self.vcpu.controls.primary;
+            let wanted = if window { PRIMARY_INTERRUPT_WINDOW } else { 0 };
+            self.write(fields::PRIMARY_CONTROLS, (primary | wanted).into());
+            self.vcpu.held.window = window;
         }
     }
 
-    /// Enters the guest and comes back with its exit; or not at all, and then says why.
-    fn enter(&mut self, registers: &mut Registers) -> Result<(), Stopped> {
-        if !self.vcpu.switched.is_loadable() {
-            return Err(refused(0));
+    #[inline]
+    fn prepare_registers(&mut self, registers: &Registers) {
+        let Registers { rip, rsp, rflags, .. } = *registers;
+        let held = self.vcpu.held;
+        if rip != held.rip {
+            if (rflags | held.rflags) & (INTERRUPTS | TRAP) != 0 {
+                self.moved_on(rflags);
+            }
+            self.write(fields::GUEST_RIP, rip);
         }
-        let host = self.vcpu.host.expect("it is current on this CPU");
-        let own = host_switched(&host);
-        let guest = self.vcpu.switched;
-        // SAFETY: the host does not use these registers until they are its own again, below; the values can be loaded.
-        unsafe { swap(&own, &guest) };
-        let (host_rsp, launched) = (&raw mut self.vcpu.held.host_rsp, self.vcpu.launched);
+        if rsp != held.rsp {
+            self.write(fields::GUEST_RSP, rsp);
+        }
+        if rflags != held.rflags {
+            self.write(fields::GUEST_RFLAGS, rflags);
+        }
+        let held = &mut self.vcpu.held;
+        (held.rip, held.rsp, held.rflags) = (rip, rsp, rflags);
+    }
+
+    /// An instruction was completed for the guest: the shadow that it may have been in is over, and if the guest steps, a step
+    /// is done. (With interrupts off, and no steps, there is nothing that a shadow keeps away.)
+    fn moved_on(&mut self, rflags: u64) {
+        let interruptibility = self.read(fields::INTERRUPTIBILITY);
+        if interruptibility & SHADOW != 0 {
+            self.write(fields::INTERRUPTIBILITY, interruptibility & !SHADOW);
+        }
+        if rflags & TRAP != 0 {
+            self.write(fields::PENDING_DEBUG, SINGLE_STEP);
+        }
+    }
+
+    /// Enters the guest and comes back with its exit. False: it came to neither, because the state cannot be loaded or the
+    /// CPU does not take the control fields.
+    #[inline]
+    fn enter(&mut self, registers: &mut Registers) -> bool {
+        let Vcpu {
+            switched,
+            host,
+            held,
+            launched,
+            ..
+        } = &mut *self.vcpu;
+        if !switched.are_possible() {
+            return false;
+        }
+        // SAFETY: interrupts are off until they are swapped again.
+        let own_base = unsafe { switched.swap_in() };
         // SAFETY: the VMCS is current; its host state is this CPU's and this task's, and leads back into `enter` with the
         // stack as it is. What the guest can reach is what its stage-2 tables map.
-        let entered = unsafe { enter(registers, host_rsp, launched) };
-        // SAFETY: the tables are those that this CPU had before.
+        let entered = unsafe { enter(registers, &raw mut held.host_rsp, *launched) };
+        // SAFETY: the table is the one that this CPU had before; the registers are swapped with what they were.
         unsafe {
             lgdt(&host.gdtr);
-            lidt(&host.idtr);
+            switched.swap_out(&host.syscall, own_base);
         }
-        let guest = Switched {
-            kernel_gs_base: read_msr(KERNEL_GS_BASE),
-            cr2: Cr2::read_raw(),
-            ..guest
-        };
-        self.vcpu.switched = guest;
-        // SAFETY: the host's own values.
-        unsafe {
-            swap(
-                &guest,
-                &Switched {
-                    cr2: guest.cr2,
-                    ..own
-                },
-            )
-        };
-        match entered {
-            true => Ok(()),
-            false => Err(refused(self.read(fields::INSTRUCTION_ERROR))),
-        }
+        entered
     }
 
     /// Takes over what the exit has saved.
+    #[inline]
     fn after_exit(&mut self, registers: &mut Registers) {
         registers.rip = self.read(fields::GUEST_RIP);
         registers.rsp = self.read(fields::GUEST_RSP);
@@ -205,63 +204,45 @@ impl Current<'_> {
         let held = &mut self.vcpu.held;
         (held.rip, held.rsp, held.rflags) = (registers.rip, registers.rsp, registers.rflags);
         self.vcpu.launched = true;
+        self.vcpu.events.delivered();
     }
-}
 
-/// An entry that did not take place.
-const fn refused(error: u64) -> Stopped {
-    Stopped {
-        exit: Exit::EntryRefused,
-        raw: Raw {
-            code: VM_FAIL,
-            info: error,
-            more: 0,
-        },
-    }
-}
-
-const KERNEL_GS_BASE: u32 = 0xc000_0102;
-
-fn read_msr(number: u32) -> u64 {
-    // SAFETY: asked for registers only that every CPU in long mode has.
-    unsafe { Msr::new(number).read() }
-}
-
-/// The host's values. Those of SYSCALL do not change; the GS base of user mode does, with the task.
-fn host_switched(host: &Host) -> Switched {
-    let [star, lstar, cstar, sfmask] = host.syscall;
-    Switched {
-        star,
-        lstar,
-        cstar,
-        sfmask,
-        kernel_gs_base: read_msr(KERNEL_GS_BASE),
-        cr2: Cr2::read_raw(),
-        dr6: 0,
-    }
-}
-
-/// Loads the registers that differ. DR6 is nobody's: accesses to it exit.
-///
-/// # Safety
-/// Nothing relies on the registers' values until they are what they were, and `to` [can be loaded](Switched::is_loadable).
-unsafe fn swap(from: &Switched, to: &Switched) {
-    let pairs = [
-        (0xc000_0081, from.star, to.star),
-        (0xc000_0082, from.lstar, to.lstar),
-        (0xc000_0083, from.cstar, to.cstar),
-        (0xc000_0084, from.sfmask, to.sfmask),
-        (KERNEL_GS_BASE, from.kernel_gs_base, to.kernel_gs_base),
-    ];
-    for (number, old, new) in pairs {
-        if old != new {
-            // SAFETY: the caller's contract.
-            unsafe { Msr::new(number).write(new) };
+    /// Keeps an event that the exit has cut short, or has only come by; and raises again what was the host's.
+    #[cold]
+    fn keep_event(&mut self, reason: u32) {
+        let beside = beside(reason, self);
+        if let Some(event) = beside.cut_short {
+            self.vcpu.events.deliver_again(event);
+        }
+        if let Some(exception) = beside.exception {
+            self.vcpu.events.put_first(exception);
+        }
+        if let Some(vector) = beside.host_vector {
+            raise(vector);
         }
     }
-    if from.cr2 != to.cr2 {
-        // SAFETY: the host reads CR2 only right after a page fault, and there is none in between.
-        unsafe { asm!("mov cr2, {}", in(reg) to.cr2, options(nomem, nostack, preserves_flags)) };
+
+    /// An entry that failed on the guest's state, after which the CPU came back as from an exit.
+    #[cold]
+    fn failed(&self, reason: u32) -> Stopped {
+        decode(reason, self)
+    }
+
+    /// An entry that did not take place.
+    #[cold]
+    fn refused(&self) -> Stopped {
+        let error = match self.vcpu.switched.are_possible() {
+            true => self.read(fields::INSTRUCTION_ERROR),
+            false => 0,
+        };
+        Stopped {
+            exit: Exit::EntryRefused,
+            raw: Raw {
+                code: VM_FAIL,
+                info: error,
+                more: 0,
+            },
+        }
     }
 }
 

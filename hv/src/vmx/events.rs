@@ -119,9 +119,21 @@ impl Events {
         (self.next, self.awaited || self.displaced.is_some())
     }
 
-    /// The guest has run: what went in is delivered, but for `cut_short`.
-    pub fn after_exit(&mut self, cut_short: Option<Event>) {
-        self.next = cut_short;
+    /// Whether an entry needs nothing to be done about it.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.next.is_none() && self.displaced.is_none() && !self.awaited
+    }
+
+    /// The guest has run: what went in is delivered.
+    #[inline]
+    pub fn delivered(&mut self) {
+        self.next = None;
+    }
+
+    /// The guest has run, and an exit has cut this short.
+    pub fn deliver_again(&mut self, event: Event) {
+        self.next = Some(event);
     }
 
     /// The guest can take an interrupt: a displaced one first. Whether whoever was put off is to be told.

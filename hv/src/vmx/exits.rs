@@ -5,7 +5,7 @@
 use kernel::mm::addr::{GuestPhysAddr, VirtAddr};
 use kernel::mm::fault::Access;
 
-use super::events::Event;
+use super::events::{Event, VALID};
 use super::fields::{self, Field};
 use crate::exit::{Exit, PortAccess, Raw, Stopped, Violation};
 
@@ -17,11 +17,9 @@ pub trait Fields {
     fn root(&self) -> u16;
 }
 
-/// An exit, and what has to be done about it before the guest goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Decoded {
-    /// For whoever runs the vCPU.
-    pub stopped: Stopped,
+/// What an exit has left besides, to be done before the guest goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Beside {
     /// An event whose delivery was cut short.
     pub cut_short: Option<Event>,
     /// An exception of the guest's that has only come by.
@@ -63,7 +61,6 @@ const MACHINE_CHECK: u8 = 18;
 pub const EXCEPTIONS: u32 = 1 << DEBUG | 1 << ALIGNMENT | 1 << MACHINE_CHECK;
 
 // Exit qualification of an EPT violation (SDM vol. 3C, table 28-7).
-const READ: u64 = 1;
 const WRITE: u64 = 1 << 1;
 const FETCH: u64 = 1 << 2;
 /// Some access is allowed: there is a translation.
@@ -72,90 +69,103 @@ const LINEAR_VALID: u64 = 1 << 7;
 /// The access was to the address itself, not to a table on the way to it.
 const FINAL: u64 = 1 << 8;
 
-/// What the exit with this reason was.
-pub fn decode(reason: u32, fields: &impl Fields) -> Decoded {
-    let mut decoded = Decoded {
-        stopped: Stopped {
-            exit: Exit::EntryRefused,
-            raw: Raw {
-                code: reason.into(),
-                info: 0,
-                more: 0,
-            },
-        },
-        cut_short: None,
-        exception: None,
-        host_vector: None,
-    };
-    let basic = reason & 0xffff;
-    if reason & ENTRY_FAILED != 0 {
-        decoded.stopped.raw.info = fields.read(fields::EXIT_QUALIFICATION);
-        return decoded;
-    }
-    let raw = &mut decoded.stopped.raw;
-    if matches!(
+/// Whether the exit may have left an event in the VECTORING field: those that can come in the middle of a delivery.
+fn may_cut_short(basic: u32) -> bool {
+    matches!(
         basic,
         EXCEPTION | TASK_SWITCH | VIOLATION | MISCONFIGURATION | LOG_FULL
-    ) {
-        raw.more = fields.read(fields::VECTORING);
-        decoded.cut_short = Event::described(
-            raw.more as u32,
+    )
+}
+
+/// Whether there is something [`beside`] an exit.
+#[inline]
+pub fn has_event(stopped: &Stopped) -> bool {
+    stopped.raw.more & u64::from(VALID) != 0 || stopped.raw.code == u64::from(EXCEPTION)
+}
+
+/// What is beside an exit with this reason, one that [has something](has_event).
+pub fn beside(reason: u32, fields: &impl Fields) -> Beside {
+    let len = || fields.read(fields::EXIT_INSTRUCTION_LENGTH) as u32;
+    let mut beside = Beside {
+        cut_short: Event::described(
+            fields.read(fields::VECTORING) as u32,
             || fields.read(fields::VECTORING_ERROR_CODE) as u32,
-            || fields.read(fields::EXIT_INSTRUCTION_LENGTH) as u32,
-        );
-    }
-    let len = || fields.read(fields::EXIT_INSTRUCTION_LENGTH) as u8;
-    let mut qualification = || {
-        raw.info = fields.read(fields::EXIT_QUALIFICATION);
-        raw.info
+            len,
+        ),
+        ..Beside::default()
     };
-    decoded.stopped.exit = match basic {
-        HLT => Exit::Halt { len: len() },
+    if reason & 0xffff == EXCEPTION {
+        let info = fields.read(fields::EXIT_INTERRUPTION) as u32;
+        match info as u8 {
+            vector @ (NMI | MACHINE_CHECK) => beside.host_vector = Some(vector),
+            DEBUG | ALIGNMENT => {
+                beside.exception =
+                    Event::described(info, || fields.read(fields::EXIT_ERROR_CODE) as u32, len);
+            }
+            _ => {}
+        }
+    }
+    beside
+}
+
+/// What the exit with this reason was.
+#[inline]
+pub fn decode(reason: u32, fields: &impl Fields) -> Stopped {
+    let len = || fields.read(fields::EXIT_INSTRUCTION_LENGTH) as u8;
+    let mut raw = Raw {
+        code: reason.into(),
+        info: 0,
+        more: 0,
+    };
+    let exit = match reason {
         VMCALL => Exit::Hypercall {
             user: level(fields) > 0,
             len: len(),
         },
+        VIOLATION => {
+            raw.info = fields.read(fields::EXIT_QUALIFICATION);
+            raw.more = fields.read(fields::VECTORING);
+            violation(&raw, fields)
+        }
+        EXTERNAL_INTERRUPT | TIMER => Exit::HostInterrupt,
+        HLT => Exit::Halt { len: len() },
         CPUID => Exit::Cpuid { len: len() },
-        IO => Exit::Io(port_access(qualification(), len())),
         RDMSR | WRMSR => Exit::Msr {
-            write: basic == WRMSR,
+            write: reason == WRMSR,
             len: len(),
         },
-        VIOLATION => violation(qualification(), decoded.cut_short.is_some(), fields),
-        MISCONFIGURATION => Exit::Misconfigured(guest_physical(fields)),
-        EXTERNAL_INTERRUPT | TIMER => Exit::HostInterrupt,
+        IO => {
+            raw.info = fields.read(fields::EXIT_QUALIFICATION);
+            Exit::Io(port_access(raw.info, len()))
+        }
         INTERRUPT_WINDOW => Exit::InterruptWindow,
-        TRIPLE_FAULT => Exit::Shutdown,
-        CONTROL_REGISTER => Exit::Privileged(control_register(qualification())),
-        EXCEPTION => return exception(decoded, fields),
-        other => match instruction(other) {
-            Some(name) => Exit::Privileged(name),
-            None => {
-                qualification();
-                Exit::Unknown
-            }
-        },
+        _ => return uncommon(raw, fields),
     };
-    decoded
+    Stopped { exit, raw }
 }
 
-/// An exception or an NMI: the host's, or the guest's own.
-fn exception(mut decoded: Decoded, fields: &impl Fields) -> Decoded {
-    let info = fields.read(fields::EXIT_INTERRUPTION) as u32;
-    decoded.stopped.raw.info = info.into();
-    decoded.stopped.exit = Exit::HostInterrupt;
-    match info as u8 {
-        vector @ (NMI | MACHINE_CHECK) => decoded.host_vector = Some(vector),
-        DEBUG | ALIGNMENT => {
-            decoded.exception = Event::described(
-                info,
-                || fields.read(fields::EXIT_ERROR_CODE) as u32,
-                || fields.read(fields::EXIT_INSTRUCTION_LENGTH) as u32,
-            );
-        }
-        _ => decoded.stopped.exit = Exit::Unknown,
+/// The rest: what ends the guest, and what is between the CPU and the host.
+#[cold]
+fn uncommon(mut raw: Raw, fields: &impl Fields) -> Stopped {
+    let reason = raw.code as u32;
+    let basic = reason & 0xffff;
+    if may_cut_short(basic) {
+        raw.more = fields.read(fields::VECTORING);
     }
-    decoded
+    raw.info = match basic {
+        EXCEPTION => fields.read(fields::EXIT_INTERRUPTION),
+        _ => fields.read(fields::EXIT_QUALIFICATION),
+    };
+    let exit = match basic {
+        _ if reason & ENTRY_FAILED != 0 => Exit::EntryRefused,
+        MISCONFIGURATION => Exit::Misconfigured(guest_physical(fields)),
+        TRIPLE_FAULT => Exit::Shutdown,
+        CONTROL_REGISTER => Exit::Privileged(control_register(raw.info)),
+        // The host's, or the guest's own and on its way to it.
+        EXCEPTION if matches!(raw.info as u8, NMI | MACHINE_CHECK | DEBUG | ALIGNMENT) => Exit::HostInterrupt,
+        _ => instruction(basic).map_or(Exit::Unknown, Exit::Privileged),
+    };
+    Stopped { exit, raw }
 }
 
 /// The guest's privilege level: that of its stack segment (SDM vol. 3C, 25.4.1).
@@ -180,14 +190,14 @@ fn port_access(qualification: u64, len: u8) -> PortAccess {
 
 /// With accessed and dirty bits on, a walk of the guest's tables is reported as a read and a write at once: the tables
 /// have to be writable.
-fn violation(qualification: u64, in_delivery: bool, fields: &impl Fields) -> Exit {
-    let has = |bit: u64| qualification & bit != 0;
+#[inline]
+fn violation(raw: &Raw, fields: &impl Fields) -> Exit {
+    let has = |bit: u64| raw.info & bit != 0;
     let access = if has(WRITE) {
         Access::Write
     } else if has(FETCH) {
         Access::Execute
     } else {
-        debug_assert!(has(READ), "an access that is none: {qualification:#x}");
         Access::Read
     };
     Exit::Violation(Violation {
@@ -197,7 +207,7 @@ fn violation(qualification: u64, in_delivery: bool, fields: &impl Fields) -> Exi
         walk: has(LINEAR_VALID) && !has(FINAL),
         present: has(ALLOWED),
         root: fields.root(),
-        in_delivery,
+        in_delivery: raw.more & u64::from(VALID) != 0,
     })
 }
 

@@ -17,7 +17,8 @@
 //! | `divert` | #VE and VMFUNC |
 //! | `vpid` | tags of translations |
 //! | [`events`] | injection |
-//! | `entry` | VMLAUNCH, VMRESUME, and what they do not switch |
+//! | `entry` | VMLAUNCH, VMRESUME |
+//! | `switched` | registers that they do not switch |
 //! | [`exits`] | what an exit was |
 //!
 //! Instructions and what needs them exist in the image only; the rest is compiled and tested on the host, too. Section
@@ -41,6 +42,8 @@ pub mod exits;
 pub mod fields;
 #[cfg(target_os = "none")]
 mod state;
+#[cfg(target_os = "none")]
+mod switched;
 mod vpid;
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 //! CR0 and CR4 are shown to the guest as it set them; underneath, the bits that VMX fixes are 1. EFER.LMA goes with the
 //! entry control of that meaning.
 
-use super::control::{CR0_MASK, CR4_MASK, Current, Switched};
+use super::control::{CR0_MASK, CR4_MASK, Current};
 use super::detect::ENTRY_LONG_MODE;
 use super::events::Events;
 use super::exits::Fields;
 use super::fields::{self, Field, SegmentFields, segment};
+use super::switched::Switched;
 use crate::state::{Segment, SystemState, TableRegister};
 
 const EFER_LMA: u64 = 1 << 10;
@@ -29,15 +30,6 @@ macro_rules! plain_fields {
 impl Current<'_> {
     /// The state of the vCPU.
     pub fn save(&self) -> SystemState {
-        let Switched {
-            star,
-            lstar,
-            cstar,
-            sfmask,
-            kernel_gs_base,
-            cr2,
-            dr6,
-        } = self.vcpu.switched;
         let shown =
             |field: Field, shadow: Field, mask: u64| self.read(field) & !mask | self.read(shadow) & mask;
         let mut state = SystemState {
@@ -53,13 +45,6 @@ impl Current<'_> {
             idtr: self.table(fields::GUEST_IDTR_BASE, fields::GUEST_IDTR_LIMIT),
             cr0: shown(fields::GUEST_CR0, fields::CR0_SHADOW, CR0_MASK),
             cr4: shown(fields::GUEST_CR4, fields::CR4_SHADOW, CR4_MASK),
-            cr2,
-            star,
-            lstar,
-            cstar,
-            sfmask,
-            kernel_gs_base,
-            dr6,
             interrupt_shadow: (self.read(fields::INTERRUPTIBILITY) & SHADOW != 0).into(),
             ..SystemState::default()
         };
@@ -67,6 +52,7 @@ impl Current<'_> {
             ($($register:ident: $field:ident),*) => { $(state.$register = self.read(fields::$field);)* };
         }
         plain_fields!(read);
+        self.vcpu.switched.save(&mut state);
         self.vcpu.events.save(&mut state);
         state
     }
@@ -118,15 +104,7 @@ impl Current<'_> {
         }
         plain_fields!(write);
         let vcpu = &mut *self.vcpu;
-        vcpu.switched = Switched {
-            star: state.star,
-            lstar: state.lstar,
-            cstar: state.cstar,
-            sfmask: state.sfmask,
-            kernel_gs_base: state.kernel_gs_base,
-            cr2: state.cr2,
-            dr6: state.dr6,
-        };
+        vcpu.switched = Switched::of(state, &vcpu.host.syscall);
         vcpu.events = Events::load(state);
         vcpu.stale = true;
     }

@@ -13,7 +13,7 @@ fn an_interrupt_goes_in_once_with_the_next_entry() {
     let mut events = Events::default();
     assert_eq!(events.inject(TIMER, true), Injected::Queued);
     assert_eq!(events.at_entry(true), (Some(Event::interrupt(0x40)), false));
-    events.after_exit(None);
+    events.delivered();
     assert_eq!(events.at_entry(true), (None, false));
 }
 
@@ -22,7 +22,7 @@ fn an_interrupt_that_comes_too_early_is_not_kept_but_announced() {
     let mut events = Events::default();
     assert_eq!(events.inject(TIMER, false), Injected::NotNow);
     assert_eq!(events.at_entry(false), (None, true));
-    events.after_exit(None);
+    events.delivered();
     assert!(events.opened());
     assert_eq!(events.at_entry(true), (None, false), "told once");
     assert_eq!(events.inject(TIMER, true), Injected::Queued);
@@ -42,7 +42,8 @@ fn what_was_cut_short_goes_in_again() {
     let page_fault = Event::exception(14, Some(2));
     assert_eq!(events.inject(PAGE_FAULT, false), Injected::Queued);
     assert_eq!(events.at_entry(false), (Some(page_fault), false));
-    events.after_exit(Some(page_fault));
+    events.delivered();
+    events.deliver_again(page_fault);
     assert_eq!(events.inject(TIMER, true), Injected::NotNow);
     assert_eq!(events.at_entry(true), (Some(page_fault), true));
 }
@@ -57,12 +58,12 @@ fn an_exception_goes_before_an_interrupt_which_is_not_lost() {
         (Some(Event::exception(14, Some(2))), true),
         "the interrupt wants the window"
     );
-    events.after_exit(None);
+    events.delivered();
     assert!(!events.opened(), "nobody else waits for it");
     assert_eq!(events.inject(Injection::Interrupt(0x41), true), Injected::NotNow);
     assert_eq!(events.at_entry(false), (None, true), "the guest is not ready");
     assert_eq!(events.at_entry(true), (Some(Event::interrupt(0x40)), true));
-    events.after_exit(None);
+    events.delivered();
     assert!(events.opened(), "the second one's turn");
 }
 
@@ -79,7 +80,7 @@ fn an_exception_replaces_an_exception() {
         events.at_entry(true),
         (Some(Event::exception(13, Some(0))), false)
     );
-    events.after_exit(None);
+    events.delivered();
     assert_eq!(events.at_entry(true), (None, false));
 }
 
@@ -103,7 +104,8 @@ fn what_waits_survives_a_state() {
     let software = Event::described(0x8000_0450, || 0, || 2).expect("it is valid");
     let mut events = Events::default();
     for cut_short in [software, Event::interrupt(0x50)] {
-        events.after_exit(Some(cut_short));
+        events.delivered();
+        events.deliver_again(cut_short);
         let mut state = SystemState::default();
         events.save(&mut state);
         assert_eq!(Events::load(&state), events);

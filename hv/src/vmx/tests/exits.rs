@@ -1,9 +1,9 @@
 use kernel::mm::addr::{GuestPhysAddr, VirtAddr};
 use kernel::mm::fault::Access;
 
-use crate::exit::{Exit, PortAccess, Violation};
+use crate::exit::{Exit, PortAccess, Stopped, Violation};
 use crate::vmx::events::Event;
-use crate::vmx::exits::{Decoded, ENTRY_FAILED, Fields, decode};
+use crate::vmx::exits::{Beside, ENTRY_FAILED, Fields, beside, decode, has_event};
 use crate::vmx::fields::{self, Field, segment};
 
 /// The fields of one exit. Reading another is a mistake: on the machine it costs an instruction, or is not valid.
@@ -22,19 +22,22 @@ impl Fields for Scripted {
     }
 }
 
-fn decoded(reason: u32, fields: &'static [(Field, u64)]) -> Decoded {
-    let decoded = decode(reason, &Scripted(fields));
-    assert_eq!(decoded.stopped.raw.code, reason.into());
-    decoded
+/// What an exit was, and what was beside it.
+fn decoded(reason: u32, fields: &'static [(Field, u64)]) -> (Stopped, Beside) {
+    let stopped = decode(reason, &Scripted(fields));
+    assert_eq!(stopped.raw.code, reason.into());
+    let beside = match has_event(&stopped) {
+        true => beside(reason, &Scripted(fields)),
+        false => Beside::default(),
+    };
+    (stopped, beside)
 }
 
+/// What an exit was that has nothing beside it.
 fn exit(reason: u32, fields: &'static [(Field, u64)]) -> Exit {
-    let decoded = decoded(reason, fields);
-    assert_eq!(
-        (decoded.cut_short, decoded.exception, decoded.host_vector),
-        (None, None, None)
-    );
-    decoded.stopped.exit
+    let (stopped, beside) = decoded(reason, fields);
+    assert_eq!(beside, Beside::default());
+    stopped.exit
 }
 
 const LEN: Field = fields::EXIT_INSTRUCTION_LENGTH;
@@ -156,7 +159,7 @@ fn violations_tell_how_and_where_and_whether_something_is_mapped() {
 
 #[test]
 fn a_violation_in_the_middle_of_a_delivery_keeps_the_event() {
-    let decoded = decoded(
+    let (stopped, beside) = decoded(
         48,
         &[
             (VECTORING, 0x8000_0b0e),
@@ -166,24 +169,25 @@ fn a_violation_in_the_middle_of_a_delivery_keeps_the_event() {
             (fields::EXIT_LINEAR, 0x2_0ff8),
         ],
     );
-    let Exit::Violation(violation) = decoded.stopped.exit else {
-        panic!("{decoded:?}");
+    let Exit::Violation(violation) = stopped.exit else {
+        panic!("{stopped:?}");
     };
     assert!(violation.in_delivery);
-    assert_eq!(decoded.cut_short, Some(Event::exception(14, Some(2))));
+    assert_eq!(beside.cut_short, Some(Event::exception(14, Some(2))));
 }
 
 #[test]
 fn an_event_that_is_cut_short_by_a_broken_entry_is_kept_too() {
-    let decoded = decoded(
+    let (stopped, beside) = decoded(
         49,
-        &[(VECTORING, 0x8000_0040), (fields::EXIT_GUEST_PHYSICAL, 0x8000)],
+        &[
+            (VECTORING, 0x8000_0040),
+            (QUALIFICATION, 0),
+            (fields::EXIT_GUEST_PHYSICAL, 0x8000),
+        ],
     );
-    assert_eq!(
-        decoded.stopped.exit,
-        Exit::Misconfigured(GuestPhysAddr::new(0x8000))
-    );
-    assert_eq!(decoded.cut_short, Some(Event::interrupt(0x40)));
+    assert_eq!(stopped.exit, Exit::Misconfigured(GuestPhysAddr::new(0x8000)));
+    assert_eq!(beside.cut_short, Some(Event::interrupt(0x40)));
 }
 
 #[test]
@@ -191,26 +195,26 @@ fn interrupts_of_the_hosts_are_told_from_windows_and_shutdown() {
     assert_eq!(exit(1, &[]), Exit::HostInterrupt);
     assert_eq!(exit(52, &[]), Exit::HostInterrupt);
     assert_eq!(exit(7, &[]), Exit::InterruptWindow);
-    assert_eq!(exit(2, &[]), Exit::Shutdown);
+    assert_eq!(exit(2, &[(QUALIFICATION, 0)]), Exit::Shutdown);
 }
 
 #[test]
 fn nmis_and_machine_checks_are_raised_again() {
-    for (info, vector) in [(0x8000_0202, 2), (0x8000_0312, 18)] {
-        let fields: &'static [_] = match vector {
-            2 => &[(VECTORING, 0), (fields::EXIT_INTERRUPTION, 0x8000_0202)],
-            _ => &[(VECTORING, 0), (fields::EXIT_INTERRUPTION, 0x8000_0312)],
-        };
-        let decoded = decoded(0, fields);
-        assert_eq!(decoded.stopped.exit, Exit::HostInterrupt);
-        assert_eq!(decoded.stopped.raw.info, info);
-        assert_eq!((decoded.host_vector, decoded.exception), (Some(vector), None));
+    const FIELDS: [&[(Field, u64)]; 2] = [
+        &[(VECTORING, 0), (fields::EXIT_INTERRUPTION, 0x8000_0202)],
+        &[(VECTORING, 0), (fields::EXIT_INTERRUPTION, 0x8000_0312)],
+    ];
+    for (fields, vector) in FIELDS.into_iter().zip([2, 18]) {
+        let (stopped, beside) = decoded(0, fields);
+        assert_eq!(stopped.exit, Exit::HostInterrupt);
+        assert_eq!(stopped.raw.info as u8, vector);
+        assert_eq!((beside.host_vector, beside.exception), (Some(vector), None));
     }
 }
 
 #[test]
 fn debug_and_alignment_exceptions_go_back_to_the_guest() {
-    let alignment = decoded(
+    let (stopped, alignment) = decoded(
         0,
         &[
             (VECTORING, 0x8000_0040),
@@ -218,11 +222,12 @@ fn debug_and_alignment_exceptions_go_back_to_the_guest() {
             (fields::EXIT_ERROR_CODE, 0),
         ],
     );
-    assert_eq!(alignment.stopped.exit, Exit::HostInterrupt);
+    assert_eq!(stopped.exit, Exit::HostInterrupt);
     assert_eq!(alignment.exception, Some(Event::exception(17, Some(0))));
     assert_eq!(alignment.cut_short, Some(Event::interrupt(0x40)));
-    let step = decoded(0, &[(VECTORING, 0), (fields::EXIT_INTERRUPTION, 0x8000_0301)]);
+    let (_, step) = decoded(0, &[(VECTORING, 0), (fields::EXIT_INTERRUPTION, 0x8000_0301)]);
     assert_eq!(step.exception, Some(Event::exception(1, None)));
+    assert_eq!(step.host_vector, None);
 }
 
 #[test]
@@ -245,9 +250,9 @@ fn what_nobody_emulates_is_named() {
         (55, "XSETBV"),
         (59, "VMFUNC"),
     ] {
-        assert_eq!(exit(reason, &[]), Exit::Privileged(name));
+        assert_eq!(exit(reason, &[(QUALIFICATION, 0)]), Exit::Privileged(name));
     }
-    let task_switch = exit(9, &[(VECTORING, 0)]);
+    let task_switch = exit(9, &[(VECTORING, 0), (QUALIFICATION, 0)]);
     assert_eq!(task_switch, Exit::Privileged("a task switch"));
 }
 
@@ -268,9 +273,9 @@ fn control_registers_are_named_with_the_access() {
 
 #[test]
 fn reasons_that_are_not_known_keep_their_number() {
-    let decoded = decoded(77, &[(QUALIFICATION, 5)]);
-    assert_eq!(decoded.stopped.exit, Exit::Unknown);
-    assert_eq!((decoded.stopped.raw.code, decoded.stopped.raw.info), (77, 5));
+    let (stopped, _) = decoded(77, &[(QUALIFICATION, 5)]);
+    assert_eq!(stopped.exit, Exit::Unknown);
+    assert_eq!((stopped.raw.code, stopped.raw.info), (77, 5));
 }
 
 #[test]
