@@ -11,7 +11,9 @@ use crate::mm::range::VirtRange;
 #[cfg(target_os = "none")]
 pub mod x86_64;
 #[cfg(target_os = "none")]
-pub use x86_64::Machine;
+pub use x86_64::interrupt::GUEST_FAULT;
+#[cfg(target_os = "none")]
+pub use x86_64::{Machine, hypercall};
 
 #[cfg(not(target_os = "none"))]
 pub mod host;

@@ -5,11 +5,11 @@ use core::fmt;
 
 use super::answer::{CallError, Filled, decode, decode_fill};
 use crate::abi::guest::{Call, Delivery, ExitCode, Resumed};
-use crate::arch::x86_64::hypercall;
+use crate::arch::hypercall;
 use crate::mm::addr::PhysAddr;
 use crate::mm::frame::{Frame, KernelData};
 
-pub use crate::arch::x86_64::hypercall::is_guest;
+pub use crate::arch::hypercall::is_guest;
 
 /// # Safety
 /// As for [`hypercall::call`].

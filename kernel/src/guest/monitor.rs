@@ -31,7 +31,7 @@ use super::pages::Shared;
 use super::ring::RingPage;
 use super::violation::ViolationPage;
 use crate::abi::guest::{Delivery, ExitCode, FAULT_FETCH, FAULT_MINOR, FAULT_WRITE, RingEntry};
-use crate::arch::x86_64::interrupt::GUEST_FAULT;
+use crate::arch::GUEST_FAULT;
 use crate::mm::addr::{GuestPhysAddr, PhysAddr};
 use crate::mm::fault::{Access, FaultError, Origin};
 use crate::mm::frame::OutOfFrames;
