@@ -146,11 +146,14 @@ mod hardware {
 
     /// ECX of leaf 1.
     const XSAVE: u32 = 1 << 26;
+    /// Bytes that XSAVE writes for x87 and SSE: the legacy area and the header.
+    const XSAVE_LEGACY: u32 = 512 + 64;
 
     /// Switches off what firmware may have switched on of the extended registers: a guest that can set CR4.OSXSAVE would
-    /// have them, and nobody switches them.
+    /// have them, and nobody switches them. CPUID says how much is on; where nothing is, nothing is touched, because some
+    /// emulated CPUs show XSAVE and do not survive CR4.OSXSAVE.
     pub fn drop_extended_registers() {
-        if cpuid_count(1, 0).ecx & XSAVE == 0 {
+        if cpuid_count(1, 0).ecx & XSAVE == 0 || cpuid_count(0xd, 0).ebx <= XSAVE_LEGACY {
             return;
         }
         let cr4 = Cr4::read();

@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 use hv::exit::{Exit, Stopped};
 use hv::state::{Registers, SystemState, TableRegister};
 use hv::svm::Svm;
-use hv::vendor::Vendor;
+use hv::vendor::{Unavailable, Vendor};
 use hv::vmx::Vmx;
 use kernel::arch::x86_64::features::{Features, features};
 use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, Pfn};
@@ -30,6 +30,7 @@ use kernel::mm::frame::{Frame, KernelData};
 use kernel::mm::phys;
 use kernel::mm::pt::{Attr, Flush, Invalidator, Level, PageTable, Progress, Prot};
 use kernel::mm::range::GuestRange;
+use kernel::println;
 
 use super::common::text;
 
@@ -80,21 +81,35 @@ pub enum Kind {
     Vmx,
 }
 
-/// Whose virtualisation this machine has, if any.
-pub fn kind() -> Option<Kind> {
-    let kinds = [(Features::SVM, Kind::Svm), (Features::VMX, Kind::Vmx)];
-    kinds
-        .into_iter()
-        .find_map(|(feature, kind)| features().contains(feature).then_some(kind))
+impl Kind {
+    /// What the CPU shows.
+    fn shown() -> Option<Self> {
+        let kinds = [(Features::SVM, Self::Svm), (Features::VMX, Self::Vmx)];
+        kinds
+            .into_iter()
+            .find_map(|(feature, kind)| features().contains(feature).then_some(kind))
+    }
+
+    fn enable(self) -> Result<hv::vendor::Features, Unavailable> {
+        match self {
+            Self::Svm => Svm::enable(),
+            Self::Vmx => Vmx::enable(),
+        }
+    }
 }
 
-/// Enables it, so that what it keeps for good is there before tests count frames. Tests say what was wrong.
+/// Whose guests this machine runs, if any.
+pub fn kind() -> Option<Kind> {
+    Kind::shown().filter(|kind| kind.enable().is_ok())
+}
+
+/// Enables virtualisation, so that what it keeps for good is there before tests count frames; says why there is nothing to
+/// test.
 pub fn prepare() {
-    let _ = match kind() {
-        Some(Kind::Svm) => Svm::enable(),
-        Some(Kind::Vmx) => Vmx::enable(),
-        None => return,
-    };
+    match Kind::shown().map_or(Err(Unavailable::Absent), Kind::enable) {
+        Ok(_) => {}
+        Err(why) => println!("tests with guests have nothing to test: {why}"),
+    }
 }
 
 /// Registers tests that are generic over the vendor, and run with this machine's. Without one there is nothing to test.
