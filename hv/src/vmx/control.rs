@@ -28,6 +28,7 @@ use x86_64::registers::model_specific::{GsBase, Msr};
 use x86_64::registers::segmentation::{CS, SS, Segment};
 use x86_64::structures::DescriptorTablePointer;
 
+use super::cr::{CR0_MASK, CR4_MASK};
 use super::detect::{Controls, Invept, SECONDARY_VPID};
 use super::divert::Diverted;
 use super::enable::{enabled, region_of};
@@ -148,18 +149,6 @@ pub fn msr_bitmap() -> Result<Frame<KernelData>, OutOfFrames> {
     }
     Ok(frame)
 }
-
-/// Bits of CR0 that a guest may change: MP, EM, TS, ET, WP, AM. The others are fixed by VMX, or (CD, NW) are the CPU's own and
-/// not switched by an entry.
-const CR0_GUEST: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 16 | 1 << 18;
-/// Bits of CR4 that a guest may change: VME, PVI, TSD, DE, PSE, PAE, MCE, PGE, PCE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE,
-/// SMEP, SMAP.
-const CR4_GUEST: u64 = 0xfff | 1 << 16 | 1 << 20 | 1 << 21;
-
-/// The bits of CR0 that are the host's: reads show the shadow, and a write that would change one exits.
-pub const CR0_MASK: u64 = !CR0_GUEST;
-/// The bits of CR4 that are the host's.
-pub const CR4_MASK: u64 = !CR4_GUEST;
 
 /// How often a run is ended if nothing else ends it: about as often as by the host's timer.
 const TIMER_FREQUENCY: u64 = 100;

@@ -106,10 +106,10 @@ pub struct Controls {
     pub pointer: u64,
     /// The narrowest INVEPT that there is.
     pub invept: Invept,
-    /// Bits that the guest's CR0 must have.
-    pub cr0_ones: u64,
     /// Bits that the guest's CR4 must have.
     pub cr4_ones: u64,
+    /// Bits that it may have.
+    pub cr4_allowed: u64,
     /// What the stage-2 format may use.
     pub caps: Caps,
     /// What else there is.
@@ -303,8 +303,8 @@ pub fn decide(words: &Words) -> Result<Controls, Unavailable> {
             true => Invept::Single,
             false => Invept::All,
         },
-        cr0_ones: words.cr0.ones,
         cr4_ones: words.cr4.ones,
+        cr4_allowed: words.cr4.allowed,
         caps: Caps {
             leaves_1g: words.ept_vpid & EPT_LEAVES_1G != 0,
             execute_only: words.ept_vpid & EPT_EXECUTE_ONLY != 0,

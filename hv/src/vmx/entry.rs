@@ -18,8 +18,9 @@ use x86_64::registers::model_specific::FsBase;
 use x86_64::registers::segmentation::{FS, Segment64};
 
 use super::control::{Current, Vcpu};
+use super::cr::written_to_cr4;
 use super::detect::PRIMARY_INTERRUPT_WINDOW;
-use super::exits::{ENTRY_FAILED, Fields, INTERRUPT_WINDOW, beside, decode, has_event};
+use super::exits::{CONTROL_REGISTER, ENTRY_FAILED, Fields, INTERRUPT_WINDOW, beside, decode, has_event};
 use super::fields;
 use super::state::SHADOW;
 use crate::exit::{Exit, Raw, Stopped};
@@ -54,8 +55,8 @@ pub fn run(vcpu: &mut Vcpu, registers: &mut Registers, mut flush: bool) -> Stopp
         if has_event(&stopped) {
             current.keep_event(reason);
         }
-        // A window that opened for an interrupt which waited here is nobody else's business.
-        if reason != INTERRUPT_WINDOW || current.vcpu.events.opened() {
+        let is_ours = matches!(reason, INTERRUPT_WINDOW | CONTROL_REGISTER);
+        if !is_ours || !current.goes_on(&stopped, registers) {
             return stopped;
         }
     }
@@ -205,6 +206,20 @@ impl Current<'_> {
         (held.rip, held.rsp, held.rflags) = (registers.rip, registers.rsp, registers.rflags);
         self.vcpu.launched = true;
         self.vcpu.events.delivered();
+    }
+
+    /// Whether the guest goes on, because the exit is nobody else's business: a window that opened for an interrupt which waited
+    /// here, or a write of CR4 that it may make.
+    #[cold]
+    fn goes_on(&mut self, stopped: &Stopped, registers: &mut Registers) -> bool {
+        if stopped.exit == Exit::InterruptWindow {
+            return !self.vcpu.events.opened();
+        }
+        let done = written_to_cr4(stopped.raw.info, registers).is_some_and(|new| self.write_cr4(new));
+        if done {
+            registers.rip += self.read(fields::EXIT_INSTRUCTION_LENGTH);
+        }
+        done
     }
 
     /// Keeps an event that the exit has cut short, or has only come by; and raises again what was the host's.

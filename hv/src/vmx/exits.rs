@@ -41,7 +41,8 @@ const TASK_SWITCH: u32 = 9;
 const CPUID: u32 = 10;
 const HLT: u32 = 12;
 const VMCALL: u32 = 18;
-const CONTROL_REGISTER: u32 = 28;
+/// An access to a control register that exits.
+pub const CONTROL_REGISTER: u32 = 28;
 const IO: u32 = 30;
 const RDMSR: u32 = 31;
 const WRMSR: u32 = 32;

@@ -14,6 +14,7 @@
 //! | [`fields`] | fields of a VMCS by name |
 //! | `control` | a vCPU's VMCS: made, made current, written |
 //! | `state` | system state to and from it |
+//! | [`cr`] | CR0 and CR4 |
 //! | `divert` | #VE and VMFUNC |
 //! | `vpid` | tags of translations |
 //! | [`events`] | injection |
@@ -30,6 +31,7 @@
 
 #[cfg(target_os = "none")]
 mod control;
+pub mod cr;
 pub mod detect;
 #[cfg(target_os = "none")]
 mod divert;

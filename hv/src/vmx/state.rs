@@ -1,9 +1,10 @@
 //! A vCPU's system state, to and from its VMCS.
 //!
-//! CR0 and CR4 are shown to the guest as it set them; underneath, the bits that VMX fixes are 1. EFER.LMA goes with the
+//! CR0 and CR4 are shown to the guest as it set them; what they really are is [`cr`](super::cr)'s business. EFER.LMA goes with the
 //! entry control of that meaning.
 
-use super::control::{CR0_MASK, CR4_MASK, Current};
+use super::control::Current;
+use super::cr::{CR0_MASK, CR4_MASK, is_carried_out, real_cr4};
 use super::detect::ENTRY_LONG_MODE;
 use super::events::Events;
 use super::exits::Fields;
@@ -30,8 +31,6 @@ macro_rules! plain_fields {
 impl Current<'_> {
     /// The state of the vCPU.
     pub fn save(&self) -> SystemState {
-        let shown =
-            |field: Field, shadow: Field, mask: u64| self.read(field) & !mask | self.read(shadow) & mask;
         let mut state = SystemState {
             cs: self.segment(segment::CS),
             ds: self.segment(segment::DS),
@@ -43,8 +42,8 @@ impl Current<'_> {
             tr: self.segment(segment::TR),
             gdtr: self.table(fields::GUEST_GDTR_BASE, fields::GUEST_GDTR_LIMIT),
             idtr: self.table(fields::GUEST_IDTR_BASE, fields::GUEST_IDTR_LIMIT),
-            cr0: shown(fields::GUEST_CR0, fields::CR0_SHADOW, CR0_MASK),
-            cr4: shown(fields::GUEST_CR4, fields::CR4_SHADOW, CR4_MASK),
+            cr0: self.read(fields::GUEST_CR0) & !CR0_MASK | self.read(fields::CR0_SHADOW) & CR0_MASK,
+            cr4: self.shown_cr4(),
             interrupt_shadow: (self.read(fields::INTERRUPTIBILITY) & SHADOW != 0).into(),
             ..SystemState::default()
         };
@@ -83,7 +82,7 @@ impl Current<'_> {
             (fields::GUEST_IDTR_LIMIT, state.idtr.limit.into()),
             (fields::GUEST_CR0, state.cr0),
             (fields::CR0_SHADOW, state.cr0),
-            (fields::GUEST_CR4, state.cr4 | controls.cr4_ones),
+            (fields::GUEST_CR4, real_cr4(state.cr4, controls.cr4_ones)),
             (fields::CR4_SHADOW, state.cr4),
             (fields::ENTRY_CONTROLS, entry.into()),
             (fields::ACTIVITY, 0),
@@ -107,6 +106,23 @@ impl Current<'_> {
         vcpu.switched = Switched::of(state, &vcpu.host.syscall);
         vcpu.events = Events::load(state);
         vcpu.stale = true;
+    }
+
+    /// CR4 as the guest has set it.
+    fn shown_cr4(&self) -> u64 {
+        self.read(fields::GUEST_CR4) & !CR4_MASK | self.read(fields::CR4_SHADOW) & CR4_MASK
+    }
+
+    /// Carries a write of CR4 out that has exited, if it is one that a guest may make.
+    pub fn write_cr4(&mut self, new: u64) -> bool {
+        let controls = self.vcpu.controls;
+        if !is_carried_out(self.shown_cr4(), new, controls.cr4_allowed) {
+            return false;
+        }
+        self.write(fields::GUEST_CR4, real_cr4(new, controls.cr4_ones));
+        self.write(fields::CR4_SHADOW, new);
+        self.vcpu.stale = true;
+        true
     }
 
     fn segment(&self, fields: SegmentFields) -> Segment {

@@ -42,6 +42,7 @@ mod leaves;
 mod memory;
 mod running;
 mod svm;
+mod switched;
 
 /// Its page tables: one of each level, from the root down.
 pub const TABLES: u64 = 0x1000;
