@@ -3,7 +3,7 @@
 //!
 //! | operation | the object has the page | it has not |
 //! | --- | --- | --- |
-//! | copy, zeropage | [`FillError::Exists`] | filled, delegated no more, mapped |
+//! | copy, zeropage | [`FillError::Exists`]; mapped if it is not delegated | filled, delegated no more, mapped |
 //! | continue | delegated no more, mapped; [`FillError::Exists`] if it was not delegated | [`FillError::Absent`] |
 //! | poison | as if it had not; [`FillError::Exists`] if it is mapped | delegated no more, and accesses fail |
 //!
@@ -108,6 +108,27 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
 
     fn fill_page(&self, addr: GuestPhysAddr, done: u64, how: Fill<'_>) -> Result<(), FillError> {
         let slot = self.find(addr).ok_or(FillError::Unbacked)?;
+        if how == Fill::Poison {
+            return slot.poison(addr);
+        }
+        let filled = self.bring(&slot, addr, done, how).and_then(|()| {
+            let delegated = slot.end_delegation(addr);
+            match how {
+                Fill::Continue if !delegated => Err(FillError::Exists),
+                _ => Ok(()),
+            }
+        });
+        // The toucher would do it otherwise, with one more exit. Who could not be mapped here faults again. Where the page
+        // exists because the owner has cleared its bit, the entry may still say that it is the guest's business, and the
+        // guest would fault again and again.
+        if filled.is_ok() || (filled == Err(FillError::Exists) && !slot.delegates(addr)) {
+            let _ = self.touch(addr, Access::Read);
+        }
+        filled
+    }
+
+    /// Gives the object its page, or makes sure that it has one.
+    fn bring(&self, slot: &Slot<F>, addr: GuestPhysAddr, done: u64, how: Fill<'_>) -> Result<(), FillError> {
         let Backing::Object { object, offset, .. } = &slot.backing else {
             return Err(FillError::Unbacked);
         };
@@ -121,29 +142,20 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
                 insert(object, offset, |contents| {
                     contents.copy_from_slice(page);
                     Ok(())
-                })?;
+                })
             }
             Fill::Copy { from } => insert(object, offset, |contents| {
                 self.read(from + done, contents).map_err(|_| FillError::Unbacked)
-            })?,
+            }),
             Fill::Zeropage => insert(object, offset, |contents| {
                 contents.fill(0);
                 Ok(())
-            })?,
-            Fill::Continue => {
-                let Lookup::Present(_) = object.lookup(offset) else {
-                    return Err(FillError::Absent);
-                };
-            }
-            Fill::Poison => return slot.poison(addr),
+            }),
+            Fill::Continue | Fill::Poison => match object.lookup(offset) {
+                Lookup::Present(_) => Ok(()),
+                Lookup::Absent | Lookup::BeyondEnd => Err(FillError::Absent),
+            },
         }
-        let delegated = slot.end_delegation(addr);
-        if how == Fill::Continue && !delegated {
-            return Err(FillError::Exists);
-        }
-        // The toucher would do it otherwise, with one more exit. Who could not be mapped here faults again.
-        let _ = self.touch(addr, Access::Read);
-        Ok(())
     }
 }
 
@@ -176,13 +188,16 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
     /// Ends the delegation of the page at `addr`, and its poison. Returns whether it was delegated.
     fn end_delegation(&self, addr: GuestPhysAddr) -> bool {
         let page = GuestRange::page(addr.align_down(PAGE_SIZE));
-        self.stage2().lock().forget_markers(page);
+        self.stage2().lock().forget_markers(page, None);
         self.userfaults()
             .is_some_and(|userfaults| userfaults.bitmap.clear(self.page(addr)))
     }
 
     /// Has accesses of the page at `addr` fail instead of being delegated.
     fn poison(&self, addr: GuestPhysAddr) -> Result<(), FillError> {
+        let Backing::Object { .. } = &self.backing else {
+            return Err(FillError::Unbacked);
+        };
         let mut tables = self.stage2().lock();
         if !self.is_live() {
             return Err(FillError::Unbacked);

@@ -3,12 +3,12 @@
 //! Every argument is an allegation. What cannot be is refused with a status and changes nothing; only a call that fills
 //! pages may stop half way, and then says how far it came.
 
-use kernel::abi::guest::{Call, Delivery, FAULT_FETCH, FAULT_WRITE, PAGE, Status};
+use kernel::abi::guest::{Call, Delivery, FAULT_FETCH, FAULT_WRITE, PAGE, Status, WITH_VIEWS};
 use kernel::mm::addr::GuestPhysAddr;
 use kernel::mm::fault::Access;
 use kernel::mm::range::GuestRange;
 
-use crate::exit::{Raw, Violation};
+use crate::exit::Violation;
 use crate::fill::{Fill, FillError};
 use crate::ring::Producer;
 use crate::state::Registers;
@@ -87,26 +87,43 @@ impl<V: Vendor> Vcpu<V> {
     }
 
     fn declare_monitor(&mut self) -> Answer {
-        let Registers { rdi, rsi, rdx, .. } = self.registers;
+        const INJECTED: u64 = Delivery::Injected as u64;
+        const EXCEPTION: u64 = Delivery::VirtualizationException as u64;
+        const EXCEPTION_WITH_VIEWS: u64 = EXCEPTION | WITH_VIEWS;
+        let Registers {
+            rdi, rsi, rdx, r10, ..
+        } = self.registers;
         if rdi == 0 {
-            self.vm.set_monitor(None);
+            self.end_diversion();
+            self.vm.set_monitor(None).map_err(|_| Status::OutOfMemory)?;
             return Ok(0);
         }
         let page = self.own_page(rdi)?;
         let vector = vector(rsi)?;
         let delivery = match rdx {
-            0 => Delivery::Injected,
-            1 => Delivery::VirtualizationException,
+            INJECTED => Delivery::Injected,
+            EXCEPTION | EXCEPTION_WITH_VIEWS => Delivery::VirtualizationException,
             _ => return Err(Status::Invalid.into()),
         };
-        if delivery == Delivery::VirtualizationException {
-            return Err(Status::NotSupported.into());
+        match delivery {
+            Delivery::Injected => self.end_diversion(),
+            Delivery::VirtualizationException => {
+                let info = self.own_page(r10)?;
+                if info == page {
+                    return Err(Status::Invalid.into());
+                }
+                self.divert(info, rdx == EXCEPTION_WITH_VIEWS)?;
+            }
         }
-        self.vm.set_monitor(Some(Monitor {
+        let told = self.vm.set_monitor(Some(Monitor {
             delivery,
             vector,
             ring: Producer::new(page),
         }));
+        if told.is_err() {
+            self.end_diversion();
+            return Err(Status::OutOfMemory.into());
+        }
         Ok(0)
     }
 
@@ -117,12 +134,15 @@ impl<V: Vendor> Vcpu<V> {
     pub fn declare_monitor_at(&mut self, ring: GuestPhysAddr, number: u8) -> Result<(), Status> {
         let page = self.own_page(ring.as_u64())?;
         let vector = vector(number.into())?;
-        self.vm.set_monitor(Some(Monitor {
+        self.end_diversion();
+        let monitor = Monitor {
             delivery: Delivery::Injected,
             vector,
             ring: Producer::new(page),
-        }));
-        Ok(())
+        };
+        self.vm
+            .set_monitor(Some(monitor))
+            .map_err(|_| Status::OutOfMemory)
     }
 
     /// A page of ordinary memory.
@@ -188,7 +208,7 @@ impl<V: Vendor> Vcpu<V> {
             root: 0,
             in_delivery: true,
         };
-        Ok(self.violated(&violation, Raw::default()))
+        Ok(self.resolve_for_guest(violation))
     }
 }
 

@@ -19,6 +19,7 @@
 //! | [`loader`] | starting a guest: an ELF and what it is promised, put into its memory |
 //! | [`memory`], [`memslot`] | a guest's physical memory, and what backs it; [`bitmap`] |
 //! | [`userfault`] | a stage-2 fault: from a violation to an answer |
+//! | [`convertible`], [`divert`] | violations that the guest deals with by itself: which, and what a vCPU needs for it |
 //! | [`fill`] | filling delegated pages by guest-physical address |
 //! | [`vm`], [`vcpu`] | a virtual machine; the loop that runs one of its CPUs |
 //! | [`hypercall`], [`ring`] | what a guest asks for, and how its monitor is told |
@@ -29,7 +30,9 @@
 extern crate alloc;
 
 pub mod bitmap;
+pub mod convertible;
 pub mod cpuid;
+pub mod divert;
 pub mod exit;
 pub mod fill;
 pub mod fpu;

@@ -38,8 +38,7 @@ const MAX_BITS: u8 = 48;
 pub struct GuestMemory<F: PtFormat<Addr = GuestPhysAddr>> {
     stage2: Arc<Stage2<F>>,
     slots: RwLock<Slots<F>>,
-    bits: u8,
-    logs_by_dirty_bit: bool,
+    features: Features,
 }
 
 /// The slots, by address.
@@ -93,8 +92,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
                 next: 0,
                 closed: false,
             }),
-            bits: features.physical_bits.min(MAX_BITS),
-            logs_by_dirty_bit: features.accessed_dirty,
+            features: *features,
         }))
     }
 
@@ -114,9 +112,14 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         self.stage2.enter(seen)
     }
 
+    /// What the CPU can do that runs the guest.
+    pub(crate) fn features(&self) -> &Features {
+        &self.features
+    }
+
     /// Whether the CPU notes stores in dirty bits.
     pub(crate) fn logs_by_dirty_bit(&self) -> bool {
-        self.logs_by_dirty_bit
+        self.features.accessed_dirty
     }
 
     /// Shows the guest a slot.
@@ -124,7 +127,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
     /// # Errors
     /// See [`SlotError`]; nothing changed.
     pub fn add(&self, request: SlotRequest) -> Result<SlotId, SlotError> {
-        let range = request.checked(self.bits)?;
+        let range = request.checked(self.features.physical_bits.min(MAX_BITS))?;
         let id = {
             let mut slots = self.slots.write();
             slots.next += 1;
@@ -200,7 +203,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
     /// # Errors
     /// [`SlotError::NoSuchSlot`], [`SlotError::OutOfMemory`].
     pub fn take_dirty(&self, id: SlotId) -> Result<Option<Vec<u64>>, SlotError> {
-        self.slot(id)?.take_dirty(self.logs_by_dirty_bit)
+        self.slot(id)?.take_dirty(self.logs_by_dirty_bit())
     }
 
     /// Delegates the pages of `range` that lie in slots with a userfault bitmap: sets their bits, and takes away what the
@@ -209,24 +212,10 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         for slot in self.overlapping(range) {
             if let Some(part) = slot.range.intersect(&range) {
                 slot.delegate(part);
+                // Without a frame for the tables, violations exit: to the owner instead of the guest.
+                let _ = slot.settle(part, self.logs_by_dirty_bit());
             }
         }
-    }
-
-    /// Lets the CPU tell the guest itself of accesses to the pages of `range` that are absent and delegated, by #VE, if the
-    /// vCPU takes violations that way ([`Vendor::divert_violations`](crate::vendor::Vendor::divert_violations)); or not any
-    /// more. A page whose bit was cleared by a store still does: whoever it is told to has it resolved here
-    /// ([`Self::resolve`]).
-    ///
-    /// # Errors
-    /// [`SlotError::OutOfMemory`]: some of the pages exit as before.
-    pub fn set_convertible(&self, range: GuestRange, on: bool) -> Result<(), SlotError> {
-        for slot in self.overlapping(range) {
-            if let Some(part) = slot.range.intersect(&range) {
-                slot.set_convertible(part, on)?;
-            }
-        }
-        Ok(())
     }
 
     /// Where slots are, by address.
@@ -341,6 +330,11 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         let slots = self.slots.read();
         let overlaps = |slot: &&Arc<Slot<F>>| slot.range.overlaps(&range);
         slots.all.iter().filter(overlaps).cloned().collect()
+    }
+
+    /// All slots.
+    pub(crate) fn slots_now(&self) -> Vec<Arc<Slot<F>>> {
+        self.slots.read().all.clone()
     }
 
     fn slot(&self, id: SlotId) -> Result<Arc<Slot<F>>, SlotError> {

@@ -15,15 +15,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::cache::{NoRoomForView, Object, ObjectRange, Taken, View};
-use kernel::mm::frame::OutOfFrames;
 use kernel::mm::memtype::Granule;
-use kernel::mm::pt::{AttrFlags, Entry, Marker, PtFormat};
+use kernel::mm::pt::{AttrFlags, Marker, PtFormat};
 use kernel::mm::range::{GuestRange, VirtRange};
 use kernel::mm::space::{Present, SecondaryView, Space};
 use kernel::sync::SpinLock;
 
 use crate::bitmap::Bitmap;
-use crate::stage2::{Run, Stage2, Tables};
+use crate::stage2::{Run, Stage2};
 use crate::userfault::Userfaults;
 
 /// Number of a slot; a virtual machine never uses one twice.
@@ -200,8 +199,8 @@ pub(crate) struct Slot<F: PtFormat<Addr = GuestPhysAddr>> {
     /// Whether leaves may be made: not before the backing knows of the slot, and not after it was removed.
     live: AtomicBool,
     read_only: AtomicBool,
-    /// Pages whose violations may be the guest's own business, while they are absent and delegated.
-    convertible: SpinLock<Option<Bitmap>>,
+    /// Pages whose violations are the guest's own business while they are delegated; none before somebody asks for it.
+    pub(crate) convertible: SpinLock<Option<Bitmap>>,
     log: SpinLock<Option<Bitmap>>,
     /// Whether there is a log: what a fault looks at while there is none.
     logging: AtomicBool,
@@ -263,7 +262,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
         let mut tables = self.stage2.lock();
         self.live.store(false, Ordering::Release);
         tables.take_away(self.range, |_| Marker::None, |_, _| ());
-        tables.forget_markers(self.range);
+        tables.forget_markers(self.range, None);
         drop(tables);
         self.detach();
     }
@@ -412,58 +411,6 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
         Ok(Some(words))
     }
 
-    /// What the entry of an absent page is to remember.
-    pub(crate) fn marker(&self, page: GuestPhysAddr) -> Marker {
-        let convertible = self.convertible.lock();
-        let is_set = |pages: &Bitmap| pages.is_set(self.page(page));
-        if convertible.as_ref().is_some_and(is_set) && self.delegates(page) {
-            crate::stage2::DELEGATED
-        } else {
-            Marker::None
-        }
-    }
-
-    /// Lets the CPU tell the guest itself of accesses to absent pages of `part` as long as they are delegated, or does not
-    /// any more.
-    ///
-    /// # Errors
-    /// No memory for the bits or the tables. Pages before that are changed; the others exit, as before.
-    pub(crate) fn set_convertible(&self, part: GuestRange, on: bool) -> Result<(), SlotError> {
-        let fresh = Bitmap::new(self.range.pages()).map_err(|_| SlotError::OutOfMemory)?;
-        let mut tables = self.stage2.lock();
-        let first = self.page(part.start);
-        {
-            let mut convertible = self.convertible.lock();
-            let pages = convertible.get_or_insert(fresh);
-            for page in first..first + part.pages() {
-                if on {
-                    pages.set(page);
-                } else {
-                    pages.clear(page);
-                }
-            }
-        }
-        self.mark_absent(&mut tables, part)
-            .map_err(|OutOfFrames| SlotError::OutOfMemory)
-    }
-
-    /// Has the absent pages of `part` remember what they are to remember; poison stays.
-    fn mark_absent(&self, tables: &mut Tables<'_, F>, part: GuestRange) -> Result<(), OutOfFrames> {
-        let mut at = part.start;
-        while at < part.end {
-            let marker = self.marker(at);
-            let remembered = match tables.entry(at).0 {
-                Entry::Absent(remembered) if remembered != Marker::Poison => Some(remembered),
-                _ => None,
-            };
-            if remembered.is_some_and(|remembered| remembered != marker) {
-                tables.mark(at, marker)?;
-            }
-            at = at + PAGE_SIZE;
-        }
-        Ok(())
-    }
-
     /// Delegates the pages of `part`, which lies in the slot, if it has a userfault bitmap.
     pub(crate) fn delegate(&self, part: GuestRange) {
         let Some(userfaults) = self.userfaults() else {
@@ -473,10 +420,6 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
         let first = self.page(part.start);
         (first..first + part.pages()).for_each(|page| userfaults.bitmap.set(page));
         self.lose(self.offset(part.start), self.offset(part.end));
-        if self.convertible.lock().is_some() {
-            // Those that could not be marked exit instead.
-            let _ = self.mark_absent(&mut self.stage2.lock(), part);
-        }
     }
 
     /// Takes the leaves away that have a page in `[from, to)` of the backing, counted from where the slot begins.

@@ -41,6 +41,7 @@ use crate::bitmap::Bitmap;
 use crate::exit::Violation;
 use crate::memory::GuestMemory;
 use crate::memslot::{Backing, Slot, SlotId};
+use crate::stage2::View;
 
 /// Frames that are asked back when a fault found none: a page, and its tables.
 const RELIEF: u64 = 16;
@@ -141,11 +142,15 @@ impl From<OutOfFrames> for Stop {
 impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
     /// Resolves a violation, as far as it can be; may sleep. No lock is held.
     pub fn resolve(&self, violation: &Violation) -> Outcome {
-        self.touch(violation.addr, violation.access)
+        self.touch_in(View::at(violation.root), violation.addr, violation.access)
     }
 
-    /// Resolves an access of the guest to `addr`, as [`Self::resolve`].
+    /// Resolves an access of the guest to `addr`, as [`Self::resolve`], in the view in which delegated pages are absent.
     pub fn touch(&self, addr: GuestPhysAddr, access: Access) -> Outcome {
+        self.touch_in(View::Delegating, addr, access)
+    }
+
+    fn touch_in(&self, view: View, addr: GuestPhysAddr, access: Access) -> Outcome {
         loop {
             let Some(slot) = self.find(addr) else {
                 return Outcome::Unbacked;
@@ -156,7 +161,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
                     self.step_in_space(&slot, space, host, addr, access)
                 }
                 Backing::Object { object, offset, .. } => {
-                    self.step_in_object(&slot, object, offset + slot.offset(addr), addr, access)
+                    self.step_in_object(&slot, object, offset + slot.offset(addr), view, addr, access)
                 }
             };
             match step {
@@ -226,6 +231,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         slot: &Slot<F>,
         object: &Object,
         offset: u64,
+        view: View,
         addr: GuestPhysAddr,
         access: Access,
     ) -> Result<(), Stop> {
@@ -246,6 +252,14 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
             Lookup::Present(folio) => Some(folio),
         };
         if let Some(userfaults) = delegated {
+            if view == View::Cached
+                && slot.is_convertible(addr)
+                && let Some(folio) = folio.clone()
+            {
+                tables.map_in_cached_view(addr, folio, prot)?;
+                slot.note_store_to(addr, store);
+                return Ok(());
+            }
             let cache = match folio {
                 None => CacheState::Absent,
                 Some(_) => CacheState::Present,
@@ -312,13 +326,18 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
         if store && self.is_read_only() {
             return Err(Stop::Outcome(Outcome::ReadOnly));
         }
+        Ok(self.allowed(backed, store, by_dirty_bit))
+    }
+
+    /// The same for a slot that allows the access. The tables are locked.
+    pub(crate) fn allowed(&self, backed: Prot, store: bool, by_dirty_bit: bool) -> Prot {
         let mut prot = backed | Prot::EXEC;
         // A store that is to be noted without the CPU's help has to come here.
         let unnoted = !store && !by_dirty_bit && self.is_logging();
         if self.is_read_only() || unnoted {
             prot -= Prot::WRITE;
         }
-        Ok(prot)
+        prot
     }
 
     /// Notes the store that the page at `addr` was mapped for, if it was one. The tables are locked.

@@ -26,6 +26,7 @@ use kernel::arch::{Clock, Machine};
 use kernel::mm::addr::GuestPhysAddr;
 use kernel::mm::fault::{Access, FaultError};
 use kernel::mm::frame::OutOfFrames;
+use kernel::mm::space::Pinned;
 use kernel::task;
 use kernel::uffd::TrapKind;
 
@@ -48,6 +49,8 @@ const GENERAL_PROTECTION: u8 = 13;
 pub struct Vcpu<V: Vendor> {
     pub(crate) vm: Arc<Vm<V>>,
     control: V::Vcpu,
+    /// The page in which the CPU describes violations that the guest deals with by itself; dropped after `control`.
+    diverted: Option<Pinned>,
     /// General registers; the owner may change them between two runs.
     pub registers: Registers,
     fpu: Fpu,
@@ -58,6 +61,8 @@ pub struct Vcpu<V: Vendor> {
     due: bool,
     /// It stands behind a mark that is not answered yet.
     pub(crate) at_mark: bool,
+    /// What the guest has asked the owner to resolve, until that is done.
+    pub(crate) unresolved: Option<Violation>,
 }
 
 impl<V: Vendor> fmt::Debug for Vcpu<V> {
@@ -226,6 +231,7 @@ impl<V: Vendor> Vcpu<V> {
     pub fn new(vm: &Arc<Vm<V>>, image: &Image) -> Result<Self, OutOfFrames> {
         let mut vcpu = Self {
             control: V::create(vm.memory.root())?,
+            diverted: None,
             vm: Arc::clone(vm),
             registers: Registers::default(),
             fpu: Fpu::default(),
@@ -233,6 +239,7 @@ impl<V: Vendor> Vcpu<V> {
             timer: Timer::default(),
             due: false,
             at_mark: false,
+            unresolved: None,
         };
         vcpu.restore(image);
         Ok(vcpu)
@@ -248,6 +255,11 @@ impl<V: Vendor> Vcpu<V> {
         &mut self.control
     }
 
+    /// The vendor's control block, and what is held for as long as it may describe violations there.
+    pub(crate) fn divertible(&mut self) -> (&mut V::Vcpu, &mut Option<Pinned>) {
+        (&mut self.control, &mut self.diverted)
+    }
+
     /// All that it is now.
     pub fn image(&mut self) -> Image {
         Image {
@@ -259,8 +271,11 @@ impl<V: Vendor> Vcpu<V> {
         }
     }
 
-    /// Becomes what `image` was. The next interrupt of its timer comes a period from now.
+    /// Becomes what `image` was. The next interrupt of its timer comes a period from now. All its violations exit, until its
+    /// guest asks for them.
     pub fn restore(&mut self, image: &Image) {
+        self.end_diversion();
+        self.unresolved = None;
         self.registers = image.registers;
         V::load(&mut self.control, &image.system);
         self.fpu = Fpu::with(image.fpu);
@@ -282,6 +297,11 @@ impl<V: Vendor> Vcpu<V> {
     pub fn run(&mut self, deadline: u64) -> Stop {
         if core::mem::take(&mut self.at_mark) {
             self.answer_mark();
+        }
+        if let Some(violation) = self.unresolved.take()
+            && let Some(stop) = self.resolve_for_guest(violation)
+        {
+            return stop;
         }
         if let Some(stop) = self.look_at_time(deadline) {
             return stop;
@@ -491,6 +511,15 @@ impl<V: Vendor> Vcpu<V> {
                 Some(self.broken(Fatal::Memory { addr, access, why }, raw))
             }
         }
+    }
+
+    /// Resolves a violation that the guest could have dealt with by itself; again with the next run, if the owner is to.
+    pub(crate) fn resolve_for_guest(&mut self, violation: Violation) -> Option<Stop> {
+        let stop = self.violated(&violation, Raw::default());
+        if let Some(Stop::Userfault(_)) = stop {
+            self.unresolved = Some(violation);
+        }
+        stop
     }
 
     /// Tells the guest's monitor of a delegated access, or else the owner.

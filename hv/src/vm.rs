@@ -21,6 +21,7 @@ use kernel::mm::range::GuestRange;
 use kernel::sync::SpinLock;
 
 use crate::memory::GuestMemory;
+use crate::memslot::SlotError;
 use crate::ports::{Ports, Sink};
 use crate::ring::Producer;
 use crate::vendor::Vendor;
@@ -124,8 +125,28 @@ impl<V: Vendor> Vm<V> {
         *self.monitor.lock()
     }
 
-    pub(crate) fn set_monitor(&self, monitor: Option<Monitor>) {
-        *self.monitor.lock() = monitor;
+    /// The guest's monitor is this one from now on, and told as it wants to be.
+    ///
+    /// # Errors
+    /// No memory for that: it has none from now on.
+    pub(crate) fn set_monitor(&self, monitor: Option<Monitor>) -> Result<(), SlotError> {
+        let by_exceptions = |monitor: Option<Monitor>| {
+            monitor.is_some_and(|monitor| monitor.delivery == Delivery::VirtualizationException)
+        };
+        let before = core::mem::replace(&mut *self.monitor.lock(), monitor);
+        if by_exceptions(monitor) {
+            let converted = self.convert_violations();
+            if converted.is_ok() {
+                return Ok(());
+            }
+            *self.monitor.lock() = None;
+            self.memory.forget_convertible(self.delegated);
+            return converted;
+        }
+        if by_exceptions(before) {
+            self.memory.forget_convertible(self.delegated);
+        }
+        Ok(())
     }
 
     /// Changes the ring's end of the guest's monitor, if it is still the same one.
@@ -135,6 +156,28 @@ impl<V: Vendor> Vm<V> {
         {
             monitor.ring = ring;
         }
+    }
+
+    /// Has violations of what is for the guest's monitor come as #VE, wherever a vCPU's are diverted.
+    ///
+    /// # Errors
+    /// No memory for that: they are the owner's.
+    fn convert_violations(&self) -> Result<(), SlotError> {
+        let mut exempt = self.exemptions();
+        exempt.sort_unstable_by_key(|range| range.start);
+        let mut at = self.delegated.start;
+        for range in exempt {
+            if at < range.start {
+                self.memory
+                    .set_convertible(GuestRange::new(at, range.start), true)?;
+            }
+            at = at.max(range.end);
+        }
+        if at < self.delegated.end {
+            self.memory
+                .set_convertible(GuestRange::new(at, self.delegated.end), true)?;
+        }
+        Ok(())
     }
 
     /// Whether all of `range` is delegated memory, exempt or not.
@@ -161,7 +204,10 @@ impl<V: Vendor> Vm<V> {
         if all.contains(&range) {
             return Ok(());
         }
-        all.try_push(range).map_err(|_| TooManyExemptions)
+        all.try_push(range).map_err(|_| TooManyExemptions)?;
+        drop(all);
+        self.memory.forget_convertible(range);
+        Ok(())
     }
 
     /// Passes on what the guest has printed without an end of line.

@@ -17,14 +17,16 @@
 
 mod caps;
 mod ept;
+mod leaves;
 mod npt;
 mod table;
 
 pub use caps::{Caps, caps, set_caps};
 pub use ept::Ept;
+pub use leaves::Run;
 pub use npt::Npt;
 pub(crate) use table::Tables;
-pub use table::{Entered, Run, Stage2};
+pub use table::{Entered, Stage2, View};
 
 use kernel::mm::pt::Marker;
 

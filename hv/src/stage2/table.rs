@@ -11,60 +11,72 @@
 //!
 //! What is widened needs no flush: a CPU that has the narrower translation cached raises a violation, drops the translation
 //! with it (SDM vol. 3C, 29.4.3.1; APM vol. 2, 15.25.6), and finds the access allowed.
+//!
+//! **Views.** There is one table, or there are two ([`View`]). The second has every leaf that the first has, made under the
+//! same lock, and more. Whatever is taken away or narrowed is so in both, under one lock and with one generation, so a vCPU
+//! that may switch among them has nothing of either when it enters after that.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use kernel::abi::guest::VIEW_CACHED;
 use kernel::arch::{Cpu, Machine};
 use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, Pfn};
 use kernel::mm::frame::{Folio, OutOfFrames};
-use kernel::mm::pt::{
-    Attr, AttrFlags, Cursor, Entry, Flush, InstallError, Invalidator, Leaf, Level, Marker, PageTable, Prot,
-    PtFormat,
-};
+use kernel::mm::pt::{Attr, AttrFlags, Entry, Invalidator, Level, Marker, PageTable, Prot, PtFormat};
 use kernel::mm::range::GuestRange;
 use kernel::sync::{SpinGuard, SpinLock};
 
-/// Entries that one pass takes away before it flushes.
-const BATCH: u64 = 512;
+use super::leaves::{self, Run};
+
+/// A view of a guest's memory: one of its tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    /// Accesses of delegated pages are delegated: [`VIEW_DELEGATING`](kernel::abi::guest::VIEW_DELEGATING).
+    Delegating,
+    /// Delegated pages that are in the cache are there: [`VIEW_CACHED`].
+    Cached,
+}
+
+impl View {
+    /// The view at this place of the list that VMFUNC takes them from.
+    #[inline]
+    pub const fn at(place: u16) -> Self {
+        if place as u64 == VIEW_CACHED {
+            Self::Cached
+        } else {
+            Self::Delegating
+        }
+    }
+}
 
 /// The tables of one virtual machine.
 #[derive(Debug)]
 pub struct Stage2<F: PtFormat<Addr = GuestPhysAddr>> {
-    table: SpinLock<PageTable<F>>,
+    views: SpinLock<Views<F>>,
     root: Pfn,
     generation: AtomicU64,
     /// Bit n: CPU n is in the guest.
     inside: AtomicU32,
 }
 
-/// Memory that lies in one piece both for the guest and in the machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Run {
-    /// Where the guest has it.
-    pub range: GuestRange,
-    /// Its first frame.
-    pub frame: Pfn,
+/// A table for each view.
+#[derive(Debug)]
+struct Views<F: PtFormat<Addr = GuestPhysAddr>> {
+    delegating: PageTable<F>,
+    cached: Option<PageTable<F>>,
 }
 
-impl Run {
-    /// The level of the largest leaf around `addr` that stays in the run, and where it begins.
-    fn leaf_around(&self, addr: GuestPhysAddr, max: Level) -> (Level, GuestPhysAddr) {
-        let fits = |level: &Level| {
-            let leaf = GuestRange::from_len(addr.align_down(level.size()), level.size());
-            *level <= max
-                && leaf.is_some_and(|leaf| self.range.covers(&leaf))
-                && self.frame_at(addr.align_down(level.size())).as_u64() & (level.frames() - 1) == 0
-        };
-        let level = [Level::UPPER, Level::MID]
-            .into_iter()
-            .find(fits)
-            .unwrap_or(Level::PAGE);
-        (level, addr.align_down(level.size()))
+impl<F: PtFormat<Addr = GuestPhysAddr>> Views<F> {
+    /// The table of a view; that of the first where there is no other.
+    fn of(&mut self, view: View) -> &mut PageTable<F> {
+        match (view, &mut self.cached) {
+            (View::Cached, Some(table)) => table,
+            _ => &mut self.delegating,
+        }
     }
 
-    /// The frame of the page at `addr`.
-    fn frame_at(&self, addr: GuestPhysAddr) -> Pfn {
-        self.frame.offset((addr - self.range.start) / PAGE_SIZE)
+    fn all(&mut self) -> impl Iterator<Item = &mut PageTable<F>> {
+        core::iter::once(&mut self.delegating).chain(&mut self.cached)
     }
 }
 
@@ -94,24 +106,49 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Stage2<F> {
     /// # Errors
     /// No frame for the root.
     pub fn new() -> Result<Self, OutOfFrames> {
-        let table = PageTable::new()?;
+        let delegating = PageTable::new()?;
         Ok(Self {
-            root: table.root(),
-            table: SpinLock::new(table),
+            root: delegating.root(),
+            views: SpinLock::new(Views {
+                delegating,
+                cached: None,
+            }),
             // A vCPU that was never in the guest has seen generation 0.
             generation: AtomicU64::new(1),
             inside: AtomicU32::new(0),
         })
     }
 
-    /// The root, for the CPU.
+    /// The root of [`View::Delegating`], for the CPU.
     pub fn root(&self) -> Pfn {
         self.root
     }
 
+    /// The roots of both views, in the order in which VMFUNC counts them. The second is made if it is not there yet, and
+    /// stays as long as the tables.
+    ///
+    /// # Errors
+    /// No frame for the second; nothing changed.
+    pub fn both_roots(&self) -> Result<[Pfn; 2], OutOfFrames> {
+        let mut views = self.views.lock();
+        if let Some(table) = &views.cached {
+            return Ok([self.root, table.root()]);
+        }
+        let mut table = PageTable::new()?;
+        leaves::copy(&mut views.delegating, &mut table)?;
+        let roots = [self.root, table.root()];
+        views.cached = Some(table);
+        Ok(roots)
+    }
+
     /// What the tables hold for the page at `addr`.
     pub fn entry(&self, addr: GuestPhysAddr) -> (Entry, Level) {
-        self.table.lock().lookup(addr)
+        self.entry_in(View::Delegating, addr)
+    }
+
+    /// What the table of `view` holds for the page at `addr`; that of the first where there is no second.
+    pub fn entry_in(&self, view: View, addr: GuestPhysAddr) -> (Entry, Level) {
+        self.views.lock().of(view).lookup(addr)
     }
 
     /// A vCPU that has last seen the generation `seen`, 0 at first, enters the guest on this CPU.
@@ -131,7 +168,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Stage2<F> {
     /// The tables, locked for changes.
     pub(crate) fn lock(&self) -> Tables<'_, F> {
         Tables {
-            table: self.table.lock(),
+            views: self.views.lock(),
             stage2: self,
         }
     }
@@ -152,23 +189,21 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Invalidator<GuestPhysAddr> for Stage2<F>
     }
 }
 
-/// The flush of what was widened: none.
-struct Widened;
-
-impl Invalidator<GuestPhysAddr> for Widened {
-    fn invalidate(&self, _: GuestRange, _: u64) {}
-}
-
 /// The tables of a virtual machine, locked.
 pub(crate) struct Tables<'a, F: PtFormat<Addr = GuestPhysAddr>> {
-    table: SpinGuard<'a, PageTable<F>>,
+    views: SpinGuard<'a, Views<F>>,
     stage2: &'a Stage2<F>,
 }
 
 impl<F: PtFormat<Addr = GuestPhysAddr>> Tables<'_, F> {
     /// What is there for the page at `addr`.
     pub(crate) fn entry(&self, addr: GuestPhysAddr) -> (Entry, Level) {
-        self.table.lookup(addr)
+        self.views.delegating.lookup(addr)
+    }
+
+    /// Whether there is a second view.
+    pub(crate) fn has_cached_view(&self) -> bool {
+        self.views.cached.is_some()
     }
 
     /// Maps the page at `addr`, and as much of `run` around it as one leaf of at most `max` takes, without owning it. A leaf
@@ -183,22 +218,10 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Tables<'_, F> {
         max: Level,
         prot: Prot,
     ) -> Result<(), OutOfFrames> {
-        let page = addr.align_down(PAGE_SIZE);
-        if self.widen(page, run.frame_at(page), prot) {
-            return Ok(());
-        }
-        let (mut level, mut at) = run.leaf_around(page, max.min(F::max_leaf()));
-        loop {
-            let leaf = GuestRange::new(at, at + level.size());
-            let frame = run.frame_at(at);
-            let mut cursor = self.table.cursor(leaf);
-            let attr = Attr::flags(AttrFlags::empty());
-            if cursor.install_borrowed(level, frame, prot, attr)?.is_some() || level == Level::PAGE {
-                return Ok(());
-            }
-            // Smaller leaves, or markers, are there already.
-            (level, at) = (Level::PAGE, page);
-        }
+        let stage2 = self.stage2;
+        self.views
+            .all()
+            .try_for_each(|table| leaves::map_borrowed(table, stage2, addr, run, max, prot))
     }
 
     /// Maps the page at `addr` to `folio`, of which the leaf becomes an owner.
@@ -211,34 +234,26 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Tables<'_, F> {
         folio: Folio,
         prot: Prot,
     ) -> Result<(), OutOfFrames> {
-        let page = addr.align_down(PAGE_SIZE);
-        if self.widen(page, folio.pfn(), prot) {
-            return Ok(());
+        if let Some(table) = &mut self.views.cached {
+            leaves::map_owned(table, self.stage2, addr, folio.clone(), prot)?;
         }
-        let attr = Attr::flags(AttrFlags::empty());
-        match self.table.cursor_at(page).install(Level::PAGE, folio, prot, attr) {
-            Ok(_) | Err(InstallError::Occupied(_)) => Ok(()),
-            Err(InstallError::OutOfFrames(_)) => Err(OutOfFrames),
-        }
+        leaves::map_owned(&mut self.views.delegating, self.stage2, addr, folio, prot)
     }
 
-    /// Adds rights to the leaf that maps `page` to `frame`. False when there is none: one that maps it elsewhere is taken
-    /// away, whose own end is on its way already.
-    fn widen(&mut self, page: GuestPhysAddr, frame: Pfn, prot: Prot) -> bool {
-        let mut flush = Flush::new();
-        let mut cursor = self.table.cursor_at(page);
-        let (Entry::Leaf(leaf), level) = cursor.entry() else {
-            return false;
-        };
-        let offset = (page.as_u64() & (level.size() - 1)) / PAGE_SIZE;
-        if leaf.frame.offset(offset) != frame {
-            cursor.take(Marker::None, &mut flush);
-            flush.spend(self.stage2);
-            return false;
+    /// The same in the second view alone. Nothing happens where there is none.
+    ///
+    /// # Errors
+    /// No frame for a node; what was there before may be gone.
+    pub(crate) fn map_in_cached_view(
+        &mut self,
+        addr: GuestPhysAddr,
+        folio: Folio,
+        prot: Prot,
+    ) -> Result<(), OutOfFrames> {
+        match &mut self.views.cached {
+            Some(table) => leaves::map_owned(table, self.stage2, addr, folio, prot),
+            None => Ok(()),
         }
-        cursor.rewrite(leaf.prot | prot, leaf.attr, &mut flush);
-        flush.spend(&Widened);
-        true
     }
 
     /// Takes away every leaf that has a page in `range`, whole, and tells `taken` of each, with the flags that it had at the
@@ -249,13 +264,21 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Tables<'_, F> {
         leave: impl Fn(GuestPhysAddr) -> Marker,
         mut taken: impl FnMut(GuestRange, AttrFlags),
     ) {
-        self.each_leaf(range, |cursor, _, level, flush| {
+        for table in self.views.all() {
+            leaves::take_away(table, self.stage2, range, &leave, &mut taken);
+        }
+    }
+
+    /// Takes away what only the second view has in `range`; nothing is remembered there.
+    pub(crate) fn keep_common(&mut self, range: GuestRange, mut taken: impl FnMut(GuestRange, AttrFlags)) {
+        let Views { delegating, cached } = &mut *self.views;
+        let Some(cached) = cached else { return };
+        leaves::each_leaf(cached, self.stage2, range, |cursor, _, level, flush| {
             let start = cursor.addr().align_down(level.size());
-            let marker = match level {
-                Level::PAGE => leave(start),
-                _ => Marker::None,
-            };
-            let flags = cursor.take(marker, flush);
+            if delegating.lookup(start).0.is_leaf() {
+                return;
+            }
+            let flags = cursor.take(Marker::None, flush);
             taken(GuestRange::new(start, start + level.size()), flags);
         });
     }
@@ -263,64 +286,74 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Tables<'_, F> {
     /// Takes the right to write, and the dirty bit, from every leaf in `range` that has one of them, and tells `seen` of
     /// those that were dirty. With `keep_write`, only the bit.
     pub(crate) fn clean(&mut self, range: GuestRange, keep_write: bool, mut seen: impl FnMut(GuestRange)) {
-        self.each_leaf(range, |cursor, leaf, level, flush| {
-            let prot = if keep_write {
-                leaf.prot
-            } else {
-                leaf.prot - Prot::WRITE
-            };
-            let dirty = leaf.attr.flags.contains(AttrFlags::DIRTY);
-            if prot == leaf.prot && !dirty {
-                return;
-            }
-            let flags = leaf.attr.flags - AttrFlags::DIRTY;
-            cursor.rewrite(prot, Attr { flags, ..leaf.attr }, flush);
-            if dirty {
-                let start = cursor.addr().align_down(level.size());
-                seen(GuestRange::new(start, start + level.size()));
-            }
-        });
-    }
-
-    /// Calls `f` at every leaf that has a page in `range`, and flushes what it restricts.
-    fn each_leaf(
-        &mut self,
-        range: GuestRange,
-        mut f: impl FnMut(&mut Cursor<'_, F>, Leaf, Level, &mut Flush<GuestPhysAddr>),
-    ) {
-        let mut flush = Flush::new();
-        let mut cursor = self.table.cursor(range);
-        while !cursor.is_done() {
-            if flush.is_full() || flush.pages() >= BATCH {
-                flush.spend(self.stage2);
-            }
-            let (entry, level) = cursor.entry();
-            if let Entry::Leaf(leaf) = entry {
-                f(&mut cursor, leaf, level, &mut flush);
-            }
-            cursor.advance(level);
+        for table in self.views.all() {
+            leaves::each_leaf(table, self.stage2, range, |cursor, leaf, level, flush| {
+                let prot = if keep_write {
+                    leaf.prot
+                } else {
+                    leaf.prot - Prot::WRITE
+                };
+                let dirty = leaf.attr.flags.contains(AttrFlags::DIRTY);
+                if prot == leaf.prot && !dirty {
+                    return;
+                }
+                let flags = leaf.attr.flags - AttrFlags::DIRTY;
+                cursor.rewrite(prot, Attr { flags, ..leaf.attr }, flush);
+                if dirty {
+                    let start = cursor.addr().align_down(level.size());
+                    seen(GuestRange::new(start, start + level.size()));
+                }
+            });
         }
-        flush.spend(self.stage2);
     }
 
-    /// Has the absent page at `addr` remember `marker`. False when something is mapped there.
+    /// Has the absent page at `addr` remember `marker`. False when something is mapped there; in the second view, it is
+    /// taken away then.
     ///
     /// # Errors
-    /// No frame for a node.
+    /// No frame for a node; nothing is remembered in the first view.
     pub(crate) fn mark(&mut self, addr: GuestPhysAddr, marker: Marker) -> Result<bool, OutOfFrames> {
-        let mut cursor = self.table.cursor_at(addr.align_down(PAGE_SIZE));
+        let page = addr.align_down(PAGE_SIZE);
+        if self.entry(page).0.is_leaf() {
+            return Ok(false);
+        }
+        self.keep_common(GuestRange::page(page), |_, _| ());
+        if let Some(table) = &mut self.views.cached {
+            table.cursor_at(page).mark(Level::PAGE, marker)?;
+        }
+        let mut cursor = self.views.delegating.cursor_at(page);
         Ok(cursor.mark(Level::PAGE, marker)?.is_some())
     }
 
-    /// Makes the absent pages of `range` forget what they remember.
-    pub(crate) fn forget_markers(&mut self, range: GuestRange) {
-        let mut cursor = self.table.cursor(range);
-        while !cursor.is_done() {
-            let (entry, level) = cursor.entry();
-            if entry != Entry::EMPTY && matches!(entry, Entry::Absent(_)) {
-                cursor.forget_marker();
+    /// Has the absent page at `addr` remember `marker` in each view in which it is absent and remembers nothing.
+    ///
+    /// # Errors
+    /// No frame for a node.
+    pub(crate) fn mark_vacant(&mut self, addr: GuestPhysAddr, marker: Marker) -> Result<(), OutOfFrames> {
+        let page = addr.align_down(PAGE_SIZE);
+        for table in self.views.all() {
+            let mut cursor = table.cursor_at(page);
+            if cursor.entry().0 == Entry::EMPTY {
+                cursor.mark(Level::PAGE, marker)?;
             }
-            cursor.advance(level);
+        }
+        Ok(())
+    }
+
+    /// Makes the absent pages of `range` forget what they remember, or only `marker`.
+    pub(crate) fn forget_markers(&mut self, range: GuestRange, marker: Option<Marker>) {
+        for table in self.views.all() {
+            let mut cursor = table.cursor(range);
+            while !cursor.is_done() {
+                let (entry, level) = cursor.entry();
+                if let Entry::Absent(found) = entry
+                    && found != Marker::None
+                    && marker.is_none_or(|marker| marker == found)
+                {
+                    cursor.forget_marker();
+                }
+                cursor.advance(level);
+            }
         }
     }
 }

@@ -4,6 +4,9 @@
 //! to the guest, and the word at [`BUSY`] of the information page is 0. It then describes the violation there and sets that
 //! word; the guest clears it when it is ready for the next one. VMFUNC takes a root by its place in the list, and exits where
 //! there is none. The list is the vCPU's own copy, so that nobody else can put anything there.
+//!
+//! What #VE says of the root is not to be relied upon: Bochs 2.7 does not load that field on entry, and reports the place that
+//! some guest was the last to switch to. An exit's is right, there too.
 
 use kernel::mm::addr::{PAGE_SIZE, Pfn};
 use kernel::mm::frame::{Frame, KernelData};

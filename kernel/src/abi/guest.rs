@@ -102,7 +102,10 @@ pub enum Call {
     /// The guest's monitor is ready: stage-2 faults on delegated memory become its business. RDI: address of a page with a
     /// [`Ring`] in ordinary memory, 0 to go back to the owner's; RSI: the vector by which it is told, 32 to 255;
     /// RDX: a [`Delivery`]; R10: with [`Delivery::VirtualizationException`], address of the page that the CPU describes
-    /// violations in.
+    /// violations in, another one of ordinary memory. Each vCPU that is to be told in this way makes the call, with a page of
+    /// its own; to the others the owner's resolution remains. With [`WITH_VIEWS`] added to RDX the vCPU may switch views.
+    ///
+    /// Refused with [`Status::NotSupported`] where the CPU has no #VE, or no VMFUNC and views are asked for.
     Monitor = 0x464c_0003,
     /// A range of delegated memory that the monitor needs itself: its faults stay the owner's. RDI: address, RSI: bytes.
     Exempt = 0x464c_0004,
@@ -113,8 +116,8 @@ pub enum Call {
     Continue = 0x464c_0011,
     /// Fills absent delegated pages with zeros. RDI: where; RSI: bytes. The value is as for [`Call::Copy`].
     Zeropage = 0x464c_0012,
-    /// Has the owner resolve a violation that came as #VE and is not the monitor's business. RDI: address; RSI: the
-    /// accesses of [`RingEntry::flags`].
+    /// Has the owner resolve a violation that came as #VE and is not the monitor's business, as if it had exited. When the
+    /// call returns, the access can be made again. RDI: address; RSI: the accesses of [`RingEntry::flags`].
     Resolve = 0x464c_0013,
 }
 
@@ -148,7 +151,8 @@ pub enum Status {
     Invalid = 2,
     /// An address does not lie where it has to.
     BadAddress = 3,
-    /// There is a page already (as EEXIST of UFFDIO_COPY). Whoever waits for it goes on when it is touched again.
+    /// There is a page already (as EEXIST of UFFDIO_COPY). Whoever waits for it goes on when it is touched again, unless it is
+    /// still delegated: then it is to be continued.
     Exists = 4,
     /// There is no page in the cache (as ENOENT of UFFDIO_CONTINUE).
     Absent = 5,
@@ -254,9 +258,24 @@ pub enum Delivery {
     /// The violation exits; an entry is put into the ring and the vector injected, in front of the instruction that faulted.
     /// An access with interrupts off cannot be told so: it is the owner's business.
     Injected = 0,
-    /// The violation does not exit: the CPU raises #VE (vector 20).
+    /// The violation does not exit: the CPU raises #VE (vector 20), and describes it in the page that [`Call::Monitor`] named
+    /// (SDM vol. 3C, 26.5.7.2). While the busy word there is not 0, and while something else is being delivered, it is the
+    /// owner's business. The page stays where it is until the monitor is another one: the CPU does not look for it again.
     VirtualizationException = 1,
 }
+
+/// Added to [`Delivery::VirtualizationException`] in RDX of [`Call::Monitor`]: VMFUNC with EAX 0 and the number of a view in
+/// ECX switches the vCPU's view of memory, without an exit and until it switches again. It begins with [`VIEW_DELEGATING`]. A
+/// number that is no view's ends the guest. A restored vCPU may not switch before it has asked again.
+///
+/// What one view has of ordinary memory, the other has too. A guest keeps in mind which view it is in: it alone switches, and
+/// there are emulators whose #VE does not tell it right.
+pub const WITH_VIEWS: u64 = 1 << 32;
+/// The view in which delegated pages are absent.
+pub const VIEW_DELEGATING: u64 = 0;
+/// The view in which those delegated pages are there that the cache holds, as of the call or of their delegation; pages that
+/// come into the cache later are continued first ([`Call::Continue`]). Exempt pages are as in the other.
+pub const VIEW_CACHED: u64 = 1;
 
 /// Head of a page with a ring; [`RING_ENTRIES`] entries follow it. All counters run freely and wrap.
 ///

@@ -69,7 +69,7 @@ pub use pagemap::{PageFacts, pagemap_word};
 pub use protect::ProtectError;
 pub use remap::{RemapError, RemapRequest, RemapTo};
 pub use scan::{Category, PageRun, ScanError, ScanRequest, Scanned};
-pub use secondary::{Present, SecondaryView};
+pub use secondary::{Pinned, Present, SecondaryView};
 pub use unmap::UnmapError;
 pub use write_protect::ProtectStop;
 

@@ -35,6 +35,7 @@ use super::Space;
 use crate::mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::mm::cache::NoRoomForView;
 use crate::mm::fault::Access;
+use crate::mm::frame::Folio;
 use crate::mm::pt::{AttrFlags, Entry, Level, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::reserve::reserve;
@@ -93,7 +94,56 @@ pub struct Present {
     pub prot: Prot,
 }
 
+/// A page that somebody writes to past all tables, a device or a CPU: its frame is not given to anybody else before this is
+/// dropped.
+#[derive(Debug)]
+pub struct Pinned {
+    folio: Folio,
+    frame: Pfn,
+}
+
+impl Pinned {
+    /// A page that is a folio of its own.
+    pub fn whole(folio: Folio) -> Self {
+        Self {
+            frame: folio.pfn(),
+            folio,
+        }
+    }
+
+    /// The page itself.
+    pub fn frame(&self) -> Pfn {
+        self.frame
+    }
+
+    /// Owners of the block that the page is part of.
+    pub fn owners(&self) -> u32 {
+        self.folio.owners()
+    }
+}
+
 impl Space {
+    /// The page at `addr`, if its entry allows stores now. The space may get another page there meanwhile, by copy-on-write or
+    /// DONTNEED for example: a pin keeps the frame, not the mapping.
+    pub fn pin(&self, addr: VirtAddr) -> Option<Pinned> {
+        let page = addr.align_down(PAGE_SIZE);
+        let _vmas = self.vmas.read();
+        let mut table = self.table.lock();
+        let mut cursor = table.cursor_at(page);
+        let (Entry::Leaf(leaf), level) = cursor.entry() else {
+            return None;
+        };
+        if !leaf.prot.contains(Prot::WRITE) {
+            return None;
+        }
+        let number = (page.as_u64() & (level.size() - 1)) / PAGE_SIZE;
+        cursor.note(AttrFlags::ACCESSED | AttrFlags::DIRTY);
+        Some(Pinned {
+            folio: cursor.share()?,
+            frame: leaf.frame.offset(number),
+        })
+    }
+
     /// Has `view` told of everything that is taken away from now on, until [`Self::detach_secondary`].
     ///
     /// # Errors

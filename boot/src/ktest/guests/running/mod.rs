@@ -32,13 +32,14 @@ use kernel::mm::space::{Memory, Space};
 use super::{CODE, STACK, TABLES, VMMCALL, guest_code};
 use crate::ktest::common::{empty_space, map, text};
 
+mod exceptions;
 mod isolation;
 mod views;
 
 /// Where the slot begins that tests are about.
 pub const REGION: u64 = 2 << 20;
 /// Bytes of the guest's own memory.
-const OWN: u64 = 1 << 20;
+pub const OWN: u64 = 1 << 20;
 /// A page-table entry: present, writable, accessed, dirty; and large.
 const ENTRY: u64 = 0x63;
 const LARGE: u64 = 0x80;
