@@ -190,6 +190,8 @@ impl Job {
             App::Track(args) => args.tokens(),
             App::Evict(args) => args.tokens(),
             App::GuestRestore(args) => args.tokens(),
+            App::GuestSnapshot(args) => args.tokens(),
+            App::GuestClone(args) => args.tokens(),
             App::Cost(args) => args.tokens(),
             App::Test(args) => args.tokens(),
             App::Raw { tokens } => Tokens::new(&tokens.join(" ")),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   fill every page from the seed ─► compute ─► Mark(1) ─► rounds: every task takes its part of the pages, in the seed's order:
-//!                                                          load all of a page, compare, store one word
+//!                                                          load all of a page, compare, store one word or none
 //!                                                       ─► digest of all pages ─► exit
 //! ```
 //!
@@ -41,7 +41,7 @@ pub const COMMANDS: &[Command] = &[Command {
 }];
 
 const KEYS: &[&str] = &[
-    "seed", "tasks", "rounds", "compute", "monitor", "counts", "exempt",
+    "seed", "tasks", "rounds", "compute", "writes", "monitor", "counts", "exempt",
 ];
 
 /// The mark at which the machine can be saved.
@@ -59,6 +59,8 @@ struct Work {
     order: Vec<u32>,
     tasks: usize,
     rounds: u64,
+    /// How many of a hundred visits change the page; its contents decide which.
+    writes: u64,
     /// What each page has to be.
     digests: SpinLock<Vec<u128>>,
     /// Pages that were something else.
@@ -71,6 +73,7 @@ fn run(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Failure> 
     let seed = line.number("seed", 0, u64::MAX)?.unwrap_or(1);
     let tasks = line.number("tasks", 1, 64)?.unwrap_or(2) as usize;
     let rounds = line.number("rounds", 1, 1 << 32)?.unwrap_or(1);
+    let writes = line.number("writes", 0, 100)?.unwrap_or(100);
     let compute = line.number("compute", 0, 1 << 40)?.unwrap_or(10_000);
 
     let counts = line.flag("counts")?;
@@ -85,6 +88,7 @@ fn run(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Failure> 
         order: order.map_err(Failure::failed)?,
         tasks,
         rounds,
+        writes,
         digests: SpinLock::new(
             (0..memory.pages())
                 .map(|page| fill(&memory, seed, page))
@@ -143,6 +147,9 @@ impl Work {
         let found = digest_of(&words);
         if found != self.digests.lock()[page as usize] && self.wrong.fetch_add(1, Ordering::Relaxed) == 0 {
             println!("page {page} is not what it was left as; further ones are only counted");
+        }
+        if (found >> 64) as u64 % 100 >= self.writes {
+            return;
         }
         let word = (found % WORDS as u128) as usize;
         let value = found as u64 ^ self.seed;

@@ -11,6 +11,8 @@
 //! | [`cost`] | what the bare path of a delegated fault costs |
 //! | [`snapshot`] | a live, consistent snapshot of a region while a writer goes on |
 //! | [`track`] | dirty tracking, against writes that are known |
+//! | [`guest_clone`] | guests started from one snapshot, which share what they do not change |
+//! | [`guest_snapshot`] | a live, consistent snapshot of a guest, restored and compared |
 //! | [`guest_restore`] | a guest that is restored lazily, its faults served outside or by itself |
 //! | [`test`] | the tests of the image (`test`, `test-list`) |
 //! | [`info`] | what the machine is |
@@ -44,7 +46,9 @@ mod common;
 pub mod cost;
 pub mod evict;
 mod guest;
+pub mod guest_clone;
 pub mod guest_restore;
+pub mod guest_snapshot;
 pub mod info;
 pub mod restore;
 pub mod selftest;

@@ -125,6 +125,17 @@ impl DigestList {
         self.list.push(of(page).to_le_bytes());
     }
 
+    /// The pages whose digest is another than in `expected`, as far as both lists reach.
+    pub fn differences<'a>(&'a self, expected: &'a Self) -> impl Iterator<Item = Mismatch> + 'a {
+        let both = self.list.iter().zip(&expected.list).enumerate();
+        both.filter(|(_, (found, expected))| found != expected)
+            .map(|(page, (found, expected))| Mismatch {
+                page: page as u64,
+                expected: u128::from_le_bytes(*expected),
+                found: u128::from_le_bytes(*found),
+            })
+    }
+
     /// To check pages against.
     pub fn digests(&self) -> Digests<'_> {
         Digests { list: &self.list }
@@ -187,5 +198,23 @@ mod tests {
             Digests::new(&[0; 5], 2).unwrap_err().to_string(),
             "the digests are 5 bytes; 2 pages need 32"
         );
+    }
+
+    #[test]
+    fn lists_differ_in_the_pages_that_do() {
+        let list = |pages: [u8; 3]| {
+            let mut list = DigestList::default();
+            pages.iter().for_each(|byte| list.push(&[*byte; 4096]));
+            list
+        };
+        let (found, expected) = (list([1, 5, 3]), list([1, 2, 3]));
+        let differences: Vec<Mismatch> = found.differences(&expected).collect();
+        assert_eq!(differences.len(), 1);
+        assert_eq!(differences[0].page, 1);
+        assert_eq!(
+            (differences[0].found, differences[0].expected),
+            (of(&[5; 4096]), of(&[2; 4096]))
+        );
+        assert_eq!(found.differences(&found).count(), 0);
     }
 }

@@ -10,7 +10,7 @@ use crate::size::{MemSize, PAGE, check_fits};
 use crate::status::usage;
 
 /// Bytes of either memory unless something is said; the kernel's defaults.
-const MEMORY: u64 = 32 << 20;
+const MEMORY: u64 = 16 << 20;
 const DELEGATED: u64 = 4 << 20;
 /// Most bytes of either memory.
 const MAX_BYTES: u64 = 1 << 30;
@@ -24,7 +24,7 @@ pub struct Guest {
     /// The guest's command line; default: workload
     #[arg(long, value_name = "TEXT")]
     pub guest_cmdline: Option<String>,
-    /// The guest's ordinary memory: MiB, or with a suffix K, M, G; at most 1G; default: 32
+    /// The guest's ordinary memory: MiB, or with a suffix K, M, G; at most 1G; default: 16
     #[arg(long, value_name = "SIZE")]
     pub guest_mem: Option<MemSize>,
     /// The guest's delegated memory; at most 1G; default: 4

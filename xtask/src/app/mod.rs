@@ -11,7 +11,9 @@ mod clone;
 mod evict;
 mod file;
 mod guest;
+mod guest_clone;
 mod guest_restore;
+mod guest_snapshot;
 mod region;
 mod restore;
 mod snapshot;
@@ -21,7 +23,9 @@ pub use clone::CloneArgs;
 pub use evict::EvictArgs;
 pub use file::{FromFile, Origin, SnapshotFile, Source};
 pub use guest::Guest;
+pub use guest_clone::GuestCloneArgs;
 pub use guest_restore::GuestRestoreArgs;
+pub use guest_snapshot::GuestSnapshotArgs;
 pub use restore::{MonitorDeath, RestoreArgs};
 pub use snapshot::SnapshotArgs;
 pub use track::TrackArgs;
@@ -41,6 +45,10 @@ pub enum App {
     Clone(CloneArgs),
     /// Restore a guest lazily: its memory comes page by page, served by its own monitor or from outside
     GuestRestore(GuestRestoreArgs),
+    /// Take a consistent snapshot of a guest by write protection while it runs; restore it and compare
+    GuestSnapshot(GuestSnapshotArgs),
+    /// Start guests from one snapshot: pages that they do not change are in memory once
+    GuestClone(GuestCloneArgs),
     /// Measure the bare path of a delegated fault, from the touch to the next instruction
     Cost(CostArgs),
     /// Print what the machine is: memory, PCI functions, disks, ramdisk
@@ -97,6 +105,8 @@ impl App {
             Self::Evict(_) => "evict",
             Self::Clone(_) => "clone",
             Self::GuestRestore(_) => "guest-restore",
+            Self::GuestSnapshot(_) => "guest-snapshot",
+            Self::GuestClone(_) => "guest-clone",
             Self::Cost(_) => "cost",
             Self::Info => "info",
             Self::Panic => "panic",
@@ -129,6 +139,8 @@ impl App {
             Self::Track(args) => args.check(machine),
             Self::Evict(args) => args.check(machine),
             Self::GuestRestore(args) => args.check(machine),
+            Self::GuestSnapshot(args) => args.check(machine),
+            Self::GuestClone(args) => args.check(machine),
             _ => Ok(()),
         }
     }
@@ -137,6 +149,8 @@ impl App {
     pub fn guest(&self) -> Option<Guest> {
         match self {
             Self::GuestRestore(args) => Some(args.guest.clone()),
+            Self::GuestSnapshot(args) => Some(args.guest.clone()),
+            Self::GuestClone(args) => Some(args.guest.clone()),
             Self::Test(_) => Some(Guest::default()),
             _ => None,
         }
@@ -152,6 +166,8 @@ impl App {
                 | Self::Evict(_)
                 | Self::Clone(_)
                 | Self::GuestRestore(_)
+                | Self::GuestSnapshot(_)
+                | Self::GuestClone(_)
                 | Self::Cost(_)
                 | Self::Info
         )

@@ -7,6 +7,7 @@
 //! | `snapshot` | a snapshot that was taken elsewhere |
 //! | `notes` | what a monitor notes about pages for those who touch them |
 //! | `frames` | how much memory tasks have in use |
+//! | `live` | an image of a region that is taken while others write |
 //! | `tasks` | tasks whose result is needed |
 //! | `draft` | a report in the making |
 //!
@@ -25,6 +26,7 @@ use kernel::trace::record::Record;
 mod draft;
 mod frames;
 mod input;
+mod live;
 mod notes;
 mod region;
 mod snapshot;
@@ -33,6 +35,7 @@ mod tasks;
 pub use draft::Draft;
 pub use frames::Frames;
 pub use input::{MAX_PAGES, check_memory, entry, order, pages, seed};
+pub use live::{Live, Monitor as ImageMonitor, Served as ImageServed, Swept, Then, digests, sweep};
 pub use notes::Notes;
 pub use region::{Fault, Region, SetupError, next_fault, populate};
 pub use snapshot::Snapshot;

@@ -75,6 +75,14 @@ impl Limit {
         }
     }
 
+    /// So many times as long: for guests that take turns.
+    pub fn times(self, number: u64) -> Self {
+        Self {
+            ms: self.ms.saturating_mul(number),
+            ticks: self.ticks.saturating_mul(number),
+        }
+    }
+
     fn from(self, begin: u64) -> u64 {
         begin.saturating_add(self.ticks)
     }

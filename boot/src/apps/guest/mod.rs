@@ -15,6 +15,7 @@
 //! | `console` | what a guest prints, and comparing it |
 //! | `drive` | running a guest to a point, to its end |
 //! | `origin` | a guest that starts from its ELF |
+//! | `reference` | what a guest comes to when nothing interrupts it |
 //! | `saved` | a guest that was saved: its vCPU and its memory |
 //! | `frames` | frames that were not given back |
 //!
@@ -29,6 +30,7 @@ mod layout;
 mod machine;
 mod options;
 mod origin;
+mod reference;
 mod saved;
 
 pub use console::{Console, Printed};
@@ -38,5 +40,6 @@ pub use frames::Unreturned;
 pub use layout::Layout;
 pub use machine::{assemble, of_object, of_region, resident, vcpu};
 pub use options::Guest;
-pub use origin::Origin;
-pub use saved::{Saved, digests_of, page_of, put};
+pub use origin::{Origin, load};
+pub use reference::{Reference, other_status};
+pub use saved::{Saved, digests_of, page_of};

@@ -3,8 +3,8 @@
 //! | key, entry | what | default |
 //! | --- | --- | --- |
 //! | entry `guest` | the guest's ELF | |
-//! | entry `guest-cmdline` | its command line | [`WORKLOAD`] |
-//! | `guest-mem` | bytes of its ordinary memory | 32 MiB |
+//! | entry `guest-cmdline` | its command line | `workload`, for clones with `writes=10` |
+//! | `guest-mem` | bytes of its ordinary memory | 16 MiB |
 //! | `delegated` | bytes of its delegated memory | 4 MiB |
 //! | `mark-after` | it is saved so many ticks after its start | at its mark 1 |
 //! | `guest-deadline` | milliseconds that each guest may run | 30000 |
@@ -19,9 +19,7 @@ use super::{Limit, SavePoint};
 use crate::apps::common::entry;
 use crate::apps::{AppError, System};
 
-/// What the built-in guest does unless it is told otherwise.
-const WORKLOAD: &str = "workload";
-const MEMORY: u64 = 32 << 20;
+const MEMORY: u64 = 16 << 20;
 const DELEGATED: u64 = 4 << 20;
 const DEADLINE_MS: u64 = 30_000;
 /// Longest deadline: a day.
@@ -43,11 +41,15 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Reads and checks it.
+    /// Reads and checks it. Unless it is told otherwise, it does `workload`.
     ///
     /// # Errors
     /// A value that makes no sense, or no guest in the ramdisk.
-    pub fn parse(cmdline: &Cmdline<'static>, system: &'static System) -> Result<Self, AppError> {
+    pub fn parse(
+        cmdline: &Cmdline<'static>,
+        system: &'static System,
+        workload: &'static str,
+    ) -> Result<Self, AppError> {
         let pages = |key, default| -> Result<u64, AppError> {
             let bytes = cmdline.number(key, PAGE_SIZE, MAX_BYTES)?.unwrap_or(default);
             Ok(bytes.div_ceil(PAGE_SIZE))
@@ -56,7 +58,7 @@ impl Guest {
             Some(text) => {
                 str::from_utf8(text).map_err(|_| AppError::usage("the guest's command line is not UTF-8"))?
             }
-            None => WORKLOAD,
+            None => workload,
         };
         let point = match cmdline.number("mark-after", 1, u64::MAX)? {
             Some(ticks) => SavePoint::Ticks(ticks),

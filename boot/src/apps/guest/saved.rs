@@ -37,6 +37,17 @@ impl Saved {
         let pages = |object: &Object| object.resident() / PAGE_SIZE;
         (pages(&self.ordinary), pages(&self.delegated))
     }
+
+    /// Changes a byte of a delegated page, which nobody should do.
+    ///
+    /// # Errors
+    /// There is no memory for the page.
+    pub fn corrupt(&self, page: u64) -> Result<(), AppError> {
+        let mut content = alloc::vec![0; PAGE];
+        page_of(&self.delegated, page, &mut content);
+        content[0] = !content[0];
+        put(&self.delegated, page, &content)
+    }
 }
 
 /// A copy of the pages of `region` that are there.
@@ -75,10 +86,7 @@ pub fn save_object(object: &Object) -> Result<Arc<Object>, AppError> {
 }
 
 /// Writes a page of an object.
-///
-/// # Errors
-/// There is no memory for it.
-pub fn put(object: &Object, page: u64, content: &[u8]) -> Result<(), AppError> {
+fn put(object: &Object, page: u64, content: &[u8]) -> Result<(), AppError> {
     let (_, written) = object.write(page * PAGE_SIZE, content);
     written.map_err(|error| AppError::Failed(format!("page {page} of a guest could not be saved: {error:?}")))
 }

@@ -26,7 +26,6 @@ use alloc::sync::Arc;
 
 use hv::vendor::{Features, Vendor};
 use kernel::arch::{Clock, Machine};
-use kernel::lab::digest::DigestList;
 use kernel::trace::cmdline::Cmdline;
 
 use self::monitor::Monitor;
@@ -35,10 +34,7 @@ use self::owner::Owner;
 use self::summary::{Restored, Run};
 use self::target::Target;
 use super::common::{Draft, check_memory, join, start};
-use super::guest::{
-    Console, Ended, GuestError, Job, Origin, Printed, Saved, Unreturned, digests_of, on_this_cpu, page_of,
-    put, run_to_end, run_to_point,
-};
+use super::guest::{Console, Job, Reference, Unreturned, on_this_cpu, run_to_end};
 use super::{App, AppError, AppResult, System, app};
 
 mod monitor;
@@ -72,14 +68,6 @@ struct Restore {
     draft: Draft,
 }
 
-/// What the guest comes to without an interruption, and how it was saved.
-struct Reference {
-    saved: Saved,
-    ended: Ended,
-    printed: Printed,
-    delegated: DigestList,
-}
-
 impl Job for Restore {
     type Out = AppResult;
 
@@ -91,10 +79,10 @@ impl Job for Restore {
                 V::NAME
             )));
         }
-        let frames = Unreturned::since_now();
-        let reference = reference::<V>(features, options)?;
+        let frames = Unreturned::since_now(1)?;
+        let reference = Reference::of::<V>(features, &options.guest)?;
         if let Some(Injury::Corrupt(page)) = options.injury {
-            corrupt(&reference.saved, page)?;
+            reference.saved.corrupt(page)?;
         }
         let restored = restored::<V>(features, options, &reference)?;
         let run = Run {
@@ -109,34 +97,6 @@ impl Job for Restore {
         drop(reference.saved);
         Ok(run.done(self.draft, frames.failures()))
     }
-}
-
-/// Runs the guest to where it is saved, and on to its end.
-fn reference<V: Vendor>(features: &Features, options: &Options) -> Result<Reference, AppError> {
-    let guest = &options.guest;
-    let console = Console::new("guest");
-    let mut origin = Origin::<V>::new(features, guest, &console)?;
-    run_to_point(&mut origin.vcpu, guest.point, guest.limit).map_err(AppError::failed)?;
-    let saved = origin.save(guest)?;
-    console.take();
-    let ended = run_to_end(&mut origin.vcpu, guest.limit, |fault| {
-        Err(GuestError::Unserved(fault.addr))
-    })
-    .map_err(AppError::failed)?;
-    Ok(Reference {
-        saved,
-        ended,
-        printed: console.take(),
-        delegated: digests_of(&origin.delegated),
-    })
-}
-
-/// Changes a byte of a delegated page in what was saved.
-fn corrupt(saved: &Saved, page: u64) -> Result<(), AppError> {
-    let mut content = alloc::vec![0; super::common::PAGE];
-    page_of(&saved.delegated, page, &mut content);
-    content[0] = !content[0];
-    put(&saved.delegated, page, &content)
 }
 
 /// Restores the guest and runs it to its end.

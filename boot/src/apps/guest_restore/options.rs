@@ -37,6 +37,8 @@ const INJURIES: [(&str, Make); 3] = [
     ("skip-page", Injury::Skip),
     ("wrong-page", Injury::Wrong),
 ];
+/// What the built-in guest does unless it is told otherwise.
+const WORKLOAD: &str = "workload";
 const DELIVERIES: &[&str] = &["inject", "ve", "exit"];
 
 /// Who serves the delegated memory of the restored guest.
@@ -103,7 +105,7 @@ impl Options {
     /// A key or value that makes no sense, alone or with another; no guest in the ramdisk.
     pub fn parse(cmdline: &Cmdline<'static>, system: &'static System) -> Result<Self, AppError> {
         cmdline.allow(KEYS)?;
-        let guest = Guest::parse(cmdline, system)?;
+        let guest = Guest::parse(cmdline, system, WORKLOAD)?;
         let delivery = cmdline
             .choice("delivery", DELIVERIES)?
             .map_or(Delivery::Inject, |index| Delivery::ALL[index]);

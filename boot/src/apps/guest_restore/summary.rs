@@ -13,7 +13,7 @@ use super::owner;
 use super::verify::Verified;
 use crate::apps::Done;
 use crate::apps::common::Draft;
-use crate::apps::guest::{Ended, GuestError, Printed};
+use crate::apps::guest::{Ended, GuestError, Printed, other_status};
 
 /// What the restored guest came to.
 pub struct Restored {
@@ -144,16 +144,23 @@ impl Run<'_> {
                 restored.at_resume
             ));
         }
-        failures.extend(restored.verified.failures());
+        // A guest that failed early has left most pages as they were: that is no cause.
+        let (causes, consequences) = match restored.verified.is_hopeless() {
+            false => (restored.verified.failures(), Vec::new()),
+            true => (Vec::new(), restored.verified.failures()),
+        };
+        failures.extend(causes);
         match &restored.ended {
             Err(error) => failures.push(format!("restored: {error}")),
             Ok(ended) => {
-                failures.extend(self.other_status(ended.status));
+                let status = other_status(ended.status, self.ended.status);
+                failures.extend(status.map(|text| format!("the restored guest: {text}")));
                 let difference = restored.printed.difference(&self.printed);
                 failures
                     .extend(difference.map(|text| format!("the restored guest printed other lines: {text}")));
             }
         }
+        failures.extend(consequences);
         let filled = restored.served.faults();
         if failures.is_empty() && restored.resident.0 != filled {
             failures.push(format!(
@@ -163,18 +170,6 @@ impl Run<'_> {
         }
         failures.extend(self.unnoticed(failures.is_empty()));
         failures
-    }
-
-    fn other_status(&self, status: u64) -> Option<String> {
-        match (status, self.ended.status) {
-            (0, 0) => None,
-            (status, expected) if status != expected => Some(format!(
-                "the restored guest ended with status {status}, and without an interruption with {expected}"
-            )),
-            _ => Some(format!(
-                "the guest ended with status {status} on both machines: it says itself that it failed"
-            )),
-        }
     }
 
     /// A page that was treated badly, and nothing came of it.

@@ -44,7 +44,7 @@ pub fn verify(object: &Object, bitmap: &Bitmap, saved: &Object, expected: &Diges
             Ok(()) => verified.pages += 1,
             Err(mismatch) => verified.mismatches.push(mismatch),
         }
-        if verified.mismatches.len().max(verified.unaccounted.len()) == MAX_MISMATCHES {
+        if verified.is_hopeless() {
             break;
         }
     }
@@ -52,6 +52,11 @@ pub fn verify(object: &Object, bitmap: &Bitmap, saved: &Object, expected: &Diges
 }
 
 impl Verified {
+    /// Whether so much is wrong that looking further is not worth it.
+    pub fn is_hopeless(&self) -> bool {
+        self.mismatches.len().max(self.unaccounted.len()) >= MAX_MISMATCHES
+    }
+
     /// What is wrong, in sentences.
     pub fn failures(&self) -> Vec<String> {
         let wrong = |mismatch: &Mismatch| {
@@ -61,7 +66,7 @@ impl Verified {
             |page: &u64| format!("delegated page {page} is neither absent and delegated nor filled and not");
         let mut failures: Vec<String> = self.mismatches.iter().map(wrong).collect();
         failures.extend(self.unaccounted.iter().map(lost));
-        if self.mismatches.len().max(self.unaccounted.len()) >= MAX_MISMATCHES {
+        if self.is_hopeless() {
             failures.push(looks_no_further("the run"));
         }
         failures

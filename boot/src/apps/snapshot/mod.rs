@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The writer writes for a while and waits; the whole region is write-protected (the snapshot is *armed*); the writer goes on
-//! at once, while monitor and sweep save every page as it was at that instant: a page is saved before its protection ends. Each
+//! at once, while monitor and sweep ([`common`](super::common)) save every page as it was at that instant: a page is saved before its protection ends. Each
 //! page is saved once, into memory.
 //!
 //! What is claimed is checked by other means than those that were used: at the instant of arming a digest of every page is
@@ -19,8 +19,7 @@
 //! | `options` | the command line, checked |
 //! | `job` | what the tasks share |
 //! | `writer` | storing, and how long each store took |
-//! | `monitor`, `sweep` | saving |
-//! | `verify` | digests at the instant of arming; what image and region hold in the end |
+//! | `verify` | what image and region hold in the end |
 //! | `summary` | the report |
 
 use alloc::sync::Arc;
@@ -30,18 +29,17 @@ use kernel::arch::{Clock, Machine};
 use kernel::trace::cmdline::Cmdline;
 
 use self::job::Job;
-use self::monitor::Monitor;
 use self::options::Options;
 use self::summary::Run;
 use self::writer::Writer;
-use super::common::{Draft, check_memory, join, populate, run_in, start};
+use super::common::{
+    Draft, ImageMonitor, Swept, check_memory, digests, join, populate, run_in, start, sweep,
+};
 use super::{App, AppError, AppResult, System, app};
 
 mod job;
-mod monitor;
 mod options;
 mod summary;
-mod sweep;
 mod verify;
 mod writer;
 
@@ -62,38 +60,38 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
         .map_err(AppError::usage)?;
     check_memory("the region and its image", 2 * options.pages)?;
     let job = Arc::new(Job::new(options.pages)?);
-    let space = &job.region.space;
-    populate(&job.region, options.populate, options.seed)?;
+    let space = &job.live.region.space;
+    populate(&job.live.region, options.populate, options.seed)?;
 
     let writer = Writer::new(&job, order, &options);
     let writer = start("writer", Some(space), move || writer.run())?;
     job.ready.wait();
     let then = {
-        let job = Arc::clone(&job);
-        run_in(space, "digests", move || verify::digests(&job))?.map_err(AppError::failed)?
+        let region = job.live.region.clone();
+        run_in(space, "digests", move || digests(&region))?.map_err(AppError::failed)?
     };
-    let monitor = Monitor::new(&job, &options);
+    let monitor = ImageMonitor::new(&job.live, options.kill_monitor_after, options.late_save);
     let monitor = start("monitor", Some(space), move || monitor.run())?;
-    job.uffd.attach_monitor(monitor.task());
+    job.live.uffd.attach_monitor(monitor.task());
 
     let begin = Machine::ticks();
-    let armed = job.uffd.write_protect(job.region.range);
+    let armed = job.live.uffd.write_protect(job.live.region.range);
     let arming = Machine::ticks() - begin;
     if armed.is_err() {
-        job.given_up.store(true, Ordering::Relaxed);
+        job.live.given_up.store(true, Ordering::Relaxed);
     }
     job.armed.complete();
     let swept = match armed {
         Ok(()) => {
-            let (job, batch) = (Arc::clone(&job), options.batch);
-            run_in(space, "sweep", move || sweep::run(&job, batch))?
+            let (live, batch) = (Arc::clone(&job.live), options.batch);
+            run_in(space, "sweep", move || sweep(&live, batch))?
         }
-        Err(_) => sweep::Swept::default(),
+        Err(_) => Swept::default(),
     };
     let written = join(writer)?;
 
     // With the context closed the monitor's read ends, and so does the monitor.
-    job.uffd.close();
+    job.live.uffd.close();
     let served = join(monitor)?;
     let verified = {
         let (job, written) = (Arc::clone(&job), written.pages.clone());

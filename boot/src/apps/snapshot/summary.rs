@@ -9,12 +9,10 @@ use kernel::mm::addr::PAGE_SIZE;
 use kernel::uffd::WriteProtectError;
 
 use super::job::Job;
-use super::monitor::Served;
-use super::sweep::Swept;
-use super::verify::{Then, Verified};
+use super::verify::Verified;
 use super::writer::Written;
 use crate::apps::Done;
-use crate::apps::common::{Draft, looks_no_further};
+use crate::apps::common::{Draft, ImageServed, Swept, Then, looks_no_further};
 
 /// Everything that is known at the end of a run.
 pub struct Run<'a> {
@@ -31,7 +29,7 @@ pub struct Run<'a> {
     /// What the writer did.
     pub written: Written,
     /// What the monitor did.
-    pub served: Served,
+    pub served: ImageServed,
     /// What the sweep did.
     pub swept: Swept,
     /// What image and region hold.
@@ -42,10 +40,10 @@ impl Run<'_> {
     /// Tells it all.
     pub fn done(self, mut report: Draft) -> Done {
         report.failures(self.failures());
-        let image = &self.job.image;
+        let image = &self.job.live.image;
         let on_fault = image.saved_by(Saver::Fault);
         let stores = self.written.protected.len() + self.written.saved.len();
-        report.pages("region", self.job.region.pages());
+        report.pages("region", self.job.live.region.pages());
         report.pages("never touched before", self.then.untouched);
         report.figure("stores before arming", self.written.before.len() as u64, "stores");
         report.figure("stores while the image was taken", stores as u64, "stores");
@@ -59,7 +57,7 @@ impl Run<'_> {
             "bytes",
         );
         report.time("time to arm", Some(self.arming));
-        let whole = self.job.whole().map(|whole| whole - self.begin);
+        let whole = self.job.live.whole().map(|whole| whole - self.begin);
         report.time("time to the whole image", whole);
         report.figure("changed since arming", self.verified.changed, "pages");
         report.figure("verified", self.verified.pages, "pages");
@@ -97,7 +95,7 @@ impl Run<'_> {
         if let Some((page, error)) = verified.error {
             failures.push(format!("page {page} could not be read: {error}"));
         }
-        match self.job.image.left() {
+        match self.job.live.image.left() {
             0 => {}
             left => failures.push(format!("{left} pages were never saved")),
         }

@@ -6,20 +6,10 @@ use alloc::vec::Vec;
 
 use kernel::lab::digest::{DigestList, Digests, Mismatch};
 use kernel::lab::page_set::PageSet;
-use kernel::mm::pt::Entry;
 use kernel::mm::uaccess::{self, AccessError};
 
 use super::job::Job;
 use crate::apps::common::{MAX_MISMATCHES, PAGE, progress};
-
-/// The region at the instant of arming.
-#[derive(Clone, Debug)]
-pub struct Then {
-    /// A digest of every page.
-    pub digests: DigestList,
-    /// Pages that nobody had touched: they are zeros by definition, and looking at them would touch them.
-    pub untouched: usize,
-}
 
 /// What image and region held in the end.
 #[derive(Debug, Default)]
@@ -46,38 +36,13 @@ impl Verified {
     }
 }
 
-/// Takes the digest of every page of the region.
-///
-/// # Errors
-/// A page could not be read.
-pub fn digests(job: &Job) -> Result<Then, AccessError> {
-    let pages = job.region.pages();
-    let mut then = Then {
-        digests: DigestList::with_capacity(pages),
-        untouched: 0,
-    };
-    let (zeros, mut content) = (alloc::vec![0; PAGE], alloc::vec![0; PAGE]);
-    for page in 0..pages {
-        let addr = job.region.address(page);
-        if let (Entry::Leaf(_), _) = job.region.space.entry(addr) {
-            uaccess::read(addr, &mut content)?;
-            then.digests.push(&content);
-        } else {
-            then.untouched += 1;
-            then.digests.push(&zeros);
-        }
-        progress("digests", page + 1, pages);
-    }
-    Ok(then)
-}
-
 /// Compares the image and the region with the digests of then; `written` is where the writer has stored since.
 pub fn verify(job: &Job, then: &DigestList, written: &PageSet) -> Verified {
     let mut verified = Verified::default();
     let mut content = alloc::vec![0; PAGE];
-    for page in 0..job.region.pages() {
+    for page in 0..job.live.region.pages() {
         check_image(job, then.digests(), page, &mut verified);
-        if let Err(error) = uaccess::read(job.region.address(page), &mut content) {
+        if let Err(error) = uaccess::read(job.live.region.address(page), &mut content) {
             verified.error = Some((page, error));
             break;
         }
@@ -91,13 +56,17 @@ pub fn verify(job: &Job, then: &DigestList, written: &PageSet) -> Verified {
         if verified.is_hopeless() {
             break;
         }
-        progress("verified pages", page + 1, job.region.pages());
+        progress("verified pages", page + 1, job.live.region.pages());
     }
     verified
 }
 
 fn check_image(job: &Job, then: Digests<'_>, page: usize, verified: &mut Verified) {
-    match job.image.with_page(page, |bytes| then.check(page as u64, bytes)) {
+    match job
+        .live
+        .image
+        .with_page(page, |bytes| then.check(page as u64, bytes))
+    {
         // Never saved: the image says so itself.
         None => {}
         Some(Ok(())) => verified.pages += 1,

@@ -49,7 +49,7 @@ pub struct Writer {
 impl Writer {
     /// A writer that stores to the pages of `order` over and over.
     pub fn new(job: &Arc<Job>, order: Vec<u32>, options: &Options) -> Self {
-        let pages = job.region.pages();
+        let pages = job.live.region.pages();
         // As many stores as the sweep takes turns for, and the same again for time slices that end in between.
         let turns = pages.div_ceil(options.batch) * options.burst as usize;
         Self {
@@ -88,9 +88,9 @@ impl Writer {
 
     fn write_on(&mut self) -> Result<(), (usize, AccessError)> {
         let mut burst = 0;
-        while !self.job.is_over() {
+        while !self.job.live.is_over() {
             let page = self.next_page();
-            let saved = self.job.image.is_saved(page);
+            let saved = self.job.live.image.is_saved(page);
             let ticks = self.store(page)?;
             match saved {
                 true => self.written.saved.record(ticks),
@@ -115,7 +115,7 @@ impl Writer {
     fn store(&mut self, page: usize) -> Result<u64, (usize, AccessError)> {
         self.stores += 1;
         let word = self.rng.below(WORDS);
-        let addr = self.job.region.address(page) + word * 8;
+        let addr = self.job.live.region.address(page) + word * 8;
         let before = Machine::ticks();
         let stored = uaccess::store(addr, self.stores);
         let after = Machine::ticks();

@@ -7,8 +7,7 @@ use core::sync::atomic::Ordering;
 use kernel::lab::capture::{Claim, Saver};
 use kernel::task;
 
-use super::job::{Job, SaveError};
-use super::options::Options;
+use super::{Live, SaveError};
 use crate::apps::common::{Fault, next_fault};
 
 /// What a monitor has done when it ends.
@@ -38,21 +37,22 @@ impl fmt::Display for MonitorError {
     }
 }
 
-/// The monitor of one snapshot.
+/// The monitor of one image.
 pub struct Monitor {
-    job: Arc<Job>,
+    live: Arc<Live>,
     kill_after: Option<u64>,
     late_save: Option<u64>,
     served: Served,
 }
 
 impl Monitor {
-    /// A monitor for `job`.
-    pub fn new(job: &Arc<Job>, options: &Options) -> Self {
+    /// A monitor for `live`. It ends for no reason after `kill_after` faults, and saves the page of fault `late_save`,
+    /// counted from 1, too late.
+    pub fn new(live: &Arc<Live>, kill_after: Option<u64>, late_save: Option<u64>) -> Self {
         Self {
-            job: Arc::clone(job),
-            kill_after: options.kill_monitor_after,
-            late_save: options.late_save,
+            live: Arc::clone(live),
+            kill_after,
+            late_save,
             served: Served::default(),
         }
     }
@@ -62,18 +62,18 @@ impl Monitor {
         self.served.error = self.serve_all().err();
         if let Some(MonitorError::Save(_)) = self.served.error {
             // It had claimed that page.
-            self.job.given_up.store(true, Ordering::Relaxed);
+            self.live.given_up.store(true, Ordering::Relaxed);
         }
         self.served
     }
 
     fn serve_all(&mut self) -> Result<(), MonitorError> {
         while self.kill_after != Some(self.served.faults) {
-            let Some(Fault { addr, .. }) = next_fault(&self.job.uffd) else {
+            let Some(Fault { addr, .. }) = next_fault(&self.live.uffd) else {
                 return Ok(());
             };
             self.served.faults += 1;
-            let page = self.job.region.page(addr);
+            let page = self.live.region.page(addr);
             self.serve(page).map_err(MonitorError::Save)?;
         }
         Err(MonitorError::Killed)
@@ -81,19 +81,19 @@ impl Monitor {
 
     #[inline]
     fn serve(&self, page: usize) -> Result<(), SaveError> {
-        match self.job.image.claim(page) {
+        match self.live.image.claim(page) {
             Claim::Ours(blank) if self.late_save == Some(self.served.faults) => {
                 // What a broken monitor does. The writer gets its turn in between.
-                self.job.release(page..page + 1)?;
+                self.live.release(page..page + 1)?;
                 task::yield_now();
-                self.job.save(blank, Saver::Fault)
+                self.live.save(blank, Saver::Fault)
             }
             Claim::Ours(blank) => {
-                self.job.save(blank, Saver::Fault)?;
-                self.job.release(page..page + 1)
+                self.live.save(blank, Saver::Fault)?;
+                self.live.release(page..page + 1)
             }
             // The sweep has saved it since, and may not have come to ending its protection.
-            Claim::Saved => self.job.release(page..page + 1),
+            Claim::Saved => self.live.release(page..page + 1),
             // Whoever saves it ends its protection, and that wakes.
             Claim::Claimed => Ok(()),
         }
