@@ -19,6 +19,20 @@ use crate::vm::Monitor;
 /// A status, and a value.
 type Answer = Result<u64, Refusal>;
 
+/// How a monitor wants to be told: [`Call::Monitor`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Telling {
+    /// By its vector.
+    Injected,
+    /// By #VE.
+    Exceptions {
+        /// Where the CPU describes violations.
+        info: GuestPhysAddr,
+        /// Whether the vCPU may switch views.
+        views: bool,
+    },
+}
+
 /// Why a call was not carried out, and how much of it was.
 struct Refusal {
     status: Status,
@@ -98,23 +112,44 @@ impl<V: Vendor> Vcpu<V> {
             self.vm.set_monitor(None).map_err(|_| Status::OutOfMemory)?;
             return Ok(0);
         }
-        let page = self.own_page(rdi)?;
-        let vector = vector(rsi)?;
-        let delivery = match rdx {
-            INJECTED => Delivery::Injected,
-            EXCEPTION | EXCEPTION_WITH_VIEWS => Delivery::VirtualizationException,
+        let telling = match rdx {
+            INJECTED => Telling::Injected,
+            EXCEPTION | EXCEPTION_WITH_VIEWS => Telling::Exceptions {
+                info: GuestPhysAddr::new(r10),
+                views: rdx == EXCEPTION_WITH_VIEWS,
+            },
             _ => return Err(Status::Invalid.into()),
         };
-        match delivery {
-            Delivery::Injected => self.end_diversion(),
-            Delivery::VirtualizationException => {
-                let info = self.own_page(r10)?;
-                if info == page {
-                    return Err(Status::Invalid.into());
-                }
-                self.divert(info, rdx == EXCEPTION_WITH_VIEWS)?;
+        self.declare_monitor_at(GuestPhysAddr::new(rdi), rsi, telling)?;
+        Ok(0)
+    }
+
+    /// What [`Call::Monitor`] does, on behalf of a guest that does not ask for it itself.
+    ///
+    /// # Errors
+    /// A page is not one of ordinary memory, the vector is an exception's, the CPU cannot, or there is no memory for it.
+    pub fn declare_monitor_at(
+        &mut self,
+        ring: GuestPhysAddr,
+        number: u64,
+        telling: Telling,
+    ) -> Result<(), Status> {
+        let page = self.own_page(ring.as_u64())?;
+        let vector = vector(number)?;
+        let delivery = match telling {
+            Telling::Injected => {
+                self.end_diversion();
+                Delivery::Injected
             }
-        }
+            Telling::Exceptions { info, views } => {
+                let info = self.own_page(info.as_u64())?;
+                if info == page {
+                    return Err(Status::Invalid);
+                }
+                self.divert(info, views)?;
+                Delivery::VirtualizationException
+            }
+        };
         let told = self.vm.set_monitor(Some(Monitor {
             delivery,
             vector,
@@ -122,27 +157,9 @@ impl<V: Vendor> Vcpu<V> {
         }));
         if told.is_err() {
             self.end_diversion();
-            return Err(Status::OutOfMemory.into());
+            return Err(Status::OutOfMemory);
         }
-        Ok(0)
-    }
-
-    /// What [`Call::Monitor`] does for injected faults, on behalf of a guest that does not ask for it itself.
-    ///
-    /// # Errors
-    /// The page is not one of ordinary memory, or the vector is an exception's.
-    pub fn declare_monitor_at(&mut self, ring: GuestPhysAddr, number: u8) -> Result<(), Status> {
-        let page = self.own_page(ring.as_u64())?;
-        let vector = vector(number.into())?;
-        self.end_diversion();
-        let monitor = Monitor {
-            delivery: Delivery::Injected,
-            vector,
-            ring: Producer::new(page),
-        };
-        self.vm
-            .set_monitor(Some(monitor))
-            .map_err(|_| Status::OutOfMemory)
+        Ok(())
     }
 
     /// A page of ordinary memory.

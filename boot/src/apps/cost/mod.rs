@@ -97,14 +97,14 @@ fn run(cmdline: &Cmdline<'static>, _: &'static System) -> AppResult {
 
 /// Measures stage 2, if this CPU runs guests; comes to how many rows there are.
 fn measure_guests(pages: u64, unit: &str, report: &mut Report) -> usize {
+    type Measured = (&'static guest::Row, Result<Samples, GuestCostError>);
     struct Rows(u64);
     impl Job for Rows {
-        type Out = (&'static str, Vec<Result<Samples, GuestCostError>>);
+        type Out = (&'static str, Vec<Measured>);
 
         fn run<V: Vendor>(self, features: &hv::vendor::Features) -> Self::Out {
-            let measured = guest::ROWS
-                .iter()
-                .map(|row| guest::measure::<V>(features, row.scene, self.0));
+            let measured =
+                guest::rows(features).map(|row| (row, guest::measure::<V>(features, row.scene, self.0)));
             (V::NAME, measured.collect())
         }
     }
@@ -119,11 +119,12 @@ fn measure_guests(pages: u64, unit: &str, report: &mut Report) -> usize {
     };
     let title = format!("a guest's touch to its next instruction ({vendor})");
     let mut table = Table::new(&title, unit, &COLUMNS);
-    for (row, result) in guest::ROWS.iter().zip(results) {
+    let count = results.len();
+    for (row, result) in results {
         add(report, &mut table, row.name, row.budget, row.linux, result);
     }
     report.tables.push(table);
-    guest::ROWS.len()
+    count
 }
 
 /// Adds what a row came to.

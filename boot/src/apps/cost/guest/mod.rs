@@ -13,6 +13,7 @@ use core::fmt;
 
 use hv::bitmap::Bitmap;
 use hv::fpu::AREA;
+use hv::hypercall::Telling;
 use hv::memory::{AccessError, GuestMemory};
 use hv::memslot::{Backing, SlotError, SlotRequest};
 use hv::state::{Registers, SystemState, TableRegister};
@@ -35,12 +36,12 @@ use kernel::uffd::{
     Event, FillMode, Modes, Outcome, ReadError, RegisterError, TrapKind, Uffd, WriteProtectError,
 };
 
-use self::probe::Entry;
+use self::probe::{Entry, Handler};
 
 mod probe;
 mod rows;
 
-pub use rows::ROWS;
+pub use rows::{Row, rows};
 
 /// RFLAGS without interrupts, and with them.
 const CLOSED: u64 = 2;
@@ -51,6 +52,8 @@ const LARGE: u64 = 0x80;
 /// Descriptors of 64-bit code and of data, both for privilege level 0.
 const CODE_SEGMENT: u64 = 0x00af_9b00_0000_ffff;
 const DATA_SEGMENT: u64 = 0x00cf_9300_0000_ffff;
+/// #VE.
+const VIOLATION_EXCEPTION: u64 = 20;
 /// How the probe spells hypercalls.
 const VMMCALL: [u8; 3] = [0x0f, 0x01, 0xd9];
 /// Bytes of the guest's own memory.
@@ -132,14 +135,18 @@ pub enum Scene {
     ExitMinor,
     /// A guest_memfd with a userfault bitmap: the guest's own handler copies.
     InjectMissing,
+    /// The same, told by #VE.
+    ExceptionMissing,
+    /// The same, with the pages in the cache: the guest's own handler switches to the view in which they are there.
+    ExceptionCached,
 }
 
 impl Scene {
     /// What of it is for the guest's monitor.
     fn delegated(self, region: GuestRange) -> GuestRange {
-        match self {
-            Self::InjectMissing => region,
-            _ => GuestRange::new(region.start, region.start),
+        match self.handler() {
+            Some(_) => region,
+            None => GuestRange::new(region.start, region.start),
         }
     }
 
@@ -147,7 +154,27 @@ impl Scene {
         match self {
             Self::Call => Entry::Call,
             Self::Minor | Self::ExitMinor => Entry::Load,
+            Self::ExceptionCached => Entry::LoadInView,
             _ => Entry::Store,
+        }
+    }
+
+    /// The guest's own monitor.
+    fn handler(self) -> Option<Handler> {
+        match self {
+            Self::InjectMissing => Some(Handler::Copies),
+            Self::ExceptionMissing => Some(Handler::CopiesOnException),
+            Self::ExceptionCached => Some(Handler::Switches),
+            _ => None,
+        }
+    }
+
+    /// Whether a CPU with these features can do it.
+    fn is_possible(self, features: &Features) -> bool {
+        match self {
+            Self::ExceptionMissing => features.violation_exceptions,
+            Self::ExceptionCached => features.violation_exceptions && features.root_switching,
+            _ => true,
         }
     }
 
@@ -205,7 +232,11 @@ impl<V: Vendor> Stage<V> {
         stage.show(GuestPhysAddr::new(0), own)?;
         match scene {
             Scene::Call => {}
-            Scene::ExitMissing | Scene::ExitMinor | Scene::InjectMissing => stage.show_object()?,
+            Scene::ExitMissing
+            | Scene::ExitMinor
+            | Scene::InjectMissing
+            | Scene::ExceptionMissing
+            | Scene::ExceptionCached => stage.show_object()?,
             Scene::Present | Scene::Anonymous | Scene::Missing | Scene::Minor | Scene::Protected => {
                 stage.show_region()?;
             }
@@ -258,7 +289,7 @@ impl<V: Vendor> Stage<V> {
 
     fn show_object(&mut self) -> Result<(), GuestCostError> {
         let object = Object::new(&GUEST_MEMFD, self.len());
-        if self.scene == Scene::ExitMinor {
+        if matches!(self.scene, Scene::ExitMinor | Scene::ExceptionCached) {
             write_all(&object, self.len())?;
         }
         let bitmap = Arc::new(Bitmap::new(self.pages).map_err(|_| GuestCostError::OutOfFrames)?);
@@ -291,7 +322,10 @@ impl<V: Vendor> Stage<V> {
             Scene::Call | Scene::Present | Scene::Anonymous => 0,
             _ => self.pages,
         };
-        let faults = served + vm.counters.injected.load(core::sync::atomic::Ordering::Relaxed);
+        let faults = served
+            + vm.counters.injected.load(core::sync::atomic::Ordering::Relaxed)
+            // Exceptions that the guest has counted.
+            + vcpu.registers.r15;
         if faults != touches {
             return Err(GuestCostError::Served { faults, touches });
         }
@@ -321,10 +355,14 @@ impl<V: Vendor> Stage<V> {
         for (at, descriptor) in [(8, CODE_SEGMENT), (16, DATA_SEGMENT)] {
             self.write(probe::GDT + at, &descriptor.to_le_bytes())?;
         }
-        self.write(
-            probe::IDT + u64::from(probe::VECTOR) * 16,
-            &gate(probe::handler()),
-        )?;
+        if let Some(handler) = self.scene.handler() {
+            let vector = match handler {
+                Handler::Copies => probe::VECTOR.into(),
+                Handler::CopiesOnException | Handler::Switches => VIOLATION_EXCEPTION,
+            };
+            let gate = gate(probe::address_of_handler(handler));
+            self.write(probe::IDT + vector * 16, &gate)?;
+        }
         // At stage 2 too, which the first look of the guest would do otherwise.
         touch_pages(self.own, |addr| {
             let at = GuestPhysAddr::new(addr - self.own.start);
@@ -375,8 +413,8 @@ impl<V: Vendor> Stage<V> {
 
     /// Runs the guest to its end as its owner; comes to how many faults that has served.
     fn run(&self, vcpu: &mut Vcpu<V>) -> Result<u64, GuestCostError> {
-        if self.scene == Scene::InjectMissing {
-            self.declare_monitor(vcpu)?;
+        if let Some(handler) = self.scene.handler() {
+            declare_monitor(vcpu, handler)?;
         }
         let mut served = 0;
         loop {
@@ -390,12 +428,6 @@ impl<V: Vendor> Stage<V> {
                 other => return Err(GuestCostError::Stopped(stopped(other))),
             }
         }
-    }
-
-    /// What the guest would do first.
-    fn declare_monitor(&self, vcpu: &mut Vcpu<V>) -> Result<(), GuestCostError> {
-        vcpu.declare_monitor_at(GuestPhysAddr::new(probe::RING), probe::VECTOR)
-            .map_err(|status| GuestCostError::Stopped(format!("no monitor: {status:?}")))
     }
 
     /// The owner's answer to a fault on a guest_memfd.
@@ -447,6 +479,21 @@ impl<V: Vendor> Stage<V> {
         }
         Ok(samples)
     }
+}
+
+/// What the guest would do first.
+fn declare_monitor<V: Vendor>(vcpu: &mut Vcpu<V>, handler: Handler) -> Result<(), GuestCostError> {
+    let by_exception = |views| Telling::Exceptions {
+        info: GuestPhysAddr::new(probe::INFO),
+        views,
+    };
+    let telling = match handler {
+        Handler::Copies => Telling::Injected,
+        Handler::CopiesOnException => by_exception(false),
+        Handler::Switches => by_exception(true),
+    };
+    vcpu.declare_monitor_at(GuestPhysAddr::new(probe::RING), probe::VECTOR.into(), telling)
+        .map_err(|status| GuestCostError::Stopped(format!("no monitor: {status:?}")))
 }
 
 /// The monitor task of a registered region.

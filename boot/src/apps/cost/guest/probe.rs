@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`TABLES`] | its page tables: identity, 2 GiB |
 //! | [`IDT`], [`GDT`] | its interrupt table and its segments |
-//! | [`RING`] | the ring of its monitor |
+//! | [`RING`], [`INFO`] | the ring of its monitor, and the page in which the CPU describes violations |
 //! | [`CODE`] | the loops below, and the handler |
 //! | [`STACK`] | its stack |
 //! | [`SOURCE`] | a page to copy from |
@@ -14,13 +14,14 @@
 
 use core::arch::global_asm;
 
-use kernel::abi::guest::{Call, RING_ENTRIES};
+use kernel::abi::guest::{Call, RING_ENTRIES, VIEW_CACHED};
 
 pub const TABLES: u64 = 0x1000;
 pub const IDT: u64 = 0x8000;
 pub const RING: u64 = 0x9000;
 pub const SOURCE: u64 = 0xa000;
 pub const GDT: u64 = 0xb000;
+pub const INFO: u64 = 0xc000;
 pub const CODE: u64 = 0x1_0000;
 pub const STACK: u64 = 0x2_0000;
 pub const RESULTS: u64 = 0x10_0000;
@@ -37,6 +38,19 @@ pub enum Entry {
     Store,
     /// Calls the owner, which has nothing to do.
     Call,
+    /// Loads a word of each page, from the view in which delegated pages are absent.
+    LoadInView,
+}
+
+/// Who fills its pages; see `probe.s`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handler {
+    /// Told by an interrupt: copies.
+    Copies,
+    /// Told by #VE: copies.
+    CopiesOnException,
+    /// Told by #VE: goes to the view in which the page is there.
+    Switches,
 }
 
 global_asm!(
@@ -45,6 +59,8 @@ global_asm!(
     EXIT = const Call::Exit as u64,
     COPY = const Call::Copy as u64,
     RING = const RING,
+    INFO = const INFO,
+    VIEW_CACHED = const VIEW_CACHED,
     SOURCE = const SOURCE,
     RING_ENTRIES = const RING_ENTRIES,
     options(att_syntax)
@@ -54,7 +70,10 @@ unsafe extern "C" {
     static cost_probe: u8;
     static cost_probe_store: u8;
     static cost_probe_call: u8;
+    static cost_probe_view: u8;
     static cost_probe_handler: u8;
+    static cost_probe_ve_copies: u8;
+    static cost_probe_ve_switches: u8;
     static cost_probe_end: u8;
 }
 
@@ -71,12 +90,17 @@ pub fn address_of(entry: Entry) -> u64 {
         Entry::Load => &raw const cost_probe,
         Entry::Store => &raw const cost_probe_store,
         Entry::Call => &raw const cost_probe_call,
+        Entry::LoadInView => &raw const cost_probe_view,
     })
 }
 
-/// Where the monitor's handler is.
-pub fn handler() -> u64 {
-    at(&raw const cost_probe_handler)
+/// Where a handler is.
+pub fn address_of_handler(handler: Handler) -> u64 {
+    at(match handler {
+        Handler::Copies => &raw const cost_probe_handler,
+        Handler::CopiesOnException => &raw const cost_probe_ve_copies,
+        Handler::Switches => &raw const cost_probe_ve_switches,
+    })
 }
 
 fn at(symbol: *const u8) -> u64 {

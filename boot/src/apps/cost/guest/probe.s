@@ -4,7 +4,8 @@
 //     rsi     where the figures go           r8, rax, rdx   the clock
 
 .pushsection .rodata.cost_probe, "a"
-.globl cost_probe, cost_probe_store, cost_probe_call, cost_probe_handler, cost_probe_end
+.globl cost_probe, cost_probe_store, cost_probe_call, cost_probe_view, cost_probe_handler
+.globl cost_probe_ve_copies, cost_probe_ve_switches, cost_probe_end
 
 .macro CLOCK
     rdtsc
@@ -50,6 +51,20 @@ cost_probe_call:
     movq %r10, %rdi
     NEXT 3b
 
+// Each touch begins in the view in which delegated pages are absent.
+cost_probe_view:
+4:
+    movq %rcx, %r10
+    xorl %eax, %eax
+    xorl %ecx, %ecx
+    vmfunc
+    movq %r10, %rcx
+    CLOCK
+    movq %rax, %r8
+    movq (%rdi), %r9
+    CLOCK
+    NEXT 4b
+
 90:
     xorl %edi, %edi
     movl ${EXIT}, %eax
@@ -79,6 +94,42 @@ cost_probe_handler:
     popq %rdi
     popq %rsi
     popq %rdx
+    popq %rax
+    iretq
+
+// The same, told by #VE: the CPU has described the violation. Counts in r15.
+cost_probe_ve_copies:
+    pushq %rax
+    pushq %rdx
+    pushq %rsi
+    pushq %rdi
+    movl $({INFO}), %esi
+    movq 24(%rsi), %rdi
+    andq $-4096, %rdi
+    movl $({SOURCE}), %esi
+    movl $4096, %edx
+    movl ${COPY}, %eax
+    vmmcall
+    movl $({INFO}), %esi
+    movl $0, 4(%rsi)
+    incq %r15
+    popq %rdi
+    popq %rsi
+    popq %rdx
+    popq %rax
+    iretq
+
+// The page is there in the other view.
+cost_probe_ve_switches:
+    pushq %rax
+    pushq %rcx
+    xorl %eax, %eax
+    movl ${VIEW_CACHED}, %ecx
+    vmfunc
+    movl $({INFO}), %ecx
+    movl $0, 4(%rcx)
+    incq %r15
+    popq %rcx
     popq %rax
     iretq
 

@@ -1,5 +1,7 @@
 //! The rows of the table about stage 2.
 
+use hv::vendor::Features;
+
 use super::Scene;
 
 /// One measurement.
@@ -34,7 +36,7 @@ impl Row {
 }
 
 /// All rows, in the order in which they are measured. The budgets are those for a monitor that is a kernel task.
-pub static ROWS: [Row; 9] = [
+static ROWS: [Row; 11] = [
     row("exit to the owner and back", Scene::Call).against(350, 2942, 2755),
     row("page present on the host's side, store", Scene::Present).against(500, 3042, 3042),
     row("anonymous: first touch, store", Scene::Anonymous).against(1300, 6919, 6607),
@@ -53,4 +55,17 @@ pub static ROWS: [Row; 9] = [
         "guest_memfd: missing, injected, guest's handler copies, store",
         Scene::InjectMissing,
     ),
+    row(
+        "guest_memfd: missing, #VE, guest's handler copies, store",
+        Scene::ExceptionMissing,
+    ),
+    row(
+        "guest_memfd: in the cache, #VE, guest's handler switches views, load",
+        Scene::ExceptionCached,
+    ),
 ];
+
+/// Those of the rows that a CPU with these features can be measured with.
+pub fn rows(features: &Features) -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().filter(|row| row.scene.is_possible(features))
+}
