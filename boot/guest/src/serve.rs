@@ -69,23 +69,34 @@ struct Counts {
     existed: AtomicU64,
 }
 
-/// Starts the monitor; faults are its business when this returns, except on the first `exempt` pages.
+/// What a monitor is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How well.
+    pub manner: Manner,
+    /// The first pages of delegated memory that stay the owner's.
+    pub exempt: u64,
+    /// Whether it is told, by #VE, of pages only that are not in the cache.
+    pub views: bool,
+}
+
+/// Starts the monitor; faults are its business when this returns.
 ///
 /// # Errors
 /// It cannot be had on this machine.
-pub fn start(
-    given: &'static BootInfo,
-    delivery: Delivery,
-    manner: Manner,
-    exempt: u64,
-) -> Result<Server, Failure> {
+pub fn start(given: &'static BootInfo, delivery: Delivery, plan: Plan) -> Result<Server, Failure> {
+    let Plan {
+        manner,
+        exempt,
+        views,
+    } = plan;
     if exempt > 0 {
         let start = PhysAddr::new(given.delegated_start);
         calls::exempt(start, exempt * PAGE_SIZE).map_err(Failure::failed)?;
     }
     let memory = Window::delegated(given)?;
     let store = Window::map("store", given.store_start, given.store_len)?;
-    let monitor = Monitor::start(delivery).map_err(Failure::failed)?;
+    let monitor = Monitor::start(delivery, views).map_err(Failure::failed)?;
     let counts = Arc::new(Counts::default());
     let serving = Serving {
         monitor,
@@ -106,9 +117,10 @@ impl Server {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (told, own) = (&self.monitor.counters, &self.counts);
         format!(
-            "monitor injected={} exceptions={} left={} spurious={} messages={} filled={} existed={}",
+            "monitor injected={} exceptions={} switched={} left={} spurious={} messages={} filled={} existed={}",
             get(&told.injected),
             get(&told.exceptions),
+            get(&told.switched),
             get(&told.left),
             get(&told.spurious),
             get(&own.messages),

@@ -32,7 +32,7 @@ use kernel::trace::cmdline::Cmdline;
 
 use crate::commands::{Command, Failure};
 use crate::delegated::{WORDS, Window};
-use crate::serve::{self, Manner};
+use crate::serve::{self, Manner, Plan};
 
 /// See the module.
 pub const COMMANDS: &[Command] = &[Command {
@@ -40,9 +40,7 @@ pub const COMMANDS: &[Command] = &[Command {
     run,
 }];
 
-const KEYS: &[&str] = &[
-    "seed", "tasks", "rounds", "compute", "writes", "monitor", "counts", "exempt",
-];
+const KEYS: &[&str] = &["seed", "tasks", "rounds", "compute", "writes", "monitor", "counts", "exempt", "views"];
 
 /// The mark at which the machine can be saved.
 pub const MARK: u64 = 1;
@@ -77,8 +75,11 @@ fn run(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Failure> 
     let compute = line.number("compute", 0, 1 << 40)?.unwrap_or(10_000);
 
     let counts = line.flag("counts")?;
-    let exempt = line.number("exempt", 0, given.delegated_len / PAGE)?.unwrap_or(0);
-    let manner = Manner::ALL[line.choice("monitor", Manner::WORDS)?.unwrap_or(0)];
+    let plan = Plan {
+        manner: Manner::ALL[line.choice("monitor", Manner::WORDS)?.unwrap_or(0)],
+        exempt: line.number("exempt", 0, given.delegated_len / PAGE)?.unwrap_or(0),
+        views: line.flag("views")?,
+    };
     let memory = Window::delegated(given)?;
     let pages = u32::try_from(memory.pages()).map_err(Failure::failed)?;
     let order = Order::Random { seed }.pages(pages, usize::MAX);
@@ -110,7 +111,7 @@ fn run(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Failure> 
         Resumed::ToServeExceptions => Some(Delivery::VirtualizationException),
     };
     let server = delivery
-        .map(|delivery| serve::start(given, delivery, manner, exempt))
+        .map(|delivery| serve::start(given, delivery, plan))
         .transpose()?;
 
     work.go.complete();

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use super::answer::{CallError, Filled, decode, decode_fill};
-use crate::abi::guest::{Call, Delivery, ExitCode, Resumed};
+use crate::abi::guest::{Call, Delivery, ExitCode, Resumed, WITH_VIEWS};
 use crate::arch::hypercall;
 use crate::mm::addr::PhysAddr;
 use crate::mm::frame::{Frame, KernelData};
@@ -78,8 +78,13 @@ pub fn timer(period: u64, vector: u8) -> Result<(), CallError> {
 pub enum Telling {
     /// By the vector, with an entry in the ring.
     Injected,
-    /// By #VE, described in this page, which the CPU writes from now on.
-    Exceptions(&'static Frame<KernelData>),
+    /// By #VE.
+    Exceptions {
+        /// Where the CPU describes them from now on.
+        info: &'static Frame<KernelData>,
+        /// Whether this CPU is to switch views.
+        views: bool,
+    },
 }
 
 /// The guest's monitor is ready: faults on delegated memory are its business from now on, told on `vector` with entries in
@@ -91,12 +96,14 @@ pub enum Telling {
 /// The call was refused; nothing changed.
 pub fn declare(ring: &'static Frame<KernelData>, vector: u8, telling: Telling) -> Result<(), CallError> {
     let at = |page: &Frame<KernelData>| page.pfn().start().as_u64();
+    const BY_EXCEPTION: u64 = Delivery::VirtualizationException as u64;
     let (delivery, info) = match telling {
-        Telling::Injected => (Delivery::Injected, 0),
-        Telling::Exceptions(info) => (Delivery::VirtualizationException, at(info)),
+        Telling::Injected => (Delivery::Injected as u64, 0),
+        Telling::Exceptions { info, views: false } => (BY_EXCEPTION, at(info)),
+        Telling::Exceptions { info, views: true } => (BY_EXCEPTION | WITH_VIEWS, at(info)),
     };
     // SAFETY: the pages are the caller's for ever, as their handles say.
-    let (rax, rdx) = unsafe { call(Call::Monitor, [at(ring), vector.into(), delivery as u64, info]) };
+    let (rax, rdx) = unsafe { call(Call::Monitor, [at(ring), vector.into(), delivery, info]) };
     decode(rax, rdx).map(|_| ())
 }
 

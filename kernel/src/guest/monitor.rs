@@ -15,6 +15,15 @@
 //! The handler may sleep where a page fault's may: with interrupts on and no lock held. Elsewhere the hypervisor is asked to
 //! have the machine's owner resolve the access ([`calls::resolve`]).
 //!
+//! With #VE a CPU may also switch views. Then the first answer to a violation is the view in which every page is there that
+//! the cache holds: a page that is needs no message and no exit. What is absent in that view as well is asked for, in the
+//! other one, where it will be there.
+//!
+//! ```text
+//!   VIEW_DELEGATING ── violation: VMFUNC, touch it again ──► VIEW_CACHED
+//!          ◄──────────── violation: VMFUNC, then a message ──────┘
+//! ```
+//!
 //! Between the violation and the queue another task may have been served the same page. Nothing is lost then: the monitor
 //! reads the message, is told that the page exists, and wakes the range.
 
@@ -27,10 +36,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::answer::CallError;
 use super::backing::Hypercalls;
 use super::calls::{self, Telling};
-use super::pages::Shared;
+use super::pages::{self, Shared};
 use super::ring::RingPage;
 use super::violation::ViolationPage;
-use crate::abi::guest::{Delivery, ExitCode, FAULT_FETCH, FAULT_MINOR, FAULT_WRITE, RingEntry};
+use crate::abi::guest::{
+    Delivery, ExitCode, FAULT_FETCH, FAULT_MINOR, FAULT_WRITE, RingEntry, VIEW_CACHED, VIEW_DELEGATING,
+};
 use crate::arch::GUEST_FAULT;
 use crate::mm::addr::{GuestPhysAddr, PhysAddr};
 use crate::mm::fault::{Access, FaultError, Origin};
@@ -81,10 +92,21 @@ pub struct Counters {
     pub injected: AtomicU64,
     /// Faults that came as #VE.
     pub exceptions: AtomicU64,
-    /// Of these, those that were left to the machine's owner.
+    /// Of the latter, those that were answered by the other view, at first.
+    pub switched: AtomicU64,
+    /// Of all, those that were left to the machine's owner.
     pub left: AtomicU64,
     /// Interrupts that came with nothing in the ring.
     pub spurious: AtomicU64,
+}
+
+/// What a #VE comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Violated {
+    /// The access is made again in the other view.
+    InOtherView,
+    /// The page is not there.
+    Fault(RingEntry),
 }
 
 /// The guest's end of the deliveries, and its channel.
@@ -95,18 +117,19 @@ pub struct Monitor {
     _backing: Arc<Hypercalls>,
     ring: Shared<RingPage>,
     violations: Option<Shared<ViolationPage>>,
+    views: bool,
     /// What it has done.
     pub counters: Counters,
 }
 
 impl Monitor {
     /// Faults on delegated memory become messages of the context that this returns with itself, for good. They are told in
-    /// the way `delivery`. Whoever reads them attaches itself first, with [`Uffd::attach_monitor`], so that nobody waits for
+    /// the way `delivery`; with `views`, which take #VE, only those on pages that the cache does not hold. Whoever reads them attaches itself first, with [`Uffd::attach_monitor`], so that nobody waits for
     /// a reader that is not there: a fault that comes before is read later.
     ///
     /// # Errors
     /// See [`StartError`]; nothing changed but some memory, which is lost.
-    pub fn start(delivery: Delivery) -> Result<&'static Self, StartError> {
+    pub fn start(delivery: Delivery, views: bool) -> Result<&'static Self, StartError> {
         let backing = Arc::new(Hypercalls);
         let weak: Weak<Hypercalls> = Arc::downgrade(&backing);
         let violations = match delivery {
@@ -119,11 +142,15 @@ impl Monitor {
             _backing: backing,
             ring: Shared::new()?,
             violations,
+            views,
             counters: Counters::default(),
         }));
         let telling = match &monitor.violations {
             None => Telling::Injected,
-            Some(page) => Telling::Exceptions(page.at()),
+            Some(page) => Telling::Exceptions {
+                info: page.at(),
+                views,
+            },
         };
         // Before anybody is told of anything.
         CURRENT.set(monitor);
@@ -148,11 +175,21 @@ impl Monitor {
         youngest
     }
 
-    /// The fault that a #VE is about; `None` when nobody asked for such.
-    pub(crate) fn violated(&self) -> Option<RingEntry> {
+    /// What a #VE is about; `None` when nobody asked for such. Interrupts are off.
+    pub(crate) fn violated(&self) -> Option<Violated> {
         let page = self.violations.as_ref()?;
         self.counters.exceptions.fetch_add(1, Ordering::Relaxed);
-        Some(page.take())
+        let (entry, view) = page.take();
+        if !self.views {
+            return Some(Violated::Fault(entry));
+        }
+        if view == VIEW_DELEGATING {
+            self.counters.switched.fetch_add(1, Ordering::Relaxed);
+            pages::switch_view(VIEW_CACHED);
+            return Some(Violated::InOtherView);
+        }
+        pages::switch_view(VIEW_DELEGATING);
+        Some(Violated::Fault(entry))
     }
 
     /// The current task has touched what `entry` says; returns when it is to touch it again. May sleep.

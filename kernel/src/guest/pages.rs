@@ -1,11 +1,12 @@
-//! Pages that the hypervisor or the CPU writes while the guest reads them.
-#![expect(unsafe_code, reason = "a frame as a structure of atomics")]
+//! Pages that the hypervisor or the CPU writes while the guest reads them, and views in which pages are there or not.
+#![expect(unsafe_code, reason = "a frame as a structure of atomics; VMFUNC")]
 
 use core::marker::PhantomData;
 use core::ops::Deref;
 
 use super::ring::RingPage;
 use super::violation::ViolationPage;
+use crate::arch::hypercall;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::{Frame, KernelData, OutOfFrames};
 use crate::mm::phys;
@@ -55,4 +56,11 @@ impl<T: Layout> Deref for Shared<T> {
         // may change at any time because it consists of atomics.
         unsafe { &*phys::frame_ptr(self.frame.pfn()).cast::<T>() }
     }
+}
+
+/// Has this CPU see memory in another view. Called where a violation has been described, by a monitor that was given views.
+pub(super) fn switch_view(view: u64) {
+    // SAFETY: the hypervisor has granted views to this monitor, or the CPU would not have told of violations; what one has of
+    // ordinary memory, the other has too (contract).
+    unsafe { hypercall::switch_view(view) };
 }

@@ -23,23 +23,25 @@ pub struct ViolationPage {
     qualification: AtomicU64,
     linear: AtomicU64,
     physical: AtomicU64,
-    root: AtomicU16,
+    view: AtomicU16,
 }
 
 const _: () =
-    assert!(size_of::<ViolationPage>() == PAGE as usize && core::mem::offset_of!(ViolationPage, root) == 32);
+    assert!(size_of::<ViolationPage>() == PAGE as usize && core::mem::offset_of!(ViolationPage, view) == 32);
 
 impl ViolationPage {
-    /// What was touched, as a ring's entry would say it; the next violation may come. Whether the page is in the cache is
-    /// not among what the CPU knows.
-    pub fn take(&self) -> RingEntry {
+    /// What was touched, as a ring's entry would say it, and in which view; the next violation may come. Whether the page is
+    /// in the cache is not among what the CPU knows.
+    pub fn take(&self) -> (RingEntry, u64) {
+        let view = self.view.load(Ordering::Relaxed);
         let qualification = self.qualification.load(Ordering::Relaxed);
         let addr = self.physical.load(Ordering::Relaxed);
         self.busy.store(0, Ordering::Release);
-        RingEntry {
+        let entry = RingEntry {
             addr,
             flags: flags_of(qualification),
-        }
+        };
+        (entry, view.into())
     }
 }
 
@@ -66,13 +68,13 @@ mod tests {
             qualification: AtomicU64::new(LINEAR_VALID | LINEAR_TOUCHED | WRITE),
             linear: AtomicU64::new(0xffff_8000_0000_0000),
             physical: AtomicU64::new(0x1_0000_0123),
-            root: AtomicU16::new(0),
+            view: AtomicU16::new(1),
         };
         let expected = RingEntry {
             addr: 0x1_0000_0123,
             flags: FAULT_WRITE,
         };
-        assert_eq!(page.take(), expected);
+        assert_eq!(page.take(), (expected, 1));
         assert_eq!(page.busy.load(Ordering::Relaxed), 0);
     }
 

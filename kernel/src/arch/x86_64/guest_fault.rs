@@ -10,7 +10,7 @@ use super::frame::Frame;
 use super::{Machine, percpu};
 use crate::abi::guest::RingEntry;
 use crate::arch::Cpu;
-use crate::guest::monitor::{self, Monitor};
+use crate::guest::monitor::{self, Monitor, Violated};
 
 /// The vector of [`GUEST_FAULT`](super::interrupt::GUEST_FAULT) has come, right in front of an instruction that touches an
 /// absent page. Interrupts are off. False when nobody has asked for it.
@@ -29,11 +29,14 @@ pub(super) fn injected(frame: &Frame) -> bool {
 
 /// #VE. Interrupts are off. False when nobody has asked for it.
 pub(super) fn violated(frame: &Frame) -> bool {
-    let Some((monitor, entry)) = monitor::current().and_then(|monitor| Some((monitor, monitor.violated()?)))
-    else {
+    let Some(monitor) = monitor::current() else {
         return false;
     };
-    wait(frame, monitor, entry);
+    match monitor.violated() {
+        None => return false,
+        Some(Violated::InOtherView) => {}
+        Some(Violated::Fault(entry)) => wait(frame, monitor, entry),
+    }
     true
 }
 

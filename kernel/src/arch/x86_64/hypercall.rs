@@ -1,8 +1,8 @@
-//! Whether Faultline's own hypervisor runs this machine, and the instruction that calls it.
+//! Whether Faultline's own hypervisor runs this machine, and the instructions that call it and switch views.
 //!
 //! Intel's CPUs have VMCALL and AMD's VMMCALL; the other one's is an invalid opcode. Which it is, and whether anybody
 //! listens, is asked of CPUID once: an instruction that exits.
-#![expect(unsafe_code, reason = "VMCALL, VMMCALL")]
+#![expect(unsafe_code, reason = "VMCALL, VMMCALL, VMFUNC")]
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -91,4 +91,14 @@ pub unsafe fn call(number: u64, arguments: [u64; 4]) -> (u64, u64) {
         }
     }
     (rax, rdx)
+}
+
+/// Has this CPU see memory in another view, without an exit: VMFUNC, function 0 (SDM vol. 3C, 26.5.6.3).
+///
+/// # Safety
+/// The hypervisor has said that this CPU may switch, and `view` is one of its views, all of which have this kernel's memory.
+#[inline]
+pub unsafe fn switch_view(view: u64) {
+    // SAFETY: the caller vouches for it; nothing changes but which delegated pages are there.
+    unsafe { asm!("vmfunc", in("eax") 0, in("ecx") view, options(nostack, preserves_flags)) };
 }

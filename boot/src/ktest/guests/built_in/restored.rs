@@ -12,6 +12,7 @@ use kernel::abi::guest::Resumed;
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::range::GuestRange;
 
+use super::super::super::common::text;
 use super::super::guest_test;
 use super::{DELEGATED, Machine, STORE};
 use crate::ensure;
@@ -198,6 +199,60 @@ guest_test!(
             served >= EXEMPT && served + filled == PAGES && filled > 0,
             "{served} pages by the owner, {filled} by the guest"
         );
+        Ok(())
+    }
+);
+
+guest_test!(
+    fn guest_serves_itself_when_the_cpu_tells_it_where_that_can<V>() -> Result<(), String> {
+        let expected = undisturbed::<V>()?;
+        let mut guest = resumed::<V>(WORK, Resumed::ToServeExceptions)?;
+        let (stop, served) = run_and_serve(&mut guest)?;
+        let printed = guest.printed();
+        if !V::enable().map_err(text)?.violation_exceptions {
+            ensure!(stop == Stop::Exited(1), "{stop:?}; printed:\n{printed}");
+            ensure!(printed.contains("this CPU cannot do it"), "{printed}");
+            return Ok(());
+        }
+        ensure!(stop == Stop::Exited(0), "{stop:?}; printed:\n{printed}");
+        let found = guest.result()?;
+        ensure!(found == expected, "{found} instead of {expected}");
+        // What is touched while an interrupt is being delivered comes as an exit.
+        let told = count(&guest, "exceptions")?;
+        ensure!(
+            told + served >= PAGES && told > served,
+            "{told} told, {served} left to the owner"
+        );
+        let injected = count(&guest, "injected")?;
+        ensure!(injected == 0, "{injected} injected");
+        Ok(())
+    }
+);
+
+guest_test!(
+    fn pages_that_are_in_the_cache_come_from_another_view_without_a_message<V>() -> Result<(), String> {
+        const CACHED: u64 = 20;
+        if !V::enable().map_err(text)?.root_switching {
+            return Ok(());
+        }
+        let expected = undisturbed::<V>()?;
+        let cmdline = format!("{WORK} views=1");
+        let saved = Machine::<V>::new(&cmdline, PAGES)?.saved_at_mark()?;
+        let mut guest = Machine::<V>::restored(&saved)?;
+        let cached = &saved.delegated[..(CACHED * PAGE_SIZE) as usize];
+        guest.delegated.write(0, cached).1.map_err(text)?;
+        guest.vcpu.vm().resume_as(Resumed::ToServeExceptions);
+        let (stop, served) = run_and_serve(&mut guest)?;
+        ensure!(stop == Stop::Exited(0), "{stop:?}; printed:\n{}", guest.printed());
+        let found = guest.result()?;
+        ensure!(found == expected, "{found} instead of {expected}");
+        let (messages, filled) = (count(&guest, "messages")?, count(&guest, "filled")?);
+        ensure!(
+            filled + served == PAGES - CACHED && messages == filled && filled > served,
+            "{messages} messages, {filled} pages filled, {served} left to the owner:\n{}",
+            guest.printed()
+        );
+        ensure!(count(&guest, "switched")? > 0, "no view was switched");
         Ok(())
     }
 );
