@@ -20,6 +20,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::abi::guest::{BootInfo, Delivery, PAGE, Resumed};
+use kernel::arch::{Irq, Machine};
 use kernel::guest::calls;
 use kernel::lab::digest;
 use kernel::lab::order::Order;
@@ -40,7 +41,7 @@ pub const COMMANDS: &[Command] = &[Command {
     run,
 }];
 
-const KEYS: &[&str] = &["seed", "tasks", "rounds", "compute", "writes", "monitor", "counts", "exempt", "views"];
+const KEYS: &[&str] = &["seed", "tasks", "rounds", "compute", "writes", "monitor", "counts", "exempt", "views", "held"];
 
 /// The mark at which the machine can be saved.
 pub const MARK: u64 = 1;
@@ -48,6 +49,39 @@ pub const MARK: u64 = 1;
 type Page = [u64; WORDS];
 
 static GO: WaitReason = WaitReason("the start of the rounds");
+
+/// What a task holds while it loads a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Held {
+    Nothing,
+    /// A lock: it may not sleep.
+    Lock,
+    /// Interrupts are off: it cannot even be told.
+    Interrupts,
+}
+
+impl Held {
+    const ALL: [Self; 3] = [Self::Nothing, Self::Lock, Self::Interrupts];
+    const WORDS: &[&str] = &["nothing", "lock", "interrupts"];
+
+    /// Does `work` with it held.
+    fn during<R>(self, work: impl FnOnce() -> R) -> R {
+        static LOCK: SpinLock<()> = SpinLock::new(());
+        match self {
+            Self::Nothing => work(),
+            Self::Lock => {
+                let _held = LOCK.lock();
+                work()
+            }
+            Self::Interrupts => {
+                let flags = Machine::disable();
+                let result = work();
+                Machine::restore(flags);
+                result
+            }
+        }
+    }
+}
 
 /// What the tasks work on.
 struct Work {
@@ -61,6 +95,7 @@ struct Work {
     writes: u64,
     /// What each page has to be.
     digests: SpinLock<Vec<u128>>,
+    held: Held,
     /// Pages that were something else.
     wrong: AtomicU64,
     go: Completion,
@@ -95,6 +130,7 @@ fn run(line: &Cmdline<'_>, given: &'static BootInfo) -> Result<String, Failure> 
                 .map(|page| fill(&memory, seed, page))
                 .collect(),
         ),
+        held: Held::ALL[line.choice("held", Held::WORDS)?.unwrap_or(0)],
         wrong: AtomicU64::new(0),
         go: Completion::new(&GO),
     });
@@ -144,7 +180,9 @@ impl Work {
 
     /// Compares a page with what it was left as, and changes a word of it.
     fn visit(&self, page: u64) {
-        let mut words: Page = core::array::from_fn(|word| self.memory.load(page, word));
+        let mut words: Page = self
+            .held
+            .during(|| core::array::from_fn(|word| self.memory.load(page, word)));
         let found = digest_of(&words);
         if found != self.digests.lock()[page as usize] && self.wrong.fetch_add(1, Ordering::Relaxed) == 0 {
             println!("page {page} is not what it was left as; further ones are only counted");

@@ -185,6 +185,32 @@ guest_test!(
 );
 
 guest_test!(
+    fn what_is_touched_where_nobody_may_sleep_is_the_owners_business<V>() -> Result<(), String> {
+        let expected = undisturbed::<V>()?;
+        // With a lock held the guest is told, and hands it on; with interrupts off it is not even told.
+        for (held, told) in [("lock", true), ("interrupts", false)] {
+            let cmdline = format!("{WORK} held={held}");
+            let mut guest = resumed::<V>(&cmdline, Resumed::ToServeInjected)?;
+            let (stop, served) = run_and_serve(&mut guest)?;
+            ensure!(
+                stop == Stop::Exited(0),
+                "{held}: {stop:?}; printed:\n{}",
+                guest.printed()
+            );
+            let found = guest.result()?;
+            ensure!(found == expected, "{held}: {found} instead of {expected}");
+            ensure!(served == PAGES, "{held}: {served} pages by the owner");
+            let (left, messages) = (count(&guest, "left")?, count(&guest, "messages")?);
+            ensure!(
+                messages == 0 && (left > 0) == told,
+                "{held}: {left} faults handed on, {messages} messages"
+            );
+        }
+        Ok(())
+    }
+);
+
+guest_test!(
     fn exempt_pages_stay_the_owners_and_the_monitor_may_touch_them<V>() -> Result<(), String> {
         const EXEMPT: u64 = 5;
         let expected = undisturbed::<V>()?;
