@@ -79,6 +79,17 @@ fn the_guest_serves_its_own_pages_on_bochs() {
 }
 
 #[test]
+fn the_guest_serves_its_own_pages_told_by_the_cpu_without_an_exit() {
+    let json = succeeds(&["bochs"], &["--delivery", "ve"]);
+    let owners = figure(&json, "delegated: filled by the owner");
+    assert_eq!(figure(&json, "delegated: filled by the guest") + owners, PAGES);
+    // What is left exits: faults on ordinary memory, and what is touched while an interrupt is being delivered.
+    assert!(owners < PAGES / 2, "{owners} pages filled by the owner");
+    let ordinary = figure(&json, "ordinary: missing faults to the monitor");
+    assert!(figure(&json, "stage-2 violations") < ordinary + PAGES);
+}
+
+#[test]
 fn the_bios_image_restores_a_guest() {
     served_by_the_owner(&["qemu", "--bios"]);
 }

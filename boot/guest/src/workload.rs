@@ -41,7 +41,9 @@ pub const COMMANDS: &[Command] = &[Command {
     run,
 }];
 
-const KEYS: &[&str] = &["seed", "tasks", "rounds", "compute", "writes", "monitor", "counts", "exempt", "views", "held"];
+const KEYS: &[&str] = &[
+    "seed", "tasks", "rounds", "compute", "writes", "monitor", "counts", "exempt", "views", "held",
+];
 
 /// The mark at which the machine can be saved.
 pub const MARK: u64 = 1;
