@@ -15,6 +15,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, Pfn};
 use kernel::mm::cache::Lookup;
@@ -41,10 +42,12 @@ pub struct GuestMemory<F: PtFormat<Addr = GuestPhysAddr>> {
     features: Features,
 }
 
-/// The slots, by address.
+/// The slots, by address. A fault mostly asks for the slot that the last one was in: that is remembered.
 #[derive(Debug)]
 struct Slots<F: PtFormat<Addr = GuestPhysAddr>> {
     all: Vec<Arc<Slot<F>>>,
+    /// Index of the slot that was found last; a guess, since slots move.
+    last_found: AtomicUsize,
     next: u32,
     closed: bool,
 }
@@ -89,6 +92,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
             stage2: Arc::new(Stage2::new()?),
             slots: RwLock::new(Slots {
                 all: Vec::new(),
+                last_found: AtomicUsize::new(0),
                 next: 0,
                 closed: false,
             }),
@@ -318,11 +322,9 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
     }
 
     /// The slot that has `addr`.
+    #[inline]
     pub(crate) fn find(&self, addr: GuestPhysAddr) -> Option<Arc<Slot<F>>> {
-        let slots = self.slots.read();
-        let next = slots.all.partition_point(|slot| slot.range.start <= addr);
-        let slot = slots.all.get(next.checked_sub(1)?)?;
-        slot.range.contains(addr).then(|| Arc::clone(slot))
+        self.slots.read().find(addr).map(Arc::clone)
     }
 
     /// The slots that share an address with `range`.
@@ -352,6 +354,23 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Drop for GuestMemory<F> {
 }
 
 impl<F: PtFormat<Addr = GuestPhysAddr>> Slots<F> {
+    #[inline]
+    fn find(&self, addr: GuestPhysAddr) -> Option<&Arc<Slot<F>>> {
+        match self.all.get(self.last_found.load(Ordering::Relaxed)) {
+            Some(slot) if slot.range.contains(addr) => Some(slot),
+            _ => self.search(addr),
+        }
+    }
+
+    #[cold]
+    fn search(&self, addr: GuestPhysAddr) -> Option<&Arc<Slot<F>>> {
+        let next = self.all.partition_point(|slot| slot.range.start <= addr);
+        let index = next.checked_sub(1)?;
+        let slot = self.all.get(index).filter(|slot| slot.range.contains(addr))?;
+        self.last_found.store(index, Ordering::Relaxed);
+        Some(slot)
+    }
+
     fn insert(&mut self, slot: &Arc<Slot<F>>) -> Result<(), SlotError> {
         if self.closed {
             return Err(SlotError::Closed);

@@ -19,7 +19,7 @@
 //! it cleared finds the page. The host's own mappings of the same object have faults of their own, and know nothing of
 //! the bits.
 //!
-//! Nothing resumes in the middle: whoever slept looks for the slot again.
+//! Nothing resumes in the middle: whoever slept looks again, and for another slot if that one has gone.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -133,14 +133,36 @@ impl From<FaultError> for Stop {
     }
 }
 
-impl From<OutOfFrames> for Stop {
+/// Why there is no leaf, found with the tables locked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refused {
+    /// The slot is not part of the set any more.
+    Gone,
+    /// It is a store, and the slot is read-only.
+    ReadOnly,
+    /// No frame for the tables.
+    OutOfFrames,
+}
+
+impl From<OutOfFrames> for Refused {
     fn from(_: OutOfFrames) -> Self {
-        FaultError::OutOfMemory.into()
+        Self::OutOfFrames
+    }
+}
+
+impl From<Refused> for Stop {
+    fn from(why: Refused) -> Self {
+        match why {
+            Refused::Gone => Self::Again,
+            Refused::ReadOnly => Self::Outcome(Outcome::ReadOnly),
+            Refused::OutOfFrames => FaultError::OutOfMemory.into(),
+        }
     }
 }
 
 impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
     /// Resolves a violation, as far as it can be; may sleep. No lock is held.
+    #[inline]
     pub fn resolve(&self, violation: &Violation) -> Outcome {
         self.touch_in(View::at(violation.root), violation.addr, violation.access)
     }
@@ -150,32 +172,49 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         self.touch_in(View::Delegating, addr, access)
     }
 
+    #[inline]
     fn touch_in(&self, view: View, addr: GuestPhysAddr, access: Access) -> Outcome {
+        match self.step(view, addr, access) {
+            Ok(()) => Outcome::Retry,
+            Err(stop) => self.go_on(view, addr, access, stop),
+        }
+    }
+
+    /// Goes on after a look that did not map the page: looks again, unless that is the end of it.
+    #[inline(never)]
+    fn go_on(&self, view: View, addr: GuestPhysAddr, access: Access, mut stop: Stop) -> Outcome {
         loop {
-            let Some(slot) = self.find(addr) else {
-                return Outcome::Unbacked;
-            };
-            let step = match &slot.backing {
-                Backing::Space { space, addr: first } => {
-                    let host = *first + slot.offset(addr);
-                    self.step_in_space(&slot, space, host, addr, access)
-                }
-                Backing::Object { object, offset, .. } => {
-                    self.step_in_object(&slot, object, offset + slot.offset(addr), view, addr, access)
-                }
-            };
-            match step {
-                Ok(()) => return Outcome::Retry,
-                Err(Stop::Again) => {}
+            match stop {
+                Stop::Again => {}
                 // Nobody else's fault: look again once somebody has given memory back.
-                Err(Stop::Outcome(Outcome::Failed(FaultError::OutOfMemory))) if pressure::relieve(RELIEF) => {
-                }
-                Err(Stop::Outcome(outcome)) => return outcome,
+                Stop::Outcome(Outcome::Failed(FaultError::OutOfMemory)) if pressure::relieve(RELIEF) => {}
+                Stop::Outcome(outcome) => return outcome,
+            }
+            match self.step(view, addr, access) {
+                Ok(()) => return Outcome::Retry,
+                Err(next) => stop = next,
             }
         }
     }
 
-    /// Looks at the space once; when its entry does not allow the access, has the space resolve that.
+    /// Looks at the slot once; may sleep.
+    #[inline(never)]
+    fn step(&self, view: View, addr: GuestPhysAddr, access: Access) -> Result<(), Stop> {
+        let slot = self.find(addr).ok_or(Stop::Outcome(Outcome::Unbacked))?;
+        match &slot.backing {
+            Backing::Space { space, addr: first } => {
+                let host = *first + slot.offset(addr);
+                self.step_in_space(&slot, space, host, addr, access)
+            }
+            Backing::Object { object, offset, .. } => {
+                self.step_in_object(&slot, object, offset + slot.offset(addr), view, addr, access)
+            }
+        }
+    }
+
+    /// Looks at the space, and maps what its entry allows. What it does not allow is a fault of the space's, which may sleep;
+    /// then the space is looked at again, unless the slot has gone meanwhile.
+    #[inline]
     fn step_in_space(
         &self,
         slot: &Slot<F>,
@@ -188,22 +227,25 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         if store && slot.is_read_only() {
             return Err(Stop::Outcome(Outcome::ReadOnly));
         }
-        let derive = |present: &Present| self.map_present(slot, present, host, addr, store);
-        if let Some(mapped) = space.with_present(host, access, derive) {
-            return mapped;
-        }
-        // What the guest executes, the host reads.
-        let access = if store { Access::Write } else { Access::Read };
         let info = FaultInfo {
             addr: host,
-            access,
+            // What the guest executes, the host reads.
+            access: if store { Access::Write } else { Access::Read },
             origin: Origin::Kernel,
         };
-        fault::resolve(space, &info)?;
+        while slot.is_live() {
+            match space.show(&info, |present| {
+                self.map_present(slot, present, host, addr, store)
+            }) {
+                Ok(mapped) => return Ok(mapped?),
+                Err(verdict) => fault::settle(verdict, &info)?,
+            }
+        }
         Err(Stop::Again)
     }
 
     /// Maps a page of the slot's space, which is locked.
+    #[inline]
     fn map_present(
         &self,
         slot: &Slot<F>,
@@ -211,21 +253,21 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         host: VirtAddr,
         addr: GuestPhysAddr,
         store: bool,
-    ) -> Result<(), Stop> {
-        let run = slot.run_of(present, host, addr);
+    ) -> Result<(), Refused> {
         let mut tables = slot.stage2().lock();
         let prot = slot.rights(present.prot, store, self.logs_by_dirty_bit())?;
-        let max = if slot.is_logging() {
-            Level::PAGE
+        if present.level == Level::PAGE || slot.is_logging() {
+            let page = (host.align_down(PAGE_SIZE) - present.start) / PAGE_SIZE;
+            tables.map_page(addr, present.frame.offset(page), prot)?;
         } else {
-            Level::UPPER
-        };
-        tables.map_borrowed(addr, &run, max, prot)?;
+            tables.map_run(addr, &slot.run_of(present, host, addr), prot)?;
+        }
         slot.note_store_to(addr, store);
         Ok(())
     }
 
     /// Looks at the object once: delegates, or maps what it has.
+    #[inline(never)]
     fn step_in_object(
         &self,
         slot: &Slot<F>,
@@ -256,7 +298,9 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
                 && slot.is_convertible(addr)
                 && let Some(folio) = folio.clone()
             {
-                tables.map_in_cached_view(addr, folio, prot)?;
+                tables
+                    .map_in_cached_view(addr, folio, prot)
+                    .map_err(Refused::from)?;
                 slot.note_store_to(addr, store);
                 return Ok(());
             }
@@ -272,7 +316,7 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
             fill_hole(object, offset)?;
             return Err(Stop::Again);
         };
-        tables.map_owned(addr, folio, prot)?;
+        tables.map_owned(addr, folio, prot).map_err(Refused::from)?;
         slot.note_store_to(addr, store);
         Ok(())
     }
@@ -319,12 +363,13 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
 impl<F: PtFormat<Addr = GuestPhysAddr>> Slot<F> {
     /// What a leaf may allow whose page may be used as `backed` says, for an access that is a store or none. The tables are
     /// locked.
-    fn rights(&self, backed: Prot, store: bool, by_dirty_bit: bool) -> Result<Prot, Stop> {
+    #[inline]
+    fn rights(&self, backed: Prot, store: bool, by_dirty_bit: bool) -> Result<Prot, Refused> {
         if !self.is_live() {
-            return Err(Stop::Again);
+            return Err(Refused::Gone);
         }
         if store && self.is_read_only() {
-            return Err(Stop::Outcome(Outcome::ReadOnly));
+            return Err(Refused::ReadOnly);
         }
         Ok(self.allowed(backed, store, by_dirty_bit))
     }

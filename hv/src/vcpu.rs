@@ -500,10 +500,19 @@ impl<V: Vendor> Vcpu<V> {
         }
     }
 
+    #[inline]
     pub(crate) fn violated(&mut self, violation: &Violation, raw: Raw) -> Option<Stop> {
         Counters::count(&self.vm.counters.violations);
         match self.vm.memory.resolve(violation) {
             Outcome::Retry => None,
+            outcome => self.unresolved(outcome, violation, raw),
+        }
+    }
+
+    /// A violation that the memory did not resolve by itself.
+    #[inline(never)]
+    fn unresolved(&mut self, outcome: Outcome, violation: &Violation, raw: Raw) -> Option<Stop> {
+        match outcome {
             Outcome::Delegated(fault) => self.deliver(fault, violation, raw),
             Outcome::Failed(FaultError::Killed) => Some(Stop::Killed),
             why => {

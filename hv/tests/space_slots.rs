@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Guest, RW, World, bytes, gpa, host_fault, page, part, returned, slot_of, until_it_waits, word};
+use hv::memslot::SlotRequest;
 use hv::soft::SoftFormat;
 use hv::userfault::Outcome as Stage2;
 use kernel::mm::addr::PAGE_SIZE;
@@ -19,7 +20,9 @@ use kernel::uffd::{Features, FillMode, Flags, Modes, Outcome, TrapKind, Uffd};
 for_both! {
     a_guest_and_its_host_see_the_same_memory
     a_store_to_a_read_only_slot_is_told_and_changes_nothing
+    a_page_that_the_host_has_is_no_fault_of_the_space
     an_address_without_a_slot_is_unbacked
+    slots_are_found_in_any_order
     a_discarded_page_is_gone_from_the_guest_too
     an_unmapped_page_fails_the_guests_access
     a_removed_slot_is_unbacked_and_its_space_forgets_it
@@ -66,6 +69,47 @@ fn a_store_to_a_read_only_slot_is_told_and_changes_nothing<F: SoftFormat>() {
     assert_eq!(guest.load(0), Ok(2));
     assert_eq!(world.memory.set_read_only(slot, false), Ok(()));
     assert_eq!(guest.store(0, 3), Ok(()));
+}
+
+fn a_page_that_the_host_has_is_no_fault_of_the_space<F: SoftFormat>() {
+    let (world, mut guest, range) = shown::<F>(4);
+    world.populate(part(range, 0, 1));
+    let faults = world.space.fault_count();
+    assert_eq!((guest.load(0), guest.store(0, 2)), (Ok(1), Ok(())));
+    assert_eq!(world.space.fault_count(), faults);
+    assert_eq!(guest.store(1, 1), Ok(()));
+    assert_eq!(
+        world.space.fault_count(),
+        faults + 1,
+        "filled and mapped by one look"
+    );
+    assert_eq!(guest.load(2), Ok(0));
+    assert_eq!(world.space.fault_count(), faults + 2, "the page of zeros");
+    assert_eq!(guest.store(2, 3), Ok(()));
+    assert_eq!((guest.load(2), guest.load(3)), (Ok(3), Ok(0)));
+    world.space.unmap(part(range, 3, 1)).expect("it is mapped");
+    let faults = world.space.fault_count();
+    assert_eq!(guest.load(3), Err(Stage2::Failed(FaultError::Unmapped)));
+    assert_eq!(world.space.fault_count(), faults + 1);
+}
+
+fn slots_are_found_in_any_order<F: SoftFormat>() {
+    let (world, mut guest, range) = shown::<F>(1);
+    world.populate(range);
+    let far = world.map(1);
+    world.populate(far);
+    let request = SlotRequest {
+        at: gpa(8),
+        ..slot_of(&world.space, far)
+    };
+    let far_slot = world.memory.add(request).expect("nothing is wrong with it");
+    for _ in 0..2 {
+        assert_eq!((guest.load(8), guest.load(0)), (Ok(1), Ok(1)));
+        assert_eq!(guest.load(4), Err(Stage2::Unbacked), "between them");
+    }
+    assert_eq!(world.memory.remove(far_slot), Ok(()));
+    assert_eq!(guest.load(8), Err(Stage2::Unbacked));
+    assert_eq!(guest.store(0, 5), Ok(()));
 }
 
 fn an_address_without_a_slot_is_unbacked<F: SoftFormat>() {

@@ -55,31 +55,68 @@ impl Invalidator<GuestPhysAddr> for Widened {
     fn invalidate(&self, _: GuestRange, _: u64) {}
 }
 
-/// See [`Tables::map_borrowed`](super::table::Tables::map_borrowed).
-pub(super) fn map_borrowed<F: PtFormat<Addr = GuestPhysAddr>>(
+/// See [`Tables::map_page`](super::table::Tables::map_page). `page` is the page itself.
+#[inline(always)]
+pub(super) fn map_page<F: PtFormat<Addr = GuestPhysAddr>>(
+    table: &mut PageTable<F>,
+    stage2: &Stage2<F>,
+    page: GuestPhysAddr,
+    frame: Pfn,
+    prot: Prot,
+) -> Result<(), OutOfFrames> {
+    if install(table, page, Level::PAGE, frame, prot)? {
+        return Ok(());
+    }
+    map_again(table, stage2, page, frame, prot)
+}
+
+/// The same where something may be mapped.
+#[inline(never)]
+pub(super) fn map_again<F: PtFormat<Addr = GuestPhysAddr>>(
+    table: &mut PageTable<F>,
+    stage2: &Stage2<F>,
+    page: GuestPhysAddr,
+    frame: Pfn,
+    prot: Prot,
+) -> Result<(), OutOfFrames> {
+    if !widen(table, stage2, page, frame, prot) {
+        install(table, page, Level::PAGE, frame, prot)?;
+    }
+    Ok(())
+}
+
+/// See [`Tables::map_run`](super::table::Tables::map_run).
+pub(super) fn map_run<F: PtFormat<Addr = GuestPhysAddr>>(
     table: &mut PageTable<F>,
     stage2: &Stage2<F>,
     addr: GuestPhysAddr,
     run: &Run,
-    max: Level,
     prot: Prot,
 ) -> Result<(), OutOfFrames> {
     let page = addr.align_down(PAGE_SIZE);
-    if widen(table, stage2, page, run.frame_at(page), prot) {
+    let (level, at) = run.leaf_around(page, F::max_leaf());
+    // Otherwise smaller leaves, or markers, are there already.
+    if level > Level::PAGE && install(table, at, level, run.frame_at(at), prot)? {
         return Ok(());
     }
-    let (mut level, mut at) = run.leaf_around(page, max.min(F::max_leaf()));
-    loop {
-        let leaf = GuestRange::new(at, at + level.size());
-        let frame = run.frame_at(at);
-        let mut cursor = table.cursor(leaf);
-        let attr = Attr::flags(AttrFlags::empty());
-        if cursor.install_borrowed(level, frame, prot, attr)?.is_some() || level == Level::PAGE {
-            return Ok(());
-        }
-        // Smaller leaves, or markers, are there already.
-        (level, at) = (Level::PAGE, page);
-    }
+    map_again(table, stage2, page, run.frame_at(page), prot)
+}
+
+/// Fills the entry of `level` at `at`. False when something is mapped there.
+#[inline(always)]
+fn install<F: PtFormat<Addr = GuestPhysAddr>>(
+    table: &mut PageTable<F>,
+    at: GuestPhysAddr,
+    level: Level,
+    frame: Pfn,
+    prot: Prot,
+) -> Result<bool, OutOfFrames> {
+    let attr = Attr::flags(AttrFlags::empty());
+    let mut cursor = match level {
+        Level::PAGE => table.cursor_at(at),
+        _ => table.cursor(GuestRange::new(at, at + level.size())),
+    };
+    Ok(cursor.install_borrowed(level, frame, prot, attr)?.is_some())
 }
 
 /// See [`Tables::map_owned`](super::table::Tables::map_owned).
@@ -91,14 +128,21 @@ pub(super) fn map_owned<F: PtFormat<Addr = GuestPhysAddr>>(
     prot: Prot,
 ) -> Result<(), OutOfFrames> {
     let page = addr.align_down(PAGE_SIZE);
-    if widen(table, stage2, page, folio.pfn(), prot) {
-        return Ok(());
-    }
     let attr = Attr::flags(AttrFlags::empty());
-    match table.cursor_at(page).install(Level::PAGE, folio, prot, attr) {
-        Ok(_) | Err(InstallError::Occupied(_)) => Ok(()),
-        Err(InstallError::OutOfFrames(_)) => Err(OutOfFrames),
+    let install = |table: &mut PageTable<F>, folio| {
+        let mut cursor = table.cursor_at(page);
+        match cursor.install(Level::PAGE, folio, prot, attr) {
+            Ok(_) => Ok(None),
+            Err(InstallError::Occupied(folio)) => Ok(Some(folio)),
+            Err(InstallError::OutOfFrames(_)) => Err(OutOfFrames),
+        }
+    };
+    if let Some(folio) = install(table, folio)?
+        && !widen(table, stage2, page, folio.pfn(), prot)
+    {
+        install(table, folio)?;
     }
+    Ok(())
 }
 
 /// Adds rights to the leaf that maps `page` to `frame`. False when there is none: one that maps it elsewhere is taken

@@ -1,7 +1,7 @@
 //! The stage-2 tables of a virtual machine: what its CPUs walk, and how they are told of what is gone.
 //!
 //! **Locks.** The tables' lock comes after those of the address space whose memory is mapped here
-//! ([`Space::with_present`](kernel::mm::space::Space::with_present)), and before that of a memory object's cache.
+//! ([`Space::show`](kernel::mm::space::Space::show)), and before that of a memory object's cache.
 //!
 //! **Flushing.** Whatever is taken away or narrowed raises a *generation*. A vCPU enters the guest through
 //! [`Stage2::enter`], which says whether the generation has moved since the vCPU was there last: then what the CPU has
@@ -206,22 +206,35 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Tables<'_, F> {
         self.views.cached.is_some()
     }
 
-    /// Maps the page at `addr`, and as much of `run` around it as one leaf of at most `max` takes, without owning it. A leaf
-    /// that is there for the same page keeps the rights that it has.
+    /// Maps the page at `addr` to `frame`, without owning it. A leaf that is there for the same frame keeps the rights that it
+    /// has.
     ///
     /// # Errors
     /// No frame for a node; what was there before may be gone.
-    pub(crate) fn map_borrowed(
+    #[inline(always)]
+    pub(crate) fn map_page(
         &mut self,
         addr: GuestPhysAddr,
-        run: &Run,
-        max: Level,
+        frame: Pfn,
         prot: Prot,
     ) -> Result<(), OutOfFrames> {
+        let page = addr.align_down(PAGE_SIZE);
+        if let Some(table) = &mut self.views.cached {
+            leaves::map_again(table, self.stage2, page, frame, prot)?;
+        }
+        leaves::map_page(&mut self.views.delegating, self.stage2, page, frame, prot)
+    }
+
+    /// Maps the page at `addr`, and as much of `run` around it as one leaf takes, without owning it; otherwise as
+    /// [`Self::map_page`].
+    ///
+    /// # Errors
+    /// No frame for a node; what was there before may be gone.
+    pub(crate) fn map_run(&mut self, addr: GuestPhysAddr, run: &Run, prot: Prot) -> Result<(), OutOfFrames> {
         let stage2 = self.stage2;
         self.views
             .all()
-            .try_for_each(|table| leaves::map_borrowed(table, stage2, addr, run, max, prot))
+            .try_for_each(|table| leaves::map_run(table, stage2, addr, run, prot))
     }
 
     /// Maps the page at `addr` to `folio`, of which the leaf becomes an owner.

@@ -94,6 +94,19 @@ impl PtFormat for Stage1 {
     }
 
     #[inline]
+    fn frame_with(raw: u64, level: Level, prot: Prot, flags: AttrFlags) -> Option<Pfn> {
+        let mut mask = PRESENT | u64::from(prot.bits()) & RIGHTS | u64::from(flags.bits());
+        let mut bits = mask;
+        if prot.contains(Prot::EXEC) {
+            mask |= NO_EXEC;
+        }
+        if level > Level::PAGE {
+            (mask, bits) = (mask | LARGE, bits | LARGE);
+        }
+        (raw & mask == bits).then(|| leaf_frame(raw, level))
+    }
+
+    #[inline]
     fn to_protect(raw: u64, level: Level) -> Option<u64> {
         if raw & PRESENT == 0 {
             let is_leaf = raw & NO_RIGHTS != 0;

@@ -219,6 +219,16 @@ pub fn resolve(space: &Space, info: &FaultInfo) -> Result<(), FaultError> {
     finish(space.step(info, task), info, task)
 }
 
+/// Goes on with a fault of the current task on another space than its own, after one look at it ([`Space::show`]); may
+/// sleep. `Ok` means: look again. No lock is held.
+///
+/// # Errors
+/// The access is impossible.
+#[inline]
+pub fn settle(verdict: Verdict, info: &FaultInfo) -> Result<(), FaultError> {
+    finish(verdict, info, &task::current())
+}
+
 #[inline(always)]
 fn finish(verdict: Verdict, info: &FaultInfo, task: &Arc<Task>) -> Result<(), FaultError> {
     let result = match verdict {

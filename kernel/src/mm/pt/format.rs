@@ -285,6 +285,18 @@ pub trait PtFormat: Sized + core::fmt::Debug + 'static {
         }
     }
 
+    /// The frame of a leaf that has all of these rights, at least one, and all of these flags; `None` for everything else.
+    /// What is asked of an entry that somebody else has filled.
+    #[inline]
+    fn frame_with(raw: u64, level: Level, prot: Prot, flags: AttrFlags) -> Option<Pfn> {
+        match Self::decode(raw, level) {
+            Entry::Leaf(leaf) if leaf.prot.contains(prot) && leaf.attr.flags.contains(flags) => {
+                Some(leaf.frame)
+            }
+            _ => None,
+        }
+    }
+
     // The rest serves write protection of many pages. The defaults say what is meant; formats override them where it can be
     // had without decoding.
 

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::cursor::Cursor;
-use super::format::{Entry, Level, PtFormat};
+use super::format::{AttrFlags, Entry, Level, Prot, PtFormat};
 use super::node::{ENTRIES, Node, Taken, new_node, reclaim_leaf, reclaim_node};
 use crate::mm::addr::{PageAddr, Pfn};
 use crate::mm::frame::OutOfFrames;
@@ -125,6 +125,15 @@ impl<F: PtFormat> PageTable<F> {
         } else {
             Glance::Unknown
         }
+    }
+
+    /// The frame that `page` is mapped to, if it is seen at a glance that a leaf of its own has all of these rights and flags.
+    /// `None` says nothing.
+    #[inline(always)]
+    pub fn glance_at_frame(&self, page: F::Addr, prot: Prot, flags: AttrFlags) -> Option<Pfn> {
+        let at = page.to_u64();
+        let raw = self.near_node(at)?.raw(Level::PAGE.index(at));
+        F::frame_with(raw, Level::PAGE, prot, flags)
     }
 
     /// The entry that decides about `addr`, and its level.

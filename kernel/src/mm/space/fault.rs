@@ -59,6 +59,35 @@ impl Space {
         self.demand_zero(vma, info.access, AttrFlags::empty(), &mut cursor)
     }
 
+    /// [`Self::step`] for somebody who goes by the entries, has found the area, that it allows the access, and what a glance at
+    /// the entry shows. Where a vacant entry is filled, the tables are still locked and come back; otherwise the verdict does,
+    /// and they are not.
+    #[inline]
+    pub(super) fn step_to_entry<'a>(
+        &self,
+        vma: &Vma,
+        info: &FaultInfo,
+        task: &Arc<Task>,
+        glance: Glance,
+        mut table: SpinGuard<'a, PageTable<Stage1>>,
+    ) -> Result<SpinGuard<'a, PageTable<Stage1>>, Verdict> {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        match glance {
+            Glance::Vacant if !vma.ty.guest_only => {}
+            Glance::Protected => {
+                let state = EntryState::Present { uffd_wp: true };
+                let trapped = trapped(vma, state, CacheState::Absent, info, task);
+                return Err(trapped.unwrap_or_else(|| self.step_at_protected(vma, info, task, table)));
+            }
+            _ => return Err(self.step_at_entry(vma, info, task, table)),
+        }
+        let mut cursor = table.cursor_at(info.addr.align_down(PAGE_SIZE));
+        match self.step_at_absent(vma, EntryState::Empty, info, task, &mut cursor) {
+            Verdict::Resolved => Ok(table),
+            verdict => Err(verdict),
+        }
+    }
+
     /// The rest of [`Self::step`] at an entry for a page of an object: a base page, as only those have an entry that is seen
     /// to be vacant.
     #[inline(never)]

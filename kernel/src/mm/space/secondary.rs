@@ -1,8 +1,8 @@
 //! Translations that others derive from the space's own: the stage-2 tables of guests whose memory lies here.
 //!
 //! ```text
-//!   with_present ── entry allows the access ──► the view writes its translation      areas shared, table locked
-//!   entry restricted ──► Flush ──► Space::invalidate ──► every view's take_away      before a frame is let go of
+//!   show ── entry allows the access, or is filled ──► the view writes its translation      areas shared, table locked
+//!   entry restricted ──► Flush ──► Space::invalidate ──► every view's take_away            before a frame is let go of
 //! ```
 //!
 //! A view's translation owns no reference to the page. It is made while the space's table is locked and the entry allows
@@ -32,14 +32,17 @@ use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Space;
+use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::mm::cache::NoRoomForView;
-use crate::mm::fault::Access;
+use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use crate::mm::frame::Folio;
-use crate::mm::pt::{AttrFlags, Entry, Level, Prot};
+use crate::mm::pt::{AttrFlags, Entry, Glance, Level, PageTable, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::reserve::reserve;
-use crate::sync::SpinLock;
+use crate::mm::vma::Vma;
+use crate::sync::{SpinGuard, SpinLock};
+use crate::task;
 
 /// Who has translations that were derived from those of a space.
 pub trait SecondaryView: Send + Sync {
@@ -81,7 +84,7 @@ impl SecondaryViews {
     }
 }
 
-/// A page of the space, as [`Space::with_present`] shows it.
+/// A page of the space, as [`Space::show`] shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Present {
     /// First frame of the leaf.
@@ -175,50 +178,112 @@ impl Space {
         }
     }
 
-    /// Calls `derive` with the page at `addr` if its entry allows the access now; `None` otherwise, and a fault has to be
-    /// resolved first ([`fault::resolve`](crate::mm::fault::resolve)). What an area forbids is not shown, whatever the entry
-    /// says. Guests execute what the host may read, so executing is not asked about: it counts as reading.
+    /// Shows the page at the address in `info` to `derive` if its entry allows the access, or once it does because a fault has
+    /// filled it in the same look; otherwise comes to what became of the fault, to be [settled](crate::mm::fault::settle).
+    /// What an area forbids is not shown, whatever the entry says. Guests execute what the host may read: their fetches are
+    /// asked about as loads.
     ///
     /// The page counts as used. It may be written if the access is a store, and counts as written then; or if it counts as
     /// written already. So a protected, forked or read-only page is never shown as writable.
     ///
-    /// The areas and the table are locked while `derive` runs.
-    pub fn with_present<R>(
-        &self,
-        addr: VirtAddr,
-        access: Access,
-        derive: impl FnOnce(&Present) -> R,
-    ) -> Option<R> {
-        let right = match access {
-            Access::Read | Access::Execute => Prot::READ,
-            Access::Write => Prot::READ | Prot::WRITE,
-        };
+    /// The areas and the table are locked while `derive` runs, and no more when this returns.
+    ///
+    /// # Errors
+    /// The verdict, when nothing was derived. [`Verdict::Resolved`] and [`Verdict::Retry`] say: look again.
+    #[inline]
+    pub fn show<R>(&self, info: &FaultInfo, derive: impl FnOnce(&Present) -> R) -> Result<R, Verdict> {
         let vmas = self.vmas.read();
-        let area = vmas.find(addr).filter(|vma| vma.prot.contains(right))?;
-        let mut table = self.table.lock();
-        let mut cursor = table.cursor_at(addr.align_down(PAGE_SIZE));
-        let (Entry::Leaf(leaf), level) = cursor.entry() else {
-            return None;
+        let Some(area) = vmas.find(info.addr) else {
+            return Err(self.failed(FaultError::Unmapped));
         };
-        if !leaf.prot.contains(right) {
-            return None;
+        if !area.allows(info.access) {
+            return Err(self.failed(FaultError::Forbidden));
         }
-        let store = access == Access::Write;
-        let noted = if store {
-            AttrFlags::ACCESSED | AttrFlags::DIRTY
-        } else {
-            AttrFlags::ACCESSED
+        let table = self.table.lock();
+        let (page, _table) = match plainly_present(area, &table, info) {
+            Some(page) => (page, table),
+            None => self.look_closer(area, info, table)?,
         };
-        cursor.note(noted);
-        let mut prot = leaf.prot & area.prot & (Prot::READ | Prot::WRITE);
-        if !store && !leaf.attr.flags.contains(AttrFlags::DIRTY) {
-            prot -= Prot::WRITE;
-        }
-        Some(derive(&Present {
-            frame: leaf.frame,
-            start: addr.align_down(level.size()),
-            level,
-            prot,
-        }))
+        Ok(derive(&page))
     }
+
+    /// The rest of [`Self::show`] when it is not seen at a glance that the entry allows the access.
+    #[inline(never)]
+    fn look_closer<'a>(
+        &self,
+        area: &Vma,
+        info: &FaultInfo,
+        mut table: Table<'a>,
+    ) -> Result<(Present, Table<'a>), Verdict> {
+        let glance = table.glance(info.addr.align_down(PAGE_SIZE));
+        if glance != Glance::Vacant
+            && let Some(page) = present(area, &mut table, info)
+        {
+            return Ok((page, table));
+        }
+        let mut table = self.step_to_entry(area, info, &task::current(), glance, table)?;
+        let page = match plainly_present(area, &table, info) {
+            Some(page) => page,
+            None => present(area, &mut table, info).ok_or(Verdict::Resolved)?,
+        };
+        Ok((page, table))
+    }
+
+    /// A fault that ended before the entry was looked at.
+    #[cold]
+    fn failed(&self, why: FaultError) -> Verdict {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        Verdict::Failed(why)
+    }
+}
+
+/// The table of a space, locked.
+type Table<'a> = SpinGuard<'a, PageTable<Stage1>>;
+
+/// What an entry has that need not be changed for any access: the rights, and what it has noted.
+const OPEN: Prot = Prot::READ.union(Prot::WRITE);
+const NOTED: AttrFlags = AttrFlags::ACCESSED.union(AttrFlags::DIRTY);
+
+/// The page that was touched, if it is seen at a glance that any access is allowed, and would note nothing new.
+#[inline(always)]
+fn plainly_present(area: &Vma, table: &PageTable<Stage1>, info: &FaultInfo) -> Option<Present> {
+    let start = info.addr.align_down(PAGE_SIZE);
+    let frame = table.glance_at_frame(start, OPEN, NOTED)?;
+    Some(Present {
+        frame,
+        start,
+        level: Level::PAGE,
+        prot: OPEN & area.prot,
+    })
+}
+
+/// The page that was touched, if its entry allows the access, which it notes.
+#[inline]
+fn present(area: &Vma, table: &mut PageTable<Stage1>, info: &FaultInfo) -> Option<Present> {
+    let store = info.access == Access::Write;
+    let (right, noted) = if store {
+        (OPEN, NOTED)
+    } else {
+        (Prot::READ, AttrFlags::ACCESSED)
+    };
+    let mut cursor = table.cursor_at(info.addr.align_down(PAGE_SIZE));
+    let (Entry::Leaf(leaf), level) = cursor.entry() else {
+        return None;
+    };
+    if !leaf.prot.contains(right) {
+        return None;
+    }
+    if !leaf.attr.flags.contains(noted) {
+        cursor.note(noted);
+    }
+    let mut prot = leaf.prot & area.prot & OPEN;
+    if !store && !leaf.attr.flags.contains(AttrFlags::DIRTY) {
+        prot -= Prot::WRITE;
+    }
+    Some(Present {
+        frame: leaf.frame,
+        start: info.addr.align_down(level.size()),
+        level,
+        prot,
+    })
 }

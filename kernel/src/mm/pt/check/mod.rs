@@ -75,6 +75,31 @@ pub fn round_trip<F: PtFormat>(entry: &Entry, level: Level) {
         let raw = F::encode(entry, level);
         assert_eq!(F::decode(raw, level), *entry, "from {raw:#x} at {level:?}");
         write_protection_by_bits::<F>(entry, raw, level);
+        rights_by_bits::<F>(entry, raw, level);
+    }
+}
+
+/// What a format says about rights and flags without decoding is what follows from the decoded entry.
+fn rights_by_bits<F: PtFormat>(entry: &Entry, raw: u64, level: Level) {
+    for prot in (1..=Prot::all().bits()).map(Prot::from_bits_truncate) {
+        for flags in [
+            AttrFlags::empty(),
+            AttrFlags::ACCESSED,
+            AttrFlags::DIRTY,
+            AttrFlags::all(),
+        ] {
+            let frame = match entry {
+                Entry::Leaf(leaf) if leaf.prot.contains(prot) && leaf.attr.flags.contains(flags) => {
+                    Some(leaf.frame)
+                }
+                _ => None,
+            };
+            assert_eq!(
+                F::frame_with(raw, level, prot, flags),
+                frame,
+                "{prot:?}, {flags:?}"
+            );
+        }
     }
 }
 
