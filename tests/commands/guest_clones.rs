@@ -55,6 +55,12 @@ fn clones_that_change_every_page_share_none_of_them() {
 }
 
 #[test]
+fn two_counted_runs_of_a_guests_clones_are_identical_to_the_last_digit() {
+    let run = || succeeds(&["qemu", "--icount"], &[])["report"].clone();
+    assert_eq!(run(), run());
+}
+
+#[test]
 fn the_bios_image_clones_a_guest() {
     succeeds(&["qemu", "--bios"], &["--clones", "2"]);
 }

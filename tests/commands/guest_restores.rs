@@ -100,6 +100,62 @@ fn bochs_restores_a_guest_by_ept() {
 }
 
 #[test]
+fn bochs_has_the_guest_told_by_virtualisation_exceptions_without_an_exit() {
+    let json = succeeds(&["bochs"], &["--delivery", "ve"]);
+    assert_eq!(figure(&json, "delegated: filled by the guest"), PAGES);
+    assert_eq!(
+        figure(&json, "delegated: faults told to the guest"),
+        0,
+        "none was injected"
+    );
+    let ordinary = figure(&json, "ordinary: missing faults to the monitor");
+    assert_eq!(
+        figure(&json, "stage-2 violations"),
+        ordinary,
+        "no violation of delegated memory exited"
+    );
+}
+
+#[test]
+fn two_counted_restores_are_identical_to_the_last_digit() {
+    for delivery in ["inject", "exit"] {
+        let run = || succeeds(&["qemu", "--icount"], &["--delivery", delivery])["report"].clone();
+        assert_eq!(run(), run(), "{delivery}");
+    }
+}
+
+#[test]
+fn a_monitor_in_the_guest_that_does_its_job_badly_but_does_it_is_no_failure() {
+    for manner in ["wrong", "twice"] {
+        let workload = format!("workload monitor={manner}");
+        succeeds(&["qemu"], &["--guest-cmdline", &workload]);
+    }
+}
+
+#[test]
+fn a_monitor_in_the_guest_that_dies_or_touches_what_it_serves_fails_the_guest_by_page() {
+    for (manner, words) in [
+        (
+            "dies",
+            &[
+                "ended with status 1",
+                "its monitor is gone and never served the fault",
+            ],
+        ),
+        (
+            "touches",
+            &[
+                "ended with status 5",
+                "touched memory that it has to serve itself",
+            ],
+        ),
+    ] {
+        let workload = format!("workload monitor={manner}");
+        restore(&["qemu"], &["--guest-cmdline", &workload]).expect(Status::Failed, words);
+    }
+}
+
+#[test]
 fn more_rounds_and_tasks_in_another_order_come_to_the_same() {
     let workload = "workload seed=7 tasks=5 rounds=3";
     succeeds(&["qemu"], &["--delivery", "exit", "--guest-cmdline", workload]);

@@ -64,6 +64,12 @@ fn a_snapshot_is_taken_in_the_middle_of_the_work() {
 }
 
 #[test]
+fn two_counted_snapshots_of_a_guest_are_identical_to_the_last_digit() {
+    let run = || succeeds(&["qemu", "--icount"], &[])["report"].clone();
+    assert_eq!(run(), run());
+}
+
+#[test]
 fn the_bios_image_takes_a_snapshot_of_a_guest() {
     succeeds(&["qemu", "--bios"], &[]);
 }

@@ -73,6 +73,8 @@ mod tests {
             "xtask qemu restore --order random --mem 1G --icount",
             "xtask qemu cost --icount --pages 100 --json --timeout 9",
             "xtask bochs restore --snapshot x",
+            "xtask bochs guest-restore --delivery ve --guest x --mark-after 5",
+            "xtask qemu guest-snapshot --guest-mem 16M --after-mark 5 --mem 1G",
             "xtask image cost",
             "xtask test uffd::copy --rung kernel --machine bochs",
             "xtask setup --yes",
@@ -91,6 +93,14 @@ mod tests {
             ("xtask qemu cost --snapshot x", ErrorKind::UnknownArgument),
             ("xtask qemu cost --pages many", ErrorKind::ValueValidation),
             ("xtask qemu restore --source tape", ErrorKind::InvalidValue),
+            (
+                "xtask qemu guest-restore --delivery post",
+                ErrorKind::InvalidValue,
+            ),
+            (
+                "xtask qemu guest-snapshot --after-mark 1 --mark-after 2",
+                ErrorKind::ArgumentConflict,
+            ),
             ("xtask setup --yes --no-install", ErrorKind::ArgumentConflict),
             ("xtask test --rung moon", ErrorKind::InvalidValue),
         ] {
