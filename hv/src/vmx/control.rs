@@ -111,6 +111,8 @@ pub struct Vcpu {
     pub held: Held,
     /// What it is on the CPU that it belongs to.
     pub host: Host,
+    /// Something is to be done before the next run besides entering: `fresh`, `stale`, an event, a window.
+    pub attention: bool,
     /// It has been launched since its VMCS was cleared.
     pub launched: bool,
     /// What its tables held may be cached: another's, at the same place, from before.
@@ -187,6 +189,7 @@ impl Vcpu {
                 window: false,
             },
             host: Host::nowhere(),
+            attention: true,
             launched: false,
             fresh: true,
             stale: true,

@@ -89,7 +89,7 @@ impl Current<'_> {
         self.write(fields::EPT_POINTER, controls.pointer_to(self.vcpu.root));
         self.write(fields::SECONDARY_CONTROLS, secondary.into());
         self.vcpu.diverted = Diverted { roots };
-        self.vcpu.fresh = true;
+        (self.vcpu.fresh, self.vcpu.attention) = (true, true);
         Ok(())
     }
 }

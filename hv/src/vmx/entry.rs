@@ -20,7 +20,7 @@ use x86_64::registers::segmentation::{FS, Segment64};
 use super::control::{Current, Vcpu};
 use super::cr::written_to_cr4;
 use super::detect::PRIMARY_INTERRUPT_WINDOW;
-use super::exits::{CONTROL_REGISTER, ENTRY_FAILED, Fields, INTERRUPT_WINDOW, beside, decode, has_event};
+use super::exits::{self, CONTROL_REGISTER, ENTRY_FAILED, Fields, INTERRUPT_WINDOW, beside};
 use super::fields;
 use super::state::SHADOW;
 use crate::exit::{Exit, Raw, Stopped};
@@ -36,36 +36,29 @@ const SINGLE_STEP: u64 = 1 << 14;
 /// [`Raw::code`] of an entry that did not come as far as an exit: VMfail. The VM-instruction error is in [`Raw::info`].
 pub const VM_FAIL: u64 = u64::MAX;
 
+/// In place of an exit reason: the entry did not come as far as to an exit. No reason has all bits set.
+const NONE: u32 = u32::MAX;
+
 /// See [`Vendor::run`](crate::vendor::Vendor::run).
-#[inline]
-pub fn run(vcpu: &mut Vcpu, registers: &mut Registers, mut flush: bool) -> Stopped {
-    loop {
-        let mut current = vcpu.current();
-        current.prepare(registers, flush);
-        flush = false;
-        if !current.enter(registers) {
-            return current.refused();
-        }
-        let reason = current.read(fields::EXIT_REASON) as u32;
-        if reason & ENTRY_FAILED != 0 {
-            return current.failed(reason);
-        }
-        current.after_exit(registers);
-        let stopped = decode(reason, &current);
-        if has_event(&stopped) {
+#[inline(always)]
+pub fn run(vcpu: &mut Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
+    let mut current = vcpu.current();
+    let reason = current.run_once(registers, flush);
+    if exits::is_common(reason) {
+        let stopped = exits::common(reason, &current);
+        if exits::has_event(&stopped) {
             current.keep_event(reason);
         }
-        let is_ours = matches!(reason, INTERRUPT_WINDOW | CONTROL_REGISTER);
-        if !is_ours || !current.goes_on(&stopped, registers) {
-            return stopped;
-        }
+        return stopped;
     }
+    current.uncommon(reason, registers)
 }
 
 /// See [`Vendor::inject`](crate::vendor::Vendor::inject).
 pub fn inject(vcpu: &mut Vcpu, registers: &Registers, what: Injection) -> Injected {
     let current = vcpu.current();
     let open = current.takes_interrupts(registers);
+    current.vcpu.attention = true;
     current.vcpu.events.inject(what, open)
 }
 
@@ -76,22 +69,28 @@ impl Current<'_> {
             && (registers.rip != self.vcpu.held.rip || self.read(fields::INTERRUPTIBILITY) & SHADOW == 0)
     }
 
-    /// Brings the VMCS up to date.
-    #[inline]
-    fn prepare(&mut self, registers: &Registers, flush: bool) {
-        if flush || self.vcpu.fresh || self.vcpu.stale {
-            self.forget(flush);
+    /// Runs the guest until it stops, and says why: the exit reason, or [`NONE`].
+    #[inline(always)]
+    fn run_once(&mut self, registers: &mut Registers, flush: bool) -> u32 {
+        if (flush || self.vcpu.attention) && !self.attend(registers, flush) {
+            return NONE;
         }
         self.prepare_host();
-        if !self.vcpu.events.is_idle() || self.vcpu.held.window {
-            self.prepare_events(registers);
-        }
         self.prepare_registers(registers);
+        if !self.enter(registers) {
+            return NONE;
+        }
+        let reason = self.read(fields::EXIT_REASON) as u32;
+        if reason & ENTRY_FAILED == 0 {
+            self.after_exit(registers);
+        }
+        reason
     }
 
-    /// Drops translations.
+    /// Does what is not to be done before each run: drops translations, and has events delivered. False: the vCPU's state cannot
+    /// be loaded.
     #[cold]
-    fn forget(&mut self, flush: bool) {
+    fn attend(&mut self, registers: &Registers, flush: bool) -> bool {
         if flush || self.vcpu.fresh {
             self.forget_tables();
         }
@@ -99,6 +98,10 @@ impl Current<'_> {
             self.forget_linear();
         }
         (self.vcpu.fresh, self.vcpu.stale) = (false, false);
+        self.prepare_events(registers);
+        let possible = self.vcpu.switched.are_possible();
+        self.vcpu.attention = !possible || self.vcpu.held.window || !self.vcpu.events.is_idle();
+        possible
     }
 
     /// The host's fields that vary by task.
@@ -120,12 +123,12 @@ impl Current<'_> {
         }
     }
 
-    #[cold]
     fn prepare_events(&mut self, registers: &Registers) {
         let open = self.takes_interrupts(registers);
         let (event, window) = self.vcpu.events.at_entry(open);
+        // Written in any case: an entry that failed has left the last one there.
+        self.write(fields::ENTRY_EVENT, event.map_or(0, |event| event.info.into()));
         if let Some(event) = event {
-            self.write(fields::ENTRY_EVENT, event.info.into());
             self.write(fields::ENTRY_ERROR_CODE, event.code.into());
             self.write(fields::ENTRY_INSTRUCTION_LENGTH, event.len.into());
         }
@@ -146,15 +149,16 @@ impl Current<'_> {
                 self.moved_on(rflags);
             }
             self.write(fields::GUEST_RIP, rip);
+            self.vcpu.held.rip = rip;
         }
         if rsp != held.rsp {
             self.write(fields::GUEST_RSP, rsp);
+            self.vcpu.held.rsp = rsp;
         }
         if rflags != held.rflags {
             self.write(fields::GUEST_RFLAGS, rflags);
+            self.vcpu.held.rflags = rflags;
         }
-        let held = &mut self.vcpu.held;
-        (held.rip, held.rsp, held.rflags) = (rip, rsp, rflags);
     }
 
     /// An instruction was completed for the guest: the shadow that it may have been in is over, and if the guest steps, a step
@@ -169,8 +173,8 @@ impl Current<'_> {
         }
     }
 
-    /// Enters the guest and comes back with its exit. False: it came to neither, because the state cannot be loaded or the
-    /// CPU does not take the control fields.
+    /// Enters the guest and comes back with its exit. False: it came to neither, because the CPU does not take the control
+    /// fields.
     #[inline]
     fn enter(&mut self, registers: &mut Registers) -> bool {
         let Vcpu {
@@ -180,9 +184,6 @@ impl Current<'_> {
             launched,
             ..
         } = &mut *self.vcpu;
-        if !switched.are_possible() {
-            return false;
-        }
         // SAFETY: interrupts are off until they are swapped again.
         let own_base = unsafe { switched.swap_in() };
         // SAFETY: the VMCS is current; its host state is this CPU's and this task's, and leads back into `enter` with the
@@ -208,24 +209,48 @@ impl Current<'_> {
         self.vcpu.events.delivered();
     }
 
+    /// What the exit was, and what has to be done about it. The guest goes on where that is nobody else's business.
+    #[inline(never)]
+    fn uncommon(mut self, mut reason: u32, registers: &mut Registers) -> Stopped {
+        loop {
+            if reason == NONE {
+                return self.refused();
+            }
+            let stopped = exits::decode(reason, &self);
+            if exits::has_event(&stopped) {
+                self.keep_event(reason);
+            }
+            if !self.goes_on(&stopped, registers) {
+                return stopped;
+            }
+            reason = self.run_once(registers, false);
+        }
+    }
+
     /// Whether the guest goes on, because the exit is nobody else's business: a window that opened for an interrupt which waited
     /// here, or a write of CR4 that it may make.
-    #[cold]
     fn goes_on(&mut self, stopped: &Stopped, registers: &mut Registers) -> bool {
-        if stopped.exit == Exit::InterruptWindow {
-            return !self.vcpu.events.opened();
+        match stopped.raw.code as u32 {
+            INTERRUPT_WINDOW => {
+                self.vcpu.attention = true;
+                !self.vcpu.events.opened()
+            }
+            CONTROL_REGISTER => {
+                let done = written_to_cr4(stopped.raw.info, registers).is_some_and(|new| self.write_cr4(new));
+                if done {
+                    registers.rip += self.read(fields::EXIT_INSTRUCTION_LENGTH);
+                }
+                done
+            }
+            _ => false,
         }
-        let done = written_to_cr4(stopped.raw.info, registers).is_some_and(|new| self.write_cr4(new));
-        if done {
-            registers.rip += self.read(fields::EXIT_INSTRUCTION_LENGTH);
-        }
-        done
     }
 
     /// Keeps an event that the exit has cut short, or has only come by; and raises again what was the host's.
     #[cold]
     fn keep_event(&mut self, reason: u32) {
         let beside = beside(reason, self);
+        self.vcpu.attention = true;
         if let Some(event) = beside.cut_short {
             self.vcpu.events.deliver_again(event);
         }
@@ -237,14 +262,7 @@ impl Current<'_> {
         }
     }
 
-    /// An entry that failed on the guest's state, after which the CPU came back as from an exit.
-    #[cold]
-    fn failed(&self, reason: u32) -> Stopped {
-        decode(reason, self)
-    }
-
     /// An entry that did not take place.
-    #[cold]
     fn refused(&self) -> Stopped {
         let error = match self.vcpu.switched.are_possible() {
             true => self.read(fields::INSTRUCTION_ERROR),

@@ -109,9 +109,38 @@ pub fn beside(reason: u32, fields: &impl Fields) -> Beside {
     beside
 }
 
+/// Whether the reason is one of those that [`common`] decodes: what guests stop for all the time.
+#[inline(always)]
+pub fn is_common(reason: u32) -> bool {
+    matches!(reason, VMCALL | VIOLATION)
+}
+
+/// What a common exit was.
+#[inline(always)]
+pub fn common(reason: u32, fields: &impl Fields) -> Stopped {
+    let mut raw = Raw {
+        code: reason.into(),
+        info: 0,
+        more: 0,
+    };
+    let exit = if reason == VMCALL {
+        Exit::Hypercall {
+            user: level(fields) > 0,
+            len: fields.read(fields::EXIT_INSTRUCTION_LENGTH) as u8,
+        }
+    } else {
+        raw.info = fields.read(fields::EXIT_QUALIFICATION);
+        raw.more = fields.read(fields::VECTORING);
+        violation(&raw, fields)
+    };
+    Stopped { exit, raw }
+}
+
 /// What the exit with this reason was.
-#[inline]
 pub fn decode(reason: u32, fields: &impl Fields) -> Stopped {
+    if is_common(reason) {
+        return common(reason, fields);
+    }
     let len = || fields.read(fields::EXIT_INSTRUCTION_LENGTH) as u8;
     let mut raw = Raw {
         code: reason.into(),
@@ -119,15 +148,6 @@ pub fn decode(reason: u32, fields: &impl Fields) -> Stopped {
         more: 0,
     };
     let exit = match reason {
-        VMCALL => Exit::Hypercall {
-            user: level(fields) > 0,
-            len: len(),
-        },
-        VIOLATION => {
-            raw.info = fields.read(fields::EXIT_QUALIFICATION);
-            raw.more = fields.read(fields::VECTORING);
-            violation(&raw, fields)
-        }
         EXTERNAL_INTERRUPT | TIMER => Exit::HostInterrupt,
         HLT => Exit::Halt { len: len() },
         CPUID => Exit::Cpuid { len: len() },
@@ -146,7 +166,6 @@ pub fn decode(reason: u32, fields: &impl Fields) -> Stopped {
 }
 
 /// The rest: what ends the guest, and what is between the CPU and the host.
-#[cold]
 fn uncommon(mut raw: Raw, fields: &impl Fields) -> Stopped {
     let reason = raw.code as u32;
     let basic = reason & 0xffff;

@@ -88,6 +88,8 @@ mod vendor {
             vcpu.current().load(state);
         }
 
+        /// Always in line: the loop around it then keeps what every run would have to save.
+        #[inline(always)]
         fn run(vcpu: &mut Self::Vcpu, registers: &mut Registers, flush: bool) -> Stopped {
             entry::run(vcpu, registers, flush)
         }

@@ -105,7 +105,7 @@ impl Current<'_> {
         let vcpu = &mut *self.vcpu;
         vcpu.switched = Switched::of(state, &vcpu.host.syscall);
         vcpu.events = Events::load(state);
-        vcpu.stale = true;
+        (vcpu.stale, vcpu.attention) = (true, true);
     }
 
     /// CR4 as the guest has set it.
@@ -121,7 +121,7 @@ impl Current<'_> {
         }
         self.write(fields::GUEST_CR4, real_cr4(new, controls.cr4_ones));
         self.write(fields::CR4_SHADOW, new);
-        self.vcpu.stale = true;
+        (self.vcpu.stale, self.vcpu.attention) = (true, true);
         true
     }
 
