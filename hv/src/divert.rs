@@ -3,7 +3,8 @@
 //! The CPU writes into the guest's information page by its frame, past the tables. So the vCPU owns a reference to the page
 //! as long as the CPU may do that: whatever becomes of the slot, of the space's entry or of the object, the frame is nobody
 //! else's meanwhile. Where the guest has got another page there, it does not see what the CPU writes, finds the busy word of
-//! its own page clear, and its violations exit.
+//! its own page clear, and its violations exit. Nor are these stores noted or stopped like the guest's own: whoever logs or
+//! protects the page learns of it when the handler clears the busy word.
 //!
 //! | begins | ends |
 //! | --- | --- |

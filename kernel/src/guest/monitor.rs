@@ -118,6 +118,8 @@ pub struct Monitor {
     ring: Shared<RingPage>,
     violations: Option<Shared<ViolationPage>>,
     views: bool,
+    /// Which view the CPU is in: nobody else switches.
+    view: AtomicU64,
     /// What it has done.
     pub counters: Counters,
 }
@@ -143,6 +145,7 @@ impl Monitor {
             ring: Shared::new()?,
             violations,
             views,
+            view: AtomicU64::new(VIEW_DELEGATING),
             counters: Counters::default(),
         }));
         let telling = match &monitor.violations {
@@ -179,17 +182,22 @@ impl Monitor {
     pub(crate) fn violated(&self) -> Option<Violated> {
         let page = self.violations.as_ref()?;
         self.counters.exceptions.fetch_add(1, Ordering::Relaxed);
-        let (entry, view) = page.take();
+        let entry = page.take();
         if !self.views {
             return Some(Violated::Fault(entry));
         }
-        if view == VIEW_DELEGATING {
+        if self.view.load(Ordering::Relaxed) == VIEW_DELEGATING {
             self.counters.switched.fetch_add(1, Ordering::Relaxed);
-            pages::switch_view(VIEW_CACHED);
+            self.switch_view(VIEW_CACHED);
             return Some(Violated::InOtherView);
         }
-        pages::switch_view(VIEW_DELEGATING);
+        self.switch_view(VIEW_DELEGATING);
         Some(Violated::Fault(entry))
+    }
+
+    fn switch_view(&self, view: u64) {
+        pages::switch_view(view);
+        self.view.store(view, Ordering::Relaxed);
     }
 
     /// The current task has touched what `entry` says; returns when it is to touch it again. May sleep.

