@@ -100,23 +100,6 @@ fn bochs_restores_a_guest_by_ept() {
 }
 
 #[test]
-fn bochs_has_the_guest_told_by_virtualisation_exceptions_without_an_exit() {
-    let json = succeeds(&["bochs"], &["--delivery", "ve"]);
-    assert_eq!(figure(&json, "delegated: filled by the guest"), PAGES);
-    assert_eq!(
-        figure(&json, "delegated: faults told to the guest"),
-        0,
-        "none was injected"
-    );
-    let ordinary = figure(&json, "ordinary: missing faults to the monitor");
-    assert_eq!(
-        figure(&json, "stage-2 violations"),
-        ordinary,
-        "no violation of delegated memory exited"
-    );
-}
-
-#[test]
 fn two_counted_restores_are_identical_to_the_last_digit() {
     for delivery in ["inject", "exit"] {
         let run = || succeeds(&["qemu", "--icount"], &["--delivery", delivery])["report"].clone();
