@@ -26,12 +26,12 @@ use core::fmt;
 
 use bitflags::bitflags;
 use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr};
-use kernel::mm::cache::{CacheError, Lookup, Object};
+use kernel::mm::cache::{CacheError, Lookup, Object, Presence};
 use kernel::mm::fault::{self, Access, FaultError, FaultInfo, Origin};
 use kernel::mm::frame::{Folio, OutOfFrames};
 use kernel::mm::phys;
 use kernel::mm::pressure;
-use kernel::mm::pt::{Entry, Level, Marker, Prot, PtFormat};
+use kernel::mm::pt::{Level, Prot, PtFormat};
 use kernel::mm::range::GuestRange;
 use kernel::mm::space::{Present, Space};
 use kernel::task;
@@ -233,15 +233,17 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
             access: if store { Access::Write } else { Access::Read },
             origin: Origin::Kernel,
         };
-        while slot.is_live() {
+        loop {
             match space.show(&info, |present| {
                 self.map_present(slot, present, host, addr, store)
             }) {
                 Ok(mapped) => return Ok(mapped?),
                 Err(verdict) => fault::settle(verdict, &info)?,
             }
+            if !slot.is_live() {
+                return Err(Stop::Again);
+            }
         }
-        Err(Stop::Again)
     }
 
     /// Maps a page of the slot's space, which is locked.
@@ -256,11 +258,15 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
     ) -> Result<(), Refused> {
         let mut tables = slot.stage2().lock();
         let prot = slot.rights(present.prot, store, self.logs_by_dirty_bit())?;
-        if present.level == Level::PAGE || slot.is_logging() {
-            let page = (host.align_down(PAGE_SIZE) - present.start) / PAGE_SIZE;
-            tables.map_page(addr, present.frame.offset(page), prot)?;
+        if present.level == Level::PAGE {
+            tables.map_page(addr, present.frame, prot)?;
         } else {
-            tables.map_run(addr, &slot.run_of(present, host, addr), prot)?;
+            let max = if slot.is_logging() {
+                Level::PAGE
+            } else {
+                Level::UPPER
+            };
+            tables.map_run(addr, &slot.run_of(present, host, addr), max, prot)?;
         }
         slot.note_store_to(addr, store);
         Ok(())
@@ -281,22 +287,17 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
         let offset = offset - offset % PAGE_SIZE;
         let mut tables = slot.stage2().lock();
         let prot = slot.rights(Prot::READ | Prot::WRITE, store, self.logs_by_dirty_bit())?;
-        if tables.entry(addr).0 == Entry::Absent(Marker::Poison) {
+        if tables.is_poisoned(addr) {
             return Err(FaultError::Poisoned.into());
         }
         // The bit before the cache: whoever clears it has filled the cache by then.
         let delegated = slot
             .userfaults()
             .filter(|userfaults| userfaults.bitmap.is_set(slot.page(addr)));
-        let folio = match object.lookup(offset) {
-            Lookup::BeyondEnd => return Err(FaultError::BeyondEnd.into()),
-            Lookup::Absent => None,
-            Lookup::Present(folio) => Some(folio),
-        };
         if let Some(userfaults) = delegated {
             if view == View::Cached
                 && slot.is_convertible(addr)
-                && let Some(folio) = folio.clone()
+                && let Lookup::Present(folio) = object.lookup(offset)
             {
                 tables
                     .map_in_cached_view(addr, folio, prot)
@@ -304,17 +305,22 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> GuestMemory<F> {
                 slot.note_store_to(addr, store);
                 return Ok(());
             }
-            let cache = match folio {
-                None => CacheState::Absent,
-                Some(_) => CacheState::Present,
+            let cache = match object.presence(offset) {
+                Presence::BeyondEnd => return Err(FaultError::BeyondEnd.into()),
+                Presence::Absent => CacheState::Absent,
+                Presence::Present => CacheState::Present,
             };
-            drop((tables, folio));
+            drop(tables);
             return self.delegate_access(slot, userfaults, cache, offset, addr, access);
         }
-        let Some(folio) = folio else {
-            drop(tables);
-            fill_hole(object, offset)?;
-            return Err(Stop::Again);
+        let folio = match object.lookup(offset) {
+            Lookup::Present(folio) => folio,
+            Lookup::Absent => {
+                drop(tables);
+                fill_hole(object, offset)?;
+                return Err(Stop::Again);
+            }
+            Lookup::BeyondEnd => return Err(FaultError::BeyondEnd.into()),
         };
         tables.map_owned(addr, folio, prot).map_err(Refused::from)?;
         slot.note_store_to(addr, store);

@@ -91,10 +91,11 @@ pub(super) fn map_run<F: PtFormat<Addr = GuestPhysAddr>>(
     stage2: &Stage2<F>,
     addr: GuestPhysAddr,
     run: &Run,
+    max: Level,
     prot: Prot,
 ) -> Result<(), OutOfFrames> {
     let page = addr.align_down(PAGE_SIZE);
-    let (level, at) = run.leaf_around(page, F::max_leaf());
+    let (level, at) = run.leaf_around(page, max.min(F::max_leaf()));
     // Otherwise smaller leaves, or markers, are there already.
     if level > Level::PAGE && install(table, at, level, run.frame_at(at), prot)? {
         return Ok(());

@@ -22,7 +22,7 @@ use kernel::abi::guest::VIEW_CACHED;
 use kernel::arch::{Cpu, Machine};
 use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, Pfn};
 use kernel::mm::frame::{Folio, OutOfFrames};
-use kernel::mm::pt::{Attr, AttrFlags, Entry, Invalidator, Level, Marker, PageTable, Prot, PtFormat};
+use kernel::mm::pt::{Attr, AttrFlags, Entry, Glance, Invalidator, Level, Marker, PageTable, Prot, PtFormat};
 use kernel::mm::range::GuestRange;
 use kernel::sync::{SpinGuard, SpinLock};
 
@@ -201,6 +201,14 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Tables<'_, F> {
         self.views.delegating.lookup(addr)
     }
 
+    /// Whether accesses of the page at `addr` fail.
+    #[inline]
+    pub(crate) fn is_poisoned(&self, addr: GuestPhysAddr) -> bool {
+        let table = &self.views.delegating;
+        table.glance(addr.align_down(PAGE_SIZE)) != Glance::Vacant
+            && table.lookup(addr).0 == Entry::Absent(Marker::Poison)
+    }
+
     /// Whether there is a second view.
     pub(crate) fn has_cached_view(&self) -> bool {
         self.views.cached.is_some()
@@ -225,16 +233,22 @@ impl<F: PtFormat<Addr = GuestPhysAddr>> Tables<'_, F> {
         leaves::map_page(&mut self.views.delegating, self.stage2, page, frame, prot)
     }
 
-    /// Maps the page at `addr`, and as much of `run` around it as one leaf takes, without owning it; otherwise as
-    /// [`Self::map_page`].
+    /// Maps the page at `addr`, and as much of `run` around it as one leaf of at most `max` takes, without owning it; otherwise
+    /// as [`Self::map_page`].
     ///
     /// # Errors
     /// No frame for a node; what was there before may be gone.
-    pub(crate) fn map_run(&mut self, addr: GuestPhysAddr, run: &Run, prot: Prot) -> Result<(), OutOfFrames> {
+    pub(crate) fn map_run(
+        &mut self,
+        addr: GuestPhysAddr,
+        run: &Run,
+        max: Level,
+        prot: Prot,
+    ) -> Result<(), OutOfFrames> {
         let stage2 = self.stage2;
         self.views
             .all()
-            .try_for_each(|table| leaves::map_run(table, stage2, addr, run, prot))
+            .try_for_each(|table| leaves::map_run(table, stage2, addr, run, max, prot))
     }
 
     /// Maps the page at `addr` to `folio`, of which the leaf becomes an owner.

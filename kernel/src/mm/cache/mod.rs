@@ -36,7 +36,7 @@ mod rw;
 mod views;
 
 pub use allocate::AllocateError;
-pub use object::{CacheError, Lookup, MAX_SIZE, NoPage, Object, ObjectRange};
+pub use object::{CacheError, Lookup, MAX_SIZE, NoPage, Object, ObjectRange, Presence};
 pub use quota::Quota;
 pub use resize::{PunchError, TruncateError};
 pub use run::{Run, RunStart};

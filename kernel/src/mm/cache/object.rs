@@ -41,6 +41,17 @@ pub enum Lookup {
     Present(Folio),
 }
 
+/// Whether the cache has a page for an offset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    /// The offset lies past the end of the object.
+    BeyondEnd,
+    /// No.
+    Absent,
+    /// Yes.
+    Present,
+}
+
 /// Why a folio did not get into the cache; it comes back to the caller.
 #[derive(Debug)]
 pub enum CacheError {
@@ -174,6 +185,19 @@ impl Object {
         match cache.pages.get(offset / self.granule()) {
             Some(folio) => Lookup::Present(folio.share_used()),
             None => Lookup::Absent,
+        }
+    }
+
+    /// Whether there is a page at `offset`, a multiple of the type's granule: all that is asked about a page that somebody else
+    /// is to map. It does not count as used.
+    pub fn presence(&self, offset: u64) -> Presence {
+        let cache = self.cache.lock();
+        if offset >= cache.size {
+            return Presence::BeyondEnd;
+        }
+        match cache.pages.get(offset / self.granule()) {
+            Some(_) => Presence::Present,
+            None => Presence::Absent,
         }
     }
 
