@@ -11,7 +11,7 @@
 //! | host: CR3, FS base, RSP | when they differ from last time: they vary by task |
 //! | guest: RIP, RSP, RFLAGS | when they differ from what the exit left |
 //! | guest: the rest | by `load` |
-#![expect(unsafe_code, reason = "VMX instructions, and what describes the host")]
+#![expect(unsafe_code, reason = "VMX instructions")]
 
 use core::arch::asm;
 use core::fmt;
@@ -21,12 +21,6 @@ use kernel::arch::{Clock, Cpu, Irq, MAX_CPUS, Machine};
 use kernel::mm::addr::Pfn;
 use kernel::mm::frame::{Frame, KernelData, OutOfFrames};
 use kernel::mm::phys;
-use x86_64::VirtAddr;
-use x86_64::instructions::tables::{sgdt, sidt};
-use x86_64::registers::control::{Cr0, Cr4, Cr4Flags, Efer};
-use x86_64::registers::model_specific::{GsBase, Msr};
-use x86_64::registers::segmentation::{CS, SS, Segment};
-use x86_64::structures::DescriptorTablePointer;
 
 use super::cr::{CR0_MASK, CR4_MASK};
 use super::detect::{Controls, Invept, SECONDARY_VPID};
@@ -35,7 +29,8 @@ use super::enable::{enabled, region_of};
 use super::events::Events;
 use super::exits::{EXCEPTIONS, Fields};
 use super::fields::{self, Field};
-use super::switched::{Switched, host_syscall};
+use super::host::Host;
+use super::switched::Switched;
 use super::vpid::Vpid;
 
 /// The current VMCS of each CPU, by address; 0: none.
@@ -58,36 +53,6 @@ pub struct Held {
     pub host_rsp: u64,
     /// Whether PRIMARY_CONTROLS ask for the interrupt window.
     pub window: bool,
-}
-
-/// What a CPU's host state is, besides what is in fields.
-#[derive(Clone, Copy, Debug)]
-pub struct Host {
-    /// Number of the CPU.
-    pub cpu: usize,
-    /// GDTR. An exit leaves a limit of 64 KiB; IDTR has that too, but no vector lies beyond its table.
-    pub gdtr: DescriptorTablePointer,
-    /// The registers of SYSCALL: set when the CPU was started, and not since.
-    pub syscall: [u64; 4],
-    /// RDFSBASE works.
-    pub has_base_instructions: bool,
-}
-
-impl Host {
-    /// No CPU's number.
-    const NOWHERE: usize = usize::MAX;
-
-    const fn nowhere() -> Self {
-        Self {
-            cpu: Self::NOWHERE,
-            gdtr: DescriptorTablePointer {
-                limit: 0,
-                base: VirtAddr::zero(),
-            },
-            syscall: [0; 4],
-            has_base_instructions: false,
-        }
-    }
 }
 
 /// A vCPU.
@@ -337,43 +302,6 @@ impl Current<'_> {
         }
     }
 
-    /// Writes what the host's state is on this CPU, and stays so.
-    fn settle_on(&mut self, cpu: usize) {
-        let (gdtr, idtr) = (sgdt(), sidt());
-        let task = task_register();
-        // SAFETY: every CPU with VMX has these.
-        let [cs, esp, eip, pat] = [0x174, 0x175, 0x176, 0x277].map(|msr| unsafe { Msr::new(msr).read() });
-        for (field, value) in [
-            (fields::HOST_CR0, Cr0::read_raw()),
-            (fields::HOST_CR4, Cr4::read_raw()),
-            (fields::HOST_EFER, Efer::read_raw()),
-            (fields::HOST_PAT, pat),
-            (fields::HOST_CS, CS::get_reg().0.into()),
-            (fields::HOST_SS, SS::get_reg().0.into()),
-            (fields::HOST_DS, SS::get_reg().0.into()),
-            (fields::HOST_ES, SS::get_reg().0.into()),
-            (fields::HOST_FS, 0),
-            (fields::HOST_GS, 0),
-            (fields::HOST_TR, task.into()),
-            (fields::HOST_TR_BASE, segment_base(&gdtr, task)),
-            (fields::HOST_GDTR_BASE, gdtr.base.as_u64()),
-            (fields::HOST_IDTR_BASE, idtr.base.as_u64()),
-            (fields::HOST_GS_BASE, GsBase::read().as_u64()),
-            (fields::HOST_FS_BASE, 0),
-            (fields::HOST_SYSENTER_CS, cs),
-            (fields::HOST_SYSENTER_ESP, esp),
-            (fields::HOST_SYSENTER_EIP, eip),
-        ] {
-            self.write(field, value);
-        }
-        self.vcpu.host = Host {
-            cpu,
-            gdtr,
-            syscall: host_syscall(),
-            has_base_instructions: Cr4::read().contains(Cr4Flags::FSGSBASE),
-        };
-    }
-
     /// Drops what the CPU has cached of the tables that the vCPU may run with.
     pub fn forget_tables(&mut self) {
         let controls = self.vcpu.controls;
@@ -418,20 +346,4 @@ fn invvpid(tag: u16) {
              descriptor = in(reg) &raw const descriptor, failed = out(reg_byte) failed, options(nostack));
     }
     assert!(failed == 0, "INVVPID of {tag} failed");
-}
-
-/// The selector in TR.
-fn task_register() -> u16 {
-    let selector: u16;
-    // SAFETY: reads a register.
-    unsafe { asm!("str {0:x}", out(reg) selector, options(nomem, nostack, preserves_flags)) };
-    selector
-}
-
-/// The base of a system segment, of 16 bytes in the descriptor table (SDM vol. 3A, figure 9-4).
-fn segment_base(gdtr: &DescriptorTablePointer, selector: u16) -> u64 {
-    let at = gdtr.base.as_ptr::<u64>().wrapping_add(usize::from(selector) / 8);
-    // SAFETY: the selector is the one in TR, so the table has its descriptor, and the table is never moved.
-    let [low, high] = unsafe { [at.read(), at.add(1).read()] };
-    low >> 16 & 0xff_ffff | low >> 32 & 0xff00_0000 | high << 32
 }

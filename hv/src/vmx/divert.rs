@@ -1,7 +1,7 @@
 //! Violations that the guest deals with by itself: #VE, and switching roots by VMFUNC (SDM vol. 3C, 26.5.6 and 26.5.7).
 //!
 //! The CPU raises #VE instead of an exit where the last entry of the walk does not suppress it, nothing is being delivered
-//! to the guest, and the word at [`BUSY`] of the information page is 0. It then describes the violation there and sets that
+//! to the guest, and the second word of the information page is 0. It then describes the violation there and sets that
 //! word; the guest clears it when it is ready for the next one. VMFUNC takes a root by its place in the list, and exits where
 //! there is none. The list is the vCPU's own copy, so that nobody else can put anything there.
 //!

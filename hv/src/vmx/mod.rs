@@ -13,6 +13,7 @@
 //! | `enable` | asking the CPU, VMXON |
 //! | [`fields`] | fields of a VMCS by name |
 //! | `control` | a vCPU's VMCS: made, made current, written |
+//! | `host` | what an exit loads |
 //! | `state` | system state to and from it |
 //! | [`cr`] | CR0 and CR4 |
 //! | `divert` | #VE and VMFUNC |
@@ -42,6 +43,8 @@ mod entry;
 pub mod events;
 pub mod exits;
 pub mod fields;
+#[cfg(target_os = "none")]
+mod host;
 #[cfg(target_os = "none")]
 mod state;
 #[cfg(target_os = "none")]
