@@ -88,154 +88,113 @@ impl BootInfo {
     }
 }
 
-/// A hypercall.
-#[repr(u64)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Call {
-    /// The guest is done. RDI: its exit status. Does not return.
-    Exit = 0x464c_0000,
-    /// The guest has reached a point. RDI: its number. An owner that waits for that point saves the guest here, and a guest
-    /// that was restored goes on here. The value is a [`Resumed`].
-    Mark = 0x464c_0001,
-    /// A periodic interrupt. RDI: ticks of the TSC between two, 0 for none any more; RSI: its vector, 32 to 255.
-    Timer = 0x464c_0002,
-    /// The guest's monitor is ready: stage-2 faults on delegated memory become its business. RDI: address of a page with a
-    /// [`Ring`] in ordinary memory, 0 to go back to the owner's; RSI: the vector by which it is told, 32 to 255;
-    /// RDX: a [`Delivery`]; R10: with [`Delivery::VirtualizationException`], address of the page that the CPU describes
-    /// violations in, another one of ordinary memory. Each vCPU that is to be told in this way makes the call, with a page of
-    /// its own; to the others the owner's resolution remains. With [`WITH_VIEWS`] added to RDX the vCPU may switch views.
-    ///
-    /// Refused with [`Status::NotSupported`] where the CPU has no #VE, or no VMFUNC and views are asked for.
-    Monitor = 0x464c_0003,
-    /// A range of delegated memory that the monitor needs itself: its faults stay the owner's. RDI: address, RSI: bytes.
-    Exempt = 0x464c_0004,
-    /// Fills absent delegated pages and maps them. RDI: where; RSI: address of the contents in memory that is not delegated; RDX: bytes.
-    /// The value counts the bytes that were done, also when it is refused.
-    Copy = 0x464c_0010,
-    /// Maps delegated pages that are in the cache. RDI: where; RSI: bytes. The value is as for [`Call::Copy`].
-    Continue = 0x464c_0011,
-    /// Fills absent delegated pages with zeros. RDI: where; RSI: bytes. The value is as for [`Call::Copy`].
-    Zeropage = 0x464c_0012,
-    /// Has the owner resolve a violation that came as #VE and is not the monitor's business, as if it had exited. When the
-    /// call returns, the access can be made again. RDI: address; RSI: the accesses of [`RingEntry::flags`].
-    Resolve = 0x464c_0013,
+/// An enumeration by number, and the way back from a number that the other side says.
+macro_rules! numbered {
+    ($(#[$attr:meta])* $name:ident, $found:literal { $($(#[$doc:meta])* $variant:ident = $number:literal,)+ }) => {
+        $(#[$attr])*
+        #[repr(u64)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $name {
+            $($(#[$doc])* $variant = $number,)+
+        }
+
+        impl $name {
+            #[doc = $found]
+            pub const fn from_number(number: u64) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl Call {
-    /// The call with this number.
-    pub const fn from_number(number: u64) -> Option<Self> {
-        Some(match number {
-            0x464c_0000 => Self::Exit,
-            0x464c_0001 => Self::Mark,
-            0x464c_0002 => Self::Timer,
-            0x464c_0003 => Self::Monitor,
-            0x464c_0004 => Self::Exempt,
-            0x464c_0010 => Self::Copy,
-            0x464c_0011 => Self::Continue,
-            0x464c_0012 => Self::Zeropage,
-            0x464c_0013 => Self::Resolve,
-            _ => return None,
-        })
+numbered! {
+    /// A hypercall.
+    Call, "The call with this number." {
+        /// The guest is done. RDI: its exit status. Does not return.
+        Exit = 0x464c_0000,
+        /// The guest has reached a point. RDI: its number. An owner that waits for that point saves the guest here, and a guest
+        /// that was restored goes on here. The value is a [`Resumed`].
+        Mark = 0x464c_0001,
+        /// A periodic interrupt. RDI: ticks of the TSC between two, 0 for none any more; RSI: its vector, 32 to 255.
+        Timer = 0x464c_0002,
+        /// The guest's monitor is ready: stage-2 faults on delegated memory become its business. RDI: address of a page with a
+        /// [`Ring`] in ordinary memory, 0 to go back to the owner's; RSI: the vector by which it is told, 32 to 255;
+        /// RDX: a [`Delivery`]; R10: with [`Delivery::VirtualizationException`], address of the page that the CPU describes
+        /// violations in, another one of ordinary memory. Each vCPU that is to be told in this way makes the call, with a page of
+        /// its own; to the others the owner's resolution remains. With [`WITH_VIEWS`] added to RDX the vCPU may switch views.
+        ///
+        /// Refused with [`Status::NotSupported`] where the CPU has no #VE, or no VMFUNC and views are asked for.
+        Monitor = 0x464c_0003,
+        /// A range of delegated memory that the monitor needs itself: its faults stay the owner's. RDI: address, RSI: bytes.
+        Exempt = 0x464c_0004,
+        /// Fills absent delegated pages and maps them. RDI: where; RSI: address of the contents in memory that is not delegated; RDX: bytes.
+        /// The value counts the bytes that were done, also when it is refused.
+        Copy = 0x464c_0010,
+        /// Maps delegated pages that are in the cache. RDI: where; RSI: bytes. The value is as for [`Call::Copy`].
+        Continue = 0x464c_0011,
+        /// Fills absent delegated pages with zeros. RDI: where; RSI: bytes. The value is as for [`Call::Copy`].
+        Zeropage = 0x464c_0012,
+        /// Has the owner resolve a violation that came as #VE and is not the monitor's business, as if it had exited. When the
+        /// call returns, the access can be made again. RDI: address; RSI: the accesses of [`RingEntry::flags`].
+        Resolve = 0x464c_0013,
     }
 }
 
-/// How a call ended.
-#[repr(u64)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Status {
-    /// As asked.
-    Done = 0,
-    /// There is no such call, or not from this privilege level.
-    NoSuchCall = 1,
-    /// An argument makes no sense: misaligned, empty, wrapping, a vector below 32.
-    Invalid = 2,
-    /// An address does not lie where it has to.
-    BadAddress = 3,
-    /// There is a page already (as EEXIST of UFFDIO_COPY). Whoever waits for it goes on when it is touched again, unless it is
-    /// still delegated: then it is to be continued.
-    Exists = 4,
-    /// There is no page in the cache (as ENOENT of UFFDIO_CONTINUE).
-    Absent = 5,
-    /// The host has no memory left.
-    OutOfMemory = 6,
-    /// This CPU cannot do it.
-    NotSupported = 7,
-}
-
-impl Status {
-    /// The status with this number.
-    pub const fn from_number(number: u64) -> Option<Self> {
-        Some(match number {
-            0 => Self::Done,
-            1 => Self::NoSuchCall,
-            2 => Self::Invalid,
-            3 => Self::BadAddress,
-            4 => Self::Exists,
-            5 => Self::Absent,
-            6 => Self::OutOfMemory,
-            7 => Self::NotSupported,
-            _ => return None,
-        })
+numbered! {
+    /// How a call ended.
+    Status, "The status with this number." {
+        /// As asked.
+        Done = 0,
+        /// There is no such call, or not from this privilege level.
+        NoSuchCall = 1,
+        /// An argument makes no sense: misaligned, empty, wrapping, a vector below 32.
+        Invalid = 2,
+        /// An address does not lie where it has to.
+        BadAddress = 3,
+        /// There is a page already (as EEXIST of UFFDIO_COPY). Whoever waits for it goes on when it is touched again, unless it is
+        /// still delegated: then it is to be continued.
+        Exists = 4,
+        /// There is no page in the cache (as ENOENT of UFFDIO_CONTINUE).
+        Absent = 5,
+        /// The host has no memory left.
+        OutOfMemory = 6,
+        /// This CPU cannot do it.
+        NotSupported = 7,
     }
 }
 
-/// How a guest goes on behind a mark.
-#[repr(u64)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Resumed {
-    /// As if nothing had been.
-    AsBefore = 0,
-    /// In a new machine; whatever is absent is the owner's business.
-    Restored = 1,
-    /// In a new machine whose delegated memory is absent: the guest shall serve it from the store, told by injection.
-    ToServeInjected = 2,
-    /// The same, told by #VE.
-    ToServeExceptions = 3,
-}
-
-impl Resumed {
-    /// The value with this number.
-    pub const fn from_number(number: u64) -> Option<Self> {
-        Some(match number {
-            0 => Self::AsBefore,
-            1 => Self::Restored,
-            2 => Self::ToServeInjected,
-            3 => Self::ToServeExceptions,
-            _ => return None,
-        })
+numbered! {
+    /// How a guest goes on behind a mark.
+    Resumed, "The value with this number." {
+        /// As if nothing had been.
+        AsBefore = 0,
+        /// In a new machine; whatever is absent is the owner's business.
+        Restored = 1,
+        /// In a new machine whose delegated memory is absent: the guest shall serve it from the store, told by injection.
+        ToServeInjected = 2,
+        /// The same, told by #VE.
+        ToServeExceptions = 3,
     }
 }
 
-/// What this kernel exits with as a guest. Other guests may choose numbers of their own.
-#[repr(u64)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ExitCode {
-    /// Everything was done and verified.
-    Done = 0,
-    /// The job ran and failed.
-    Failed = 1,
-    /// The command line made no sense.
-    Usage = 2,
-    /// It panicked, or met an exception that it cannot survive.
-    Panic = 3,
-    /// The time was over.
-    Deadline = 4,
-    /// Its monitor touched memory that it has to serve itself.
-    SelfFault = 5,
-}
-
-impl ExitCode {
-    /// The code with this number.
-    pub const fn from_number(number: u64) -> Option<Self> {
-        Some(match number {
-            0 => Self::Done,
-            1 => Self::Failed,
-            2 => Self::Usage,
-            3 => Self::Panic,
-            4 => Self::Deadline,
-            5 => Self::SelfFault,
-            _ => return None,
-        })
+numbered! {
+    /// What this kernel exits with as a guest. Other guests may choose numbers of their own.
+    ExitCode, "The code with this number." {
+        /// Everything was done and verified.
+        Done = 0,
+        /// The job ran and failed.
+        Failed = 1,
+        /// The command line made no sense.
+        Usage = 2,
+        /// It panicked, or met an exception that it cannot survive.
+        Panic = 3,
+        /// The time was over.
+        Deadline = 4,
+        /// Its monitor touched memory that it has to serve itself.
+        SelfFault = 5,
     }
 }
 
