@@ -1,0 +1,17 @@
+//! What the programs of `guest-tests` are written in.
+//!
+//! ```text
+//!   programs      one file each: what is tried, and what Linux 6.18 answers
+//!      │
+//!   transcript    the lines that are compared
+//!   uffd  region  touch  job  child  pagemap       what they are made of
+//!      │
+//!   sys           system calls as the kernel answers them: a value or an errno
+//! ```
+//!
+//! A transcript holds nothing that differs between two runs on one kernel: no addresses (regions have names, and places
+//! are told relative to them), no process identifiers, no times.
+
+pub mod errno;
+pub mod sys;
+pub mod transcript;
