@@ -24,6 +24,7 @@ const BASE_X2APIC: u64 = 1 << 10;
 const BASE_ENABLE: u64 = 1 << 11;
 const BASE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
+const ID: u32 = 0x20;
 const TASK_PRIORITY: u32 = 0x80;
 const EOI: u32 = 0xb0;
 const SPURIOUS_VECTOR: u32 = 0xf0;
@@ -94,6 +95,17 @@ pub fn start() -> Result<(), NoTimer> {
 #[inline]
 pub fn end_of_interrupt() {
     write(EOI, 0);
+}
+
+/// The number by which interrupts are sent to this CPU.
+pub fn id() -> u32 {
+    let id = read(ID);
+    // In memory it stands in the top byte (SDM vol. 3A figure 12-6).
+    if REGISTERS.load(Ordering::Relaxed).is_null() {
+        id
+    } else {
+        id >> 24
+    }
 }
 
 /// What the timer still has to count down.

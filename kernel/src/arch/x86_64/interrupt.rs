@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | 0x20-0x2f | the legacy controller; masked, so only its spurious 0x27 and 0x2f can come |
 //! | [`TIMER`] | the local APIC's timer, or the hypervisor's |
+//! | [`STANDARD_INPUT`] | COM2, through the I/O APIC |
 //! | [`GUEST_FAULT`] | our own hypervisor: delegated memory was touched |
 //! | [`APIC_ERROR`] | the local APIC found an error |
 //! | [`SPURIOUS`] | the local APIC had nothing to deliver after all |
@@ -20,6 +21,8 @@ use crate::arch::Cpu;
 
 /// The tick.
 pub const TIMER: u8 = 0x40;
+/// Bytes have come on COM2.
+pub const STANDARD_INPUT: u8 = 0x41;
 /// A guest's monitor is told of a fault.
 pub const GUEST_FAULT: u8 = 0x50;
 /// The local APIC's error interrupt.
@@ -56,6 +59,10 @@ fn serve(vector: u8) {
             timer::end_of_interrupt();
             crate::trace::deadline::check();
             crate::task::on_tick();
+        }
+        STANDARD_INPUT => {
+            timer::end_of_interrupt();
+            crate::drivers::stdio::on_interrupt();
         }
         SPURIOUS => {}
         vector if pic::owns(vector) => pic::acknowledge_spurious(vector),

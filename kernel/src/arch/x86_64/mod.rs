@@ -19,6 +19,7 @@
 //! | [`interrupt`] | vectors 32-255 and preemption on the way out |
 //! | [`timer`] | the tick: of the APIC, or of the hypervisor |
 //! | [`apic`], [`pic`], [`pit`], [`clock`] | local APIC and its timer, the legacy controller and timer, the TSC |
+//! | [`ioapic`] | a device's interrupt on its way to the local APIC |
 //! | `guest_fault` | what a hypervisor tells its guest instead of a page fault |
 //! | [`hypercall`] | whether our own hypervisor runs the machine, and how it is called |
 //! | [`image`] | the parts of the image, as the linker script laid them out |
@@ -37,6 +38,7 @@ mod guest_fault;
 pub mod hypercall;
 pub mod image;
 pub mod interrupt;
+pub mod ioapic;
 pub mod machine;
 pub mod page_fault;
 pub mod percpu;
