@@ -15,6 +15,8 @@ use core::fmt;
 
 /// Bytes of a header.
 const HEADER: usize = 110;
+/// Where the mode stands in a header.
+const MODE_FIELD: usize = 14;
 /// Where the data's size stands in a header.
 const SIZE_FIELD: usize = 54;
 /// Where the name's size stands in a header.
@@ -64,12 +66,14 @@ impl fmt::Display for RamdiskError {
 
 impl core::error::Error for RamdiskError {}
 
-/// A file of the archive.
+/// An entry of the archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct File<'a> {
     /// Its name, with a leading `./` removed.
     pub name: &'a str,
-    /// Its bytes.
+    /// Its kind and permissions, as `st_mode` of stat(2).
+    pub mode: u32,
+    /// Its bytes; of a symbolic link, what it leads to.
     pub data: &'a [u8],
 }
 
@@ -130,7 +134,7 @@ impl<'a> Entries<'a> {
             return Err(RamdiskError::BadMagic { offset });
         }
         let field = |at| hex(&header[at..at + 8]).ok_or(RamdiskError::BadField { offset });
-        let (size, name_size) = (field(SIZE_FIELD)?, field(NAME_SIZE_FIELD)?);
+        let (mode, size, name_size) = (field(MODE_FIELD)?, field(SIZE_FIELD)?, field(NAME_SIZE_FIELD)?);
 
         let name = self.slice(offset + HEADER, name_size).ok_or(truncated)?;
         let name = name.strip_suffix(&[0]).and_then(|name| str::from_utf8(name).ok());
@@ -146,6 +150,7 @@ impl<'a> Entries<'a> {
         Ok(Some((
             File {
                 name: name.strip_prefix("./").unwrap_or(name),
+                mode: mode as u32,
                 data,
             },
             next,
@@ -231,6 +236,7 @@ mod tests {
         assert_eq!(disk.file("snapshot"), Some(&b"12345"[..]));
         assert_eq!(disk.file("empty"), Some(&b""[..]));
         assert_eq!(disk.file("cmdlin"), None);
+        assert!(disk.files().all(|file| file.mode == 0o100644));
         assert_eq!(
             disk.files().map(|file| file.name).collect::<Vec<_>>(),
             ["cmdline", "snapshot", "empty"]
