@@ -152,8 +152,8 @@ fn boot(kernel: &Kernel, machine: &dyn Machine, app: &App) -> anyhow::Result<(Tr
     {
         verdict.reason = format!("{}: {cause}", verdict.reason);
     }
-    let panic = cmd::run::named_panic(&job, &outcome, &ui).map_or(String::new(), |panic| {
-        format!("\n{}", cmd::run::render_panic(&panic))
+    let panic = cmd::boot::named_panic(&job, &outcome, &ui).map_or(String::new(), |panic| {
+        format!("\n{}", cmd::boot::render_panic(&panic))
     });
     Ok((outcome.transcript, verdict, panic))
 }

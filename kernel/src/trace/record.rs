@@ -100,6 +100,8 @@ pub enum Record {
     },
     /// The result of an application.
     Report(Report),
+    /// The program that the `run` application ran has ended, or did not begin.
+    ProgramEnd(ProgramEnd),
     /// A panic or a fatal exception; the addresses are for xtask to name.
     Panic {
         /// The message, one line.
@@ -115,6 +117,32 @@ pub enum Record {
     End {
         /// How it ended.
         status: ExitStatus,
+        /// One sentence.
+        message: String,
+    },
+}
+
+/// How a Linux program ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ProgramEnd {
+    /// By exit(2) or by returning from `main`.
+    Exited {
+        /// The status that its parent sees.
+        status: u8,
+    },
+    /// By a signal that it did not handle.
+    Signalled {
+        /// The signal's number.
+        signal: u8,
+        /// Its name: `SIGSEGV`.
+        name: String,
+        /// What led to it, where that is known: the address touched, and the instruction.
+        cause: Option<String>,
+    },
+    /// It was never run: execve(2) refused.
+    NotStarted {
+        /// The error's number: 2 for ENOENT.
+        errno: u8,
         /// One sentence.
         message: String,
     },

@@ -5,9 +5,10 @@ use clap::{Parser, Subcommand};
 use crate::status::{HELP, Status};
 
 pub mod bochs;
+pub mod boot;
 pub mod image;
 pub mod qemu;
-pub mod run;
+
 pub mod setup;
 pub mod test;
 

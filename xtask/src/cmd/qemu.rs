@@ -1,7 +1,7 @@
 //! `cargo xtask qemu [OPTIONS] [APP [APP OPTIONS]]`
 
 use crate::app::{App, RestoreArgs};
-use crate::cmd::run;
+use crate::cmd::boot;
 use crate::machine::qemu::{Options, Qemu};
 use crate::status::{HELP, Status};
 
@@ -12,7 +12,7 @@ pub struct Args {
     #[command(flatten)]
     machine: Options,
     #[command(flatten)]
-    run: run::Options,
+    run: boot::Options,
     #[command(subcommand)]
     app: Option<App>,
 }
@@ -24,7 +24,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Status> {
     let machine = Qemu::new(&args.machine)?;
     let default = App::Restore(RestoreArgs::default());
-    run::execute(
+    boot::execute(
         args.app.as_ref().unwrap_or(&default),
         &machine,
         args.machine.disk.clone(),
