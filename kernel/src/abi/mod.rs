@@ -3,4 +3,5 @@
 pub mod errno;
 pub mod guest;
 pub mod signal;
+pub mod stat;
 pub mod uffd;

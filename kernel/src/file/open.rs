@@ -1,0 +1,258 @@
+//! An open file description: what descriptors share that are copies of each other, also across fork.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::buffer::{Sink, Source};
+use super::flags::OpenFlags;
+use super::ops::{Content, File, Io, Seeking};
+use super::readiness::Readiness;
+use crate::abi::errno::Errno;
+use crate::abi::stat::Stat;
+use crate::syscall::Error;
+use crate::task::{SleepLock, WaitReason};
+
+static POSITION: WaitReason = WaitReason("a call that uses the position of the same open file");
+
+/// Largest position.
+const MAX_POSITION: u64 = i64::MAX as u64;
+
+/// From where `lseek` counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whence {
+    /// The beginning.
+    Start,
+    /// The position.
+    Current,
+    /// The end.
+    End,
+    /// From the given offset to the next data, or the next hole.
+    Next(Content),
+}
+
+impl Whence {
+    /// From Linux's number.
+    ///
+    /// # Errors
+    /// EINVAL.
+    pub fn from_number(number: u32) -> Result<Self, Errno> {
+        Ok(match number {
+            0 => Self::Start,
+            1 => Self::Current,
+            2 => Self::End,
+            3 => Self::Next(Content::Data),
+            4 => Self::Next(Content::Hole),
+            _ => return Err(Errno::EINVAL),
+        })
+    }
+}
+
+/// An open file description.
+pub struct OpenFile {
+    file: Arc<dyn File>,
+    status: AtomicU32,
+    position: AtomicU64,
+    /// Held by calls that use and move the position.
+    moving: SleepLock,
+}
+
+impl fmt::Debug for OpenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpenFile(")?;
+        self.file.label(f)?;
+        write!(f, ", {:?})", self.status())
+    }
+}
+
+impl OpenFile {
+    /// `file`, opened with `flags`.
+    pub fn new(file: Arc<dyn File>, flags: OpenFlags) -> Arc<Self> {
+        Arc::new(Self {
+            file,
+            status: AtomicU32::new((flags - OpenFlags::ONCE).bits()),
+            position: AtomicU64::new(0),
+            moving: SleepLock::new(&POSITION),
+        })
+    }
+
+    /// What it is.
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// What it is, if it is a `T`.
+    pub fn as_file<T: File>(&self) -> Option<&T> {
+        let any: &dyn core::any::Any = &*self.file;
+        any.downcast_ref()
+    }
+
+    /// How it was opened, and what was changed since.
+    pub fn status(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.status.load(Ordering::Relaxed))
+    }
+
+    /// `F_SETFL`: takes the flags that can be changed from `flags` and ignores the others.
+    pub fn set_status(&self, flags: OpenFlags) {
+        let changed = (flags & OpenFlags::CHANGEABLE).bits();
+        let kept = !OpenFlags::CHANGEABLE.bits();
+        let _ = self
+            .status
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+                Some((old & kept) | changed)
+            });
+    }
+
+    /// Turns `O_NONBLOCK` on or off (`FIONBIO`).
+    pub fn set_nonblocking(&self, on: bool) {
+        let bit = OpenFlags::NONBLOCK.bits();
+        if on {
+            self.status.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            self.status.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// The position.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
+    /// What is known about it.
+    pub fn stat(&self) -> Stat {
+        self.file.stat()
+    }
+
+    /// What would not wait.
+    pub fn readiness(&self) -> Readiness {
+        self.file.readiness(self.status())
+    }
+
+    fn io(&self, at: u64, nowait: bool) -> Io {
+        let status = self.status();
+        Io {
+            at,
+            nonblocking: nowait || status.contains(OpenFlags::NONBLOCK),
+            append: status.contains(OpenFlags::APPEND),
+        }
+    }
+
+    /// Whether it may be read.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn must_read(&self) -> Result<(), Errno> {
+        if self.status().reads() {
+            Ok(())
+        } else {
+            Err(Errno::EBADF)
+        }
+    }
+
+    /// Whether it may be written.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn must_write(&self) -> Result<(), Errno> {
+        if self.status().writes() {
+            Ok(())
+        } else {
+            Err(Errno::EBADF)
+        }
+    }
+
+    /// Reads at the position and moves it; `nowait` as if the file were non-blocking.
+    ///
+    /// # Errors
+    /// EBADF: not open for reading; what the file says.
+    pub fn read(&self, to: &mut Sink<'_>, nowait: bool) -> Result<usize, Error> {
+        self.must_read()?;
+        self.moved(nowait, |io| self.file.read(io, to))
+    }
+
+    /// Writes at the position, or at the end, and moves it.
+    ///
+    /// # Errors
+    /// EBADF: not open for writing; what the file says.
+    pub fn write(&self, from: &mut Source<'_>, nowait: bool) -> Result<usize, Error> {
+        self.must_write()?;
+        self.moved(nowait, |io| self.file.write(io, from))
+    }
+
+    /// Reads at `offset`.
+    ///
+    /// # Errors
+    /// ESPIPE: the file has no positions; as [`Self::read`].
+    pub fn read_at(&self, offset: u64, to: &mut Sink<'_>, nowait: bool) -> Result<usize, Error> {
+        self.must_have_positions()?;
+        self.must_read()?;
+        self.file.read(&mut self.io(offset, nowait), to)
+    }
+
+    /// Writes at `offset`; at the end if it was opened for appending (as on Linux).
+    ///
+    /// # Errors
+    /// ESPIPE: the file has no positions; as [`Self::write`].
+    pub fn write_at(&self, offset: u64, from: &mut Source<'_>, nowait: bool) -> Result<usize, Error> {
+        self.must_have_positions()?;
+        self.must_write()?;
+        self.file.write(&mut self.io(offset, nowait), from)
+    }
+
+    fn must_have_positions(&self) -> Result<(), Errno> {
+        match self.file.seeking() {
+            Seeking::Positions => Ok(()),
+            Seeking::Never | Seeking::Ignored => Err(Errno::ESPIPE),
+        }
+    }
+
+    /// Runs one call at the position.
+    fn moved(
+        &self,
+        nowait: bool,
+        call: impl FnOnce(&mut Io) -> Result<usize, Error>,
+    ) -> Result<usize, Error> {
+        if self.file.seeking() != Seeking::Positions {
+            return call(&mut self.io(0, nowait));
+        }
+        let _moving = self.moving.lock();
+        let mut io = self.io(self.position(), nowait);
+        let answer = call(&mut io);
+        if answer.is_ok() {
+            self.position.store(io.at, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Moves the position; where it is then.
+    ///
+    /// # Errors
+    /// ESPIPE: the file has none. EINVAL: it would be negative. ENXIO: there is no data or hole from there on. EOVERFLOW: the
+    /// sum cannot be told.
+    pub fn seek(&self, offset: i64, whence: Whence) -> Result<u64, Errno> {
+        match self.file.seeking() {
+            Seeking::Never => return Err(Errno::ESPIPE),
+            Seeking::Ignored => return Ok(0),
+            Seeking::Positions => {}
+        }
+        let _moving = self.moving.lock();
+        let base = match whence {
+            Whence::Start => 0,
+            Whence::Current => self.position(),
+            Whence::End => self.file.end(),
+            Whence::Next(what) => {
+                let at = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+                if at >= self.file.end() {
+                    return Err(Errno::ENXIO);
+                }
+                let found = self.file.find(at, what)?;
+                self.position.store(found, Ordering::Relaxed);
+                return Ok(found);
+            }
+        };
+        let sum = base.checked_add_signed(offset);
+        let position = sum.filter(|sum| *sum <= MAX_POSITION).ok_or(Errno::EINVAL)?;
+        self.position.store(position, Ordering::Relaxed);
+        Ok(position)
+    }
+}
