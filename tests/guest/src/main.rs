@@ -4,11 +4,13 @@
 //! guest-tests list            names, one per line, with what each is about
 //! guest-tests run NAME..      runs these, one process each, in order
 //! guest-tests all             runs every one that a Linux machine survives
+//! guest-tests play FILE       plays the cases of a script (see `player`)
 //! ```
 //!
 //! The transcript of a program stands between `=== NAME` and `=== NAME: exit 0` (or `signal 11`, or `out of time`).
 //! The status is 0 when every program ended with status 0, 1 when one did not, 2 for a bad command line.
 
+mod player;
 mod programs;
 mod runner;
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some((&"all", [])) => runner::run(PROGRAMS.iter().filter(|program| program.on == Where::Everywhere)),
+        Some((&"play", [script])) => player::play(script),
         Some((&"run", names)) if !names.is_empty() => {
             let mut chosen: Vec<&Program> = Vec::new();
             for name in names {
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
             runner::run(chosen.into_iter())
         }
         _ => {
-            eprintln!("usage: guest-tests list | run NAME.. | all");
+            eprintln!("usage: guest-tests list | run NAME.. | all | play FILE");
             ExitCode::from(2)
         }
     }

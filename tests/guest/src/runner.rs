@@ -42,7 +42,7 @@ fn run_one(program: &Program) -> String {
 }
 
 /// Waits for the process, and ends it and its group when it is over its time.
-fn wait(child: i32, seconds: u32) -> String {
+pub fn wait(child: i32, seconds: u32) -> String {
     let _ = sys::call(libc::SYS_alarm, &[seconds as usize]);
     let mut late = false;
     let status = loop {
@@ -69,7 +69,7 @@ fn wait(child: i32, seconds: u32) -> String {
 }
 
 /// Lets SIGALRM interrupt a wait without restarting it.
-fn interrupt_on_alarm() {
+pub fn interrupt_on_alarm() {
     extern "C" fn nothing(_: i32) {}
     // SAFETY: the structure is plain data, and the handler does nothing.
     unsafe {
