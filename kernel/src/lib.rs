@@ -6,6 +6,8 @@
 //! ```text
 //!            boot (the bare-metal image, applications)
 //!              │
+//!   process ── syscall                 Linux programs: the only rooms that speak error numbers
+//!     └──────┬──────┘
 //!   task ── uffd ── mm ── drivers      trace (log, records for the host side)
 //!     └──────┴──────┴───────┘
 //!              │
@@ -36,6 +38,7 @@ pub mod file;
 pub mod guest;
 pub mod lab;
 pub mod mm;
+pub mod process;
 pub mod sync;
 pub mod syscall;
 pub mod task;

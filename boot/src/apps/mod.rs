@@ -14,6 +14,7 @@
 //! | [`guest_clone`] | guests started from one snapshot, which share what they do not change |
 //! | [`guest_snapshot`] | a live, consistent snapshot of a guest, restored and compared |
 //! | [`guest_restore`] | a guest that is restored lazily, its faults served outside or by itself |
+//! | [`mod@run`] | a Linux program, from the ramdisk |
 //! | [`test`] | the tests of the image (`test`, `test-list`) |
 //! | [`info`] | what the machine is |
 //! | [`selftest`] | ways to end badly, to see them told apart; not listed |
@@ -51,6 +52,7 @@ pub mod guest_restore;
 pub mod guest_snapshot;
 pub mod info;
 pub mod restore;
+pub mod run;
 pub mod selftest;
 pub mod snapshot;
 pub mod test;

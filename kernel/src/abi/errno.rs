@@ -65,6 +65,7 @@ errnos! {
     ETIME = 62, "The timer expired.";
     EOVERFLOW = 75, "The value does not fit.";
     EBADFD = 77, "The descriptor is in a bad state.";
+    ELIBBAD = 80, "A library or an interpreter that is broken.";
     EILSEQ = 84, "Not a character.";
     ENOTSOCK = 88, "Not a socket.";
     EDESTADDRREQ = 89, "Where to is not known.";

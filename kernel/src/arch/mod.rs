@@ -13,12 +13,16 @@ pub mod x86_64;
 #[cfg(target_os = "none")]
 pub use x86_64::interrupt::GUEST_FAULT;
 #[cfg(target_os = "none")]
+pub use x86_64::user::{Extra, release_fpu, user_capabilities};
+#[cfg(target_os = "none")]
 pub use x86_64::{Machine, hypercall};
 
 #[cfg(not(target_os = "none"))]
 pub mod host;
 #[cfg(not(target_os = "none"))]
 pub use host::Machine;
+#[cfg(not(target_os = "none"))]
+pub use host::user::{Extra, release_fpu, user_capabilities};
 
 /// Most CPUs that per-CPU tables are sized for.
 pub const MAX_CPUS: usize = 16;
@@ -175,6 +179,7 @@ pub trait TaskMemory {
 #[cfg(any(test, target_os = "none"))]
 mod fault_code;
 mod stage1;
+pub mod user;
 pub use stage1::Stage1;
 
 /// Largest level at which stage-1 tables of this machine may have leaves.

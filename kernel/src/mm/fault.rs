@@ -248,6 +248,10 @@ fn fail(task: &Task, info: &FaultInfo, error: FaultError) {
     if error != FaultError::Killed {
         return;
     }
+    // A thread of a process ends on its way back to user mode.
+    if task.thread().is_some() {
+        return;
+    }
     if info.origin == Origin::Task {
         task::exit(Outcome::Failed(if task.is_killed() {
             format!("killed, and did not wait for {addr}")

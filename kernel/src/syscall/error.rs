@@ -1,24 +1,26 @@
-//! How a system call fails.
+//! What a system call that does not succeed comes to.
 
 use crate::abi::errno::Errno;
 
-/// Why a system call did not do what it was asked to.
+/// Why a call has no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// It failed.
+    /// It answers with this number.
     Errno(Errno),
-    /// A signal came while it waited, before it had done anything.
+    /// A signal cut it short: what it comes to depends on what becomes of the signal.
     Restart(Restart),
 }
 
-/// What becomes of a call that a signal has cut short: it is made again once the signal is dealt with, or answers EINTR.
+/// What becomes of a call that a signal cut short. Without a handler for the signal it goes on as if nothing had come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Restart {
-    /// Again if no handler ran, or if its action asks for that (Linux: ERESTARTSYS, `SA_RESTART`).
+    /// Begun again if the handler asks for it (`SA_RESTART`), else EINTR (Linux: `ERESTARTSYS`).
     IfAsked,
-    /// Again if no handler ran (ERESTARTNOHAND).
+    /// EINTR if a handler runs (`ERESTARTNOHAND`).
     UnlessHandled,
-    /// Again, for the time that is left, if no handler ran (ERESTART_RESTARTBLOCK).
+    /// Begun again whatever happens (`ERESTARTNOINTR`).
+    Always,
+    /// EINTR if a handler runs; otherwise goes on with the time that is left (`ERESTART_RESTARTBLOCK`).
     Block,
 }
 

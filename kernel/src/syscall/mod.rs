@@ -1,9 +1,88 @@
-//! System calls.
+//! System calls: from registers to whoever does it, and back.
+//!
+//! ```text
+//!   call ── table: number → name, function ── function(Call): arguments decoded, then process, file, mm or uffd
+//!     └──── result or error number into RAX; what a signal cut short is begun again, or answers EINTR
+//! ```
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `error` | how a call fails: with a number, or to be made again after a signal |
+//! | [`table`] | every call that there is, a line each |
+//! | [`error`] | error numbers, and calls that are to be begun again |
+//! | [`user`] | arguments that are addresses |
+//! | the others | the calls, by subject |
 
-mod error;
+pub mod error;
+mod names;
+mod process;
+pub mod table;
+pub mod user;
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 pub use error::{Error, Restart};
+
+use crate::arch::Extra;
+use crate::arch::user::Registers;
+use crate::process::Thread;
+
+/// A system call of the current thread.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The thread.
+    pub thread: &'a Arc<Thread>,
+    /// Its arguments, as they are in the registers.
+    pub args: [u64; 6],
+    /// Its registers.
+    pub registers: &'a mut Registers,
+    /// What else it has in the CPU.
+    pub extra: &'a mut Extra,
+}
+
+/// What a call comes to: the value in RAX, or why not.
+pub type Result = core::result::Result<u64, Error>;
+
+/// Executes the system call that `registers` ask for.
+pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) {
+    let number = registers.rax;
+    let args = [
+        registers.rdi,
+        registers.rsi,
+        registers.rdx,
+        registers.r10,
+        registers.r8,
+        registers.r9,
+    ];
+    let result = match table::find(number) {
+        Some(entry) => (entry.call)(&mut Call {
+            thread,
+            args,
+            registers,
+            extra,
+        }),
+        None => Err(unknown(number)),
+    };
+    registers.rax = match result {
+        Ok(value) => value,
+        Err(Error::Errno(errno)) => errno.number().wrapping_neg() as u64,
+        Err(Error::Restart(_)) => crate::abi::errno::Errno::EINTR.number().wrapping_neg() as u64,
+    };
+}
+
+/// Numbers that were said to be missing: bit n of word m is number 64 m + n. The last word is for all that are larger.
+static SAID: [AtomicU64; 9] = [const { AtomicU64::new(0) }; 9];
+
+/// The answer to a call that is not there. The console says so once.
+#[cold]
+fn unknown(number: u64) -> Error {
+    let bit = number.min(SAID.len() as u64 * 64 - 1);
+    let mask = 1 << (bit % 64);
+    if SAID[(bit / 64) as usize].fetch_or(mask, Ordering::Relaxed) & mask == 0 {
+        log::warn!(
+            "linux: system call {number} ({}) is not there; answered ENOSYS",
+            names::of(number)
+        );
+    }
+    crate::abi::errno::Errno::ENOSYS.into()
+}

@@ -7,6 +7,7 @@ use core::fmt;
 use super::exit::{Ending, Outcome};
 use super::{Task, engine};
 use crate::mm::space::Space;
+use crate::process::Thread;
 use crate::sync::SpinLock;
 
 /// What a task is to do.
@@ -40,10 +41,34 @@ pub fn spawn<E: Ending>(
     space: Option<Arc<Space>>,
     job: impl FnOnce() -> E + Send + 'static,
 ) -> Result<Arc<Task>, SpawnError> {
-    let body = engine::Body::new(Box::new(move || job().outcome()))?;
-    let task = Task::new(name, space, body);
+    let task = prepare(name, space, job)?;
     engine::start(Arc::clone(&task))?;
     Ok(task)
+}
+
+/// [`spawn`] for a task that runs a thread of a process.
+///
+/// # Errors
+/// No memory for its stack.
+pub fn spawn_thread<E: Ending>(
+    name: &str,
+    space: Arc<Space>,
+    thread: Arc<Thread>,
+    job: impl FnOnce() -> E + Send + 'static,
+) -> Result<Arc<Task>, SpawnError> {
+    let task = prepare(name, Some(space), job)?;
+    task.set_thread(thread);
+    engine::start(Arc::clone(&task))?;
+    Ok(task)
+}
+
+fn prepare<E: Ending>(
+    name: &str,
+    space: Option<Arc<Space>>,
+    job: impl FnOnce() -> E + Send + 'static,
+) -> Result<Arc<Task>, SpawnError> {
+    let body = engine::Body::new(Box::new(move || job().outcome()))?;
+    Ok(Task::new(name, space, body))
 }
 
 /// A task whose result somebody waits for.

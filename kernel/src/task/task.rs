@@ -14,6 +14,8 @@ use super::sleep::Timer;
 use super::wait::Waiting;
 use super::{engine, table};
 use crate::mm::space::Space;
+use crate::process::Thread;
+use crate::sync::Once;
 use crate::uffd::{EventSlot, FaultSlot};
 
 /// Longest name of a task, in bytes; longer ones are cut.
@@ -67,6 +69,7 @@ pub struct Task {
     pub(super) park: ParkWord,
     pub(super) body: engine::Body,
     space: Option<Arc<Space>>,
+    thread: Once<Arc<Thread>>,
     pub(super) waiting: Waiting,
     pub(super) run_link: LinkedListAtomicLink,
     /// Links the task into the one queue of waiters that it stands in.
@@ -94,6 +97,7 @@ impl Task {
             park: ParkWord::new(),
             body,
             space,
+            thread: Once::new(),
             waiting: Waiting::default(),
             run_link: LinkedListAtomicLink::new(),
             wait_link: LinkedListAtomicLink::new(),
@@ -131,6 +135,17 @@ impl Task {
     #[inline]
     pub fn space(&self) -> Option<&Arc<Space>> {
         self.space.as_ref()
+    }
+
+    /// The thread of a process that the task runs, if it runs one.
+    #[inline]
+    pub fn thread(&self) -> Option<&Arc<Thread>> {
+        self.thread.get()
+    }
+
+    /// Says which thread it runs; once, before the task does.
+    pub(super) fn set_thread(&self, thread: Arc<Thread>) {
+        self.thread.call_once(|| thread);
     }
 
     /// From now on it does not count among those that wait when nothing can run: nobody waits for what it does.

@@ -43,6 +43,7 @@ pub mod mmu;
 pub mod processor;
 pub mod task_memory;
 pub mod tlb;
+pub mod user;
 
 #[cfg(test)]
 mod tests;

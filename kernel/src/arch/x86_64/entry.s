@@ -7,12 +7,19 @@
 //     vector, error code
 //     rip cs rflags rsp ss               pushed by the CPU
 //
-// GS is swapped only when user mode was interrupted. #DF, NMI and #MC come on stacks of their own (IST), possibly
-// between an entry from user mode and its SWAPGS, so `trap_fatal` looks at the GS base itself; it never returns.
-// DF is cleared on every way in: memmove runs with it set.
+// What interrupts user mode leaves the same picture in that task's `Registers` and goes to `user_left` (user/entry.s), so
+// nothing below swaps GS. #DF, NMI and #MC come on stacks of their own (IST), possibly between an entry from user mode and
+// its SWAPGS, so `fatal_entry` looks at the GS base itself: user mode has no way to make it negative. It never returns.
+// DF and AC are cleared on every way in: memmove runs with DF set, and a copy of user memory with AC.
 
 .set CODE_SEGMENT, 24                   // offset of cs when the stack pointer is at the vector
 .set GS_BASE, 0xc0000101
+
+// Clears DF and AC, and leaves interrupts off. CLAC would need SMAP.
+.macro CLEAR_FLAGS
+    pushq $2
+    popfq
+.endm
 
 .macro SAVE_SCRATCH
     pushq %rax
@@ -44,12 +51,10 @@
     popq %rbx
 .endm
 
-// Swaps GS when user mode was interrupted; the stack pointer is at the vector.
-.macro SWAPGS_IF_USER
+// Leaves for `user_left` when user mode was interrupted; the stack pointer is at the vector.
+.macro LEAVE_IF_USER
     testb $3, CODE_SEGMENT(%rsp)
-    jz 100f
-    swapgs
-100:
+    jnz user_left
 .endm
 
 .macro RETURN
@@ -62,7 +67,6 @@
     popq %rdx
     popq %rcx
     popq %rax
-    SWAPGS_IF_USER
     addq $16, %rsp
     iretq
 .endm
@@ -74,9 +78,9 @@
 .global page_fault_entry
 page_fault_entry:
     pushq $14
-    SWAPGS_IF_USER
+    LEAVE_IF_USER
     SAVE_SCRATCH
-    cld
+    CLEAR_FLAGS
     movq %rsp, %rdi
     call page_fault
 .global page_fault_returns
@@ -90,9 +94,9 @@ page_fault_returns:
 // Interrupts.
     .balign 16
 interrupt_entry:
-    SWAPGS_IF_USER
+    LEAVE_IF_USER
     SAVE_SCRATCH
-    cld
+    CLEAR_FLAGS
     movq %rsp, %rdi
     call interrupt
 .global interrupt_returns
@@ -102,10 +106,10 @@ interrupt_returns:
 // All other exceptions.
     .balign 16
 trap_entry:
-    SWAPGS_IF_USER
+    LEAVE_IF_USER
     SAVE_SCRATCH
     SAVE_PRESERVED
-    cld
+    CLEAR_FLAGS
 trap_saved:
     movq %rsp, %rdi
     call exception
@@ -119,7 +123,7 @@ exception_returns:
 fatal_entry:
     SAVE_SCRATCH
     SAVE_PRESERVED
-    cld
+    CLEAR_FLAGS
     movl $GS_BASE, %ecx
     rdmsr
     testl %edx, %edx

@@ -17,6 +17,10 @@ use crate::trace::panic::{self, Fatal};
 
 /// Non-maskable interrupt.
 pub const NMI: u8 = 2;
+/// INT3.
+pub const BREAKPOINT: u8 = 3;
+/// INTO.
+pub const OVERFLOW: u8 = 4;
 /// Double fault.
 pub const DOUBLE_FAULT: u8 = 8;
 /// General protection fault.

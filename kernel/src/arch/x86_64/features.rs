@@ -111,7 +111,8 @@ pub fn enable() {
         Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION,
         features.contains(Features::UMIP),
     );
-    cr4.set(Cr4Flags::FSGSBASE, features.contains(Features::FSGSBASE));
+    // User mode must not set GS's base by itself: entry code tells kernel and user by it.
+    cr4.remove(Cr4Flags::FSGSBASE);
     let mut efer = Efer::read();
     efer.set(EferFlags::NO_EXECUTE_ENABLE, features.contains(Features::NX));
     // SAFETY: long mode and paging stay as they are; what is switched on is present (CPUID) and restricts user pages,

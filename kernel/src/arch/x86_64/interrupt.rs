@@ -43,8 +43,13 @@ extern "C" fn interrupt(frame: &Frame) {
     if frame.vector as u8 == GUEST_FAULT && guest_fault::injected(frame) {
         return;
     }
+    of_task(frame.vector as u8);
+}
+
+/// Serves an interrupt of a task that can be left here: of user mode, or of the kernel with interrupts on. Interrupts are off.
+pub(super) fn of_task(vector: u8) {
     Machine::preempt_disable();
-    serve(frame.vector as u8);
+    serve(vector);
     Machine::preempt_enable();
     // Interrupts are off, so the line above has left a due reschedule alone. Whatever was interrupted had interrupts
     // on; with preemption on as well it can be left here as well as anywhere.

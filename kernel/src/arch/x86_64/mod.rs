@@ -24,6 +24,7 @@
 //! | [`hypercall`] | whether our own hypervisor runs the machine, and how it is called |
 //! | [`image`] | the parts of the image, as the linker script laid them out |
 //! | [`unwind`] | what a backtrace needs |
+//! | [`user`] | user mode: into it, out of it, its registers |
 //! | [`machine`], [`switch`], [`task_memory`] | the traits of [`arch`](super) |
 //!
 //! Section numbers are those of Intel's Software Developer's Manual ("SDM"), revision 084, and AMD's Architecture
@@ -49,6 +50,7 @@ pub mod tables;
 pub mod task_memory;
 pub mod timer;
 pub mod unwind;
+pub mod user;
 
 pub use self::machine::Machine;
 
@@ -57,14 +59,13 @@ use crate::mm::addr::VirtAddr;
 /// Where physical address 0 stands: in the loaders' tables as in the kernel's own.
 pub const DIRECT_MAP: VirtAddr = VirtAddr::new(0xffff_8000_0000_0000);
 
-core::arch::global_asm!(include_str!("entry.s"), options(att_syntax));
-
 /// Makes the boot CPU ours: control registers, per-CPU block, descriptor tables. Afterwards exceptions are reported,
 /// locks work, and interrupts are still off. Called once, first of all.
 pub fn init_cpu() {
     percpu::init_boot_cpu();
     tables::init_boot_cpu();
     features::enable();
+    user::enable();
     pic::disable();
 }
 

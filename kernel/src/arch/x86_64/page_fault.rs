@@ -64,7 +64,7 @@ fn refuse(frame: &mut Frame, addr: VirtAddr) -> bool {
 }
 
 #[inline]
-fn cr2() -> VirtAddr {
+pub(super) fn cr2() -> VirtAddr {
     let addr: u64;
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, cr2", out(reg) addr, options(nomem, nostack, preserves_flags)) };

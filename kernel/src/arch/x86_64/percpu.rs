@@ -9,7 +9,7 @@
 use core::arch::asm;
 use core::mem::offset_of;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{GsBase, KernelGsBase};
@@ -33,7 +33,22 @@ struct Block {
     preempt: AtomicU32,
     id: AtomicU32,
     running: AtomicPtr<Task>,
+    // The rest is user/entry.s's.
+    /// Where `user_run` goes on when user mode is left.
+    kernel_stack: AtomicU64,
+    /// The end of the registers of the task whose user mode runs.
+    registers_end: AtomicU64,
+    /// User mode's stack pointer, for a moment.
+    user_stack_pointer: AtomicU64,
+    /// Where the CPU looks for the stack on which interrupts of user mode come in (TSS.RSP0).
+    entry_stack: AtomicU64,
 }
+
+/// Offsets in the block, for entry code.
+pub(super) const KERNEL_STACK: usize = offset_of!(Block, kernel_stack);
+pub(super) const REGISTERS_END: usize = offset_of!(Block, registers_end);
+pub(super) const USER_STACK_POINTER: usize = offset_of!(Block, user_stack_pointer);
+pub(super) const ENTRY_STACK: usize = offset_of!(Block, entry_stack);
 
 impl Block {
     const fn new() -> Self {
@@ -42,6 +57,10 @@ impl Block {
             preempt: AtomicU32::new(AT_START),
             id: AtomicU32::new(0),
             running: AtomicPtr::new(ptr::null_mut()),
+            kernel_stack: AtomicU64::new(0),
+            registers_end: AtomicU64::new(0),
+            user_stack_pointer: AtomicU64::new(0),
+            entry_stack: AtomicU64::new(0),
         }
     }
 }
@@ -56,6 +75,13 @@ pub fn init_boot_cpu() {
     GsBase::write(VirtAddr::from_ptr(&raw const BOOT_BLOCK));
     // What SWAPGS brings in while user mode runs; user mode starts with 0.
     KernelGsBase::write(VirtAddr::zero());
+}
+
+/// Tells this CPU's entry code where the TSS has the stack for entries from user mode.
+pub(super) fn set_entry_stack(field: *mut u64) {
+    BOOT_BLOCK
+        .entry_stack
+        .store(field.expose_provenance() as u64, Ordering::Relaxed);
 }
 
 /// Runs the scheduler if it is due and nothing forbids it. Out of line: almost never taken.

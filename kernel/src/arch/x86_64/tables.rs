@@ -14,7 +14,8 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
-use super::exception::{DOUBLE_FAULT, MACHINE_CHECK, NMI, PAGE_FAULT};
+use super::exception::{BREAKPOINT, DOUBLE_FAULT, MACHINE_CHECK, NMI, OVERFLOW, PAGE_FAULT};
+use super::percpu;
 
 const IST_STACK_SIZE: usize = 16 * 1024;
 
@@ -40,7 +41,14 @@ static BOOT_STACKS: [IstStack; 3] = [const { IstStack::new() }; 3];
 /// Which exceptions use them.
 const IST_VECTORS: [u8; 3] = [DOUBLE_FAULT, NMI, MACHINE_CHECK];
 
-static BOOT_TSS: Once<TaskStateSegment> = Once::new();
+/// A TSS, of which the CPU's entry code changes the stack for entries from user mode.
+#[repr(C, align(16))]
+struct Tss(UnsafeCell<TaskStateSegment>);
+
+// SAFETY: written once, before it is loaded, and then by its CPU alone.
+unsafe impl Sync for Tss {}
+
+static BOOT_TSS: Tss = Tss(UnsafeCell::new(TaskStateSegment::new()));
 static BOOT_GDT: Once<GlobalDescriptorTable> = Once::new();
 static IDT: Once<Idt> = Once::new();
 
@@ -71,7 +79,7 @@ struct Idt([Gate; 256]);
 const _: () = assert!(size_of::<Idt>() == 4096);
 
 impl Gate {
-    /// An interrupt gate: present, privilege level 0, interrupts off on entry.
+    /// An interrupt gate: present, interrupts off on entry. Only INT3 and INTO are user mode's to execute.
     fn new(vector: usize, selector: u16) -> Self {
         let ist = IST_VECTORS
             .iter()
@@ -81,10 +89,14 @@ impl Gate {
             true => (&raw const page_fault_entry).addr() as u64,
             false => (&raw const trap_stubs).addr() as u64 + vector as u64 * STUB_SIZE,
         };
+        let privilege = match vector as u8 {
+            BREAKPOINT | OVERFLOW => 3,
+            _ => 0,
+        };
         Self {
             offset_low: offset as u16,
             selector,
-            options: 0x8e00 | ist,
+            options: 0x8e00 | privilege << 13 | ist,
             offset_middle: (offset >> 16) as u16,
             offset_high: (offset >> 32) as u32,
             reserved: 0,
@@ -94,13 +106,15 @@ impl Gate {
 
 /// Gives the boot CPU its tables.
 pub fn init_boot_cpu() {
-    let tss = BOOT_TSS.call_once(|| {
-        let mut tss = TaskStateSegment::new();
-        for (i, stack) in BOOT_STACKS.iter().enumerate() {
-            tss.interrupt_stack_table[i] = stack.top();
-        }
-        tss
-    });
+    let tss = BOOT_TSS.0.get();
+    for (i, stack) in BOOT_STACKS.iter().enumerate() {
+        // SAFETY: this runs once, and the CPU does not have the TSS yet. It is packed: no reference is made.
+        unsafe { (&raw mut (*tss).interrupt_stack_table[i]).write_unaligned(stack.top()) };
+    }
+    // SAFETY: only an address is taken.
+    percpu::set_entry_stack(unsafe { &raw mut (*tss).privilege_stack_table[0] }.cast());
+    // SAFETY: it lives for ever, and is not changed through references any more.
+    let tss: &'static TaskStateSegment = unsafe { &*tss };
     let mut selectors = None;
     let gdt = BOOT_GDT.call_once(|| {
         let mut gdt = GlobalDescriptorTable::new();

@@ -9,6 +9,7 @@ use core::arch::asm;
 use core::slice;
 
 use super::Machine;
+use super::features::{Features, features};
 use crate::arch::TaskMemory;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 
@@ -41,6 +42,22 @@ pub(super) fn resume_after(rip: u64) -> Option<u64> {
 /// Whether `[addr, addr + len)` can be task memory at all.
 fn in_task_half(addr: VirtAddr, len: usize) -> bool {
     addr.checked_add(len as u64).is_some_and(|end| end <= USER_TOP)
+}
+
+/// Lets the kernel at pages of user mode while `access` runs, which is one of the accesses below and nothing else.
+#[inline(always)]
+fn with_user_pages<R>(access: impl FnOnce() -> R) -> R {
+    let prevented = features().contains(Features::SMAP);
+    if prevented {
+        // SAFETY: the CPU has the instruction; only what the CPU may touch changes. Not `nomem`: the access stays behind it.
+        unsafe { asm!("stac", options(nostack)) };
+    }
+    let result = access();
+    if prevented {
+        // SAFETY: as above; the access stays before it.
+        unsafe { asm!("clac", options(nostack)) };
+    }
+    result
 }
 
 /// Copies eight bytes at a time, then the rest; returns how many bytes are left when an access was impossible.
@@ -80,7 +97,7 @@ impl TaskMemory for Machine {
             return len;
         }
         // SAFETY: the caller's `dst` is valid for `len` bytes.
-        unsafe { copy(dst.expose_provenance() as u64, src.as_u64(), len) }
+        with_user_pages(|| unsafe { copy(dst.expose_provenance() as u64, src.as_u64(), len) })
     }
 
     unsafe fn copy_out(dst: VirtAddr, src: *const u8, len: usize) -> usize {
@@ -88,7 +105,7 @@ impl TaskMemory for Machine {
             return len;
         }
         // SAFETY: the caller's `src` is valid for `len` bytes.
-        unsafe { copy(dst.as_u64(), src.expose_provenance() as u64, len) }
+        with_user_pages(|| unsafe { copy(dst.as_u64(), src.expose_provenance() as u64, len) })
     }
 
     #[inline]
@@ -96,9 +113,9 @@ impl TaskMemory for Machine {
         if !in_task_half(src, 8) {
             return None;
         }
-        let (value, done): (u64, u64);
+        let (mut value, mut done) = (0u64, 0u64);
         // SAFETY: reads task memory only; an impossible access resumes at label 3 with `done` still 0.
-        unsafe {
+        with_user_pages(|| unsafe {
             asm!(
                 "2: mov {value}, [{src}]",
                 "mov {done:e}, 1",
@@ -107,11 +124,11 @@ impl TaskMemory for Machine {
                 ".quad 2b, 3b",
                 ".popsection",
                 src = in(reg) src.as_u64(),
-                value = inout(reg) 0u64 => value,
-                done = inout(reg) 0u64 => done,
+                value = inout(reg) value,
+                done = inout(reg) done,
                 options(nostack, readonly, preserves_flags),
             );
-        }
+        });
         (done != 0).then_some(value)
     }
 
@@ -120,9 +137,9 @@ impl TaskMemory for Machine {
         if !in_task_half(dst, 8) {
             return false;
         }
-        let done: u64;
+        let mut done = 0u64;
         // SAFETY: writes task memory only; an impossible access resumes at label 3 with `done` still 0.
-        unsafe {
+        with_user_pages(|| unsafe {
             asm!(
                 "2: mov [{dst}], {value}",
                 "mov {done:e}, 1",
@@ -132,10 +149,10 @@ impl TaskMemory for Machine {
                 ".popsection",
                 dst = in(reg) dst.as_u64(),
                 value = in(reg) value,
-                done = inout(reg) 0u64 => done,
+                done = inout(reg) done,
                 options(nostack, preserves_flags),
             );
-        }
+        });
         done != 0
     }
 }

@@ -1,0 +1,231 @@
+//! User mode.
+//!
+//! ```text
+//!   run ──► user_run ──► user mode ──► SYSCALL, exception, interrupt ──► back in run ──► Exit
+//! ```
+//!
+//! The kernel runs user mode like a function: a task's loop calls [`run`], looks at the [`Exit`], does what it is about and
+//! calls it again. The registers are in a structure of the loop's, so whoever may change them (a signal, exec, fork) does it
+//! between two runs.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `entry.s` | the ways in and out |
+//! | [`fpu`] | x87, SSE and AVX registers |
+#![expect(unsafe_code, reason = "enters user mode; MSRs")]
+
+use core::arch::global_asm;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use core::{fmt, ptr};
+
+use x86_64::VirtAddr as X86Addr;
+use x86_64::registers::control::{Efer, EferFlags};
+use x86_64::registers::model_specific::{FsBase, KernelGsBase, LStar, Msr, SFMask};
+use x86_64::registers::rflags::RFlags;
+
+use super::{Machine, interrupt, page_fault, percpu};
+use crate::arch::fault_code::PageFaultCode;
+use crate::arch::user::{Exit, Registers, SYSCALL};
+use crate::arch::{Irq, MAX_CPUS};
+use crate::mm::addr::VirtAddr;
+use crate::mm::fault::{FaultInfo, Origin};
+
+pub mod fpu;
+
+use fpu::Fpu;
+
+global_asm!(
+    ".set KERNEL_STACK, {kernel_stack}",
+    ".set REGISTERS_END, {registers_end}",
+    ".set USER_STACK_POINTER, {user_stack_pointer}",
+    ".set ENTRY_STACK, {entry_stack}",
+    include_str!("../entry.s"),
+    include_str!("entry.s"),
+    kernel_stack = const percpu::KERNEL_STACK,
+    registers_end = const percpu::REGISTERS_END,
+    user_stack_pointer = const percpu::USER_STACK_POINTER,
+    entry_stack = const percpu::ENTRY_STACK,
+    options(att_syntax)
+);
+
+unsafe extern "C" {
+    /// Enters user mode; returns when it is left (entry.s).
+    fn user_run(registers: *mut Registers);
+    /// Where SYSCALL leads (entry.s).
+    static syscall_entry: u8;
+}
+
+/// IA32_STAR.
+const STAR: Msr = Msr::new(0xc000_0081);
+/// Segments of SYSCALL (kernel code, then data) and of SYSRET (16 below user code, 8 below user data).
+const SEGMENTS: u64 = 0x08 << 32 | 0x13 << 48;
+
+/// Switches SYSCALL on for this CPU.
+pub(super) fn enable() {
+    let mut star = STAR;
+    // SAFETY: the selectors are those of `tables`, and the entry is code of ours that expects to be entered so.
+    unsafe {
+        star.write(SEGMENTS);
+        LStar::write(X86Addr::from_ptr(&raw const syscall_entry));
+        // Interrupts, direction, single steps, alignment checks (SMAP), nested tasks.
+        SFMask::write(RFlags::from_bits_retain(0x4_7700));
+        Efer::update(|efer| efer.insert(EferFlags::SYSTEM_CALL_EXTENSIONS));
+    }
+    fpu::enable();
+}
+
+/// What user mode has beside its general registers. At a fixed address: the CPU that has it loaded remembers that.
+pub struct Extra {
+    fpu: Fpu,
+    fs_base: u64,
+    gs_base: u64,
+}
+
+/// Whose [`Extra`] each CPU has loaded.
+static LOADED: [AtomicPtr<Extra>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
+
+impl Extra {
+    /// A new program's.
+    pub fn new() -> alloc::boxed::Box<Self> {
+        alloc::boxed::Box::new(Self {
+            fpu: Fpu::new(),
+            fs_base: 0,
+            gs_base: 0,
+        })
+    }
+
+    /// The same for another thread.
+    #[must_use]
+    pub fn duplicate(&mut self) -> alloc::boxed::Box<Self> {
+        self.unload();
+        alloc::boxed::Box::new(Self {
+            fpu: self.fpu.duplicate(),
+            fs_base: self.fs_base,
+            gs_base: self.gs_base,
+        })
+    }
+
+    /// FS's base.
+    pub fn fs_base(&self) -> u64 {
+        self.fs_base
+    }
+
+    /// GS's base.
+    pub fn gs_base(&self) -> u64 {
+        self.gs_base
+    }
+
+    /// Sets FS's base to an address of user mode.
+    pub fn set_fs_base(&mut self, base: VirtAddr) {
+        self.unload();
+        self.fs_base = base.as_u64();
+    }
+
+    /// Sets GS's base to an address of user mode.
+    pub fn set_gs_base(&mut self, base: VirtAddr) {
+        self.unload();
+        self.gs_base = base.as_u64();
+    }
+
+    /// The x87, SSE and AVX registers, to look at and to change.
+    pub fn fpu(&mut self) -> &mut Fpu {
+        self.unload();
+        &mut self.fpu
+    }
+
+    /// Has what the CPU holds of this saved; it is loaded again before user mode runs.
+    fn unload(&mut self) {
+        let flags = Machine::disable();
+        let loaded = &LOADED[<Machine as crate::arch::Cpu>::id()];
+        if ptr::eq(loaded.load(Ordering::Relaxed), self) {
+            self.fpu.save();
+            loaded.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+        Machine::restore(flags);
+    }
+
+    /// Interrupts are off.
+    #[inline]
+    fn load(&mut self) {
+        let loaded = &LOADED[<Machine as crate::arch::Cpu>::id()];
+        if !ptr::eq(loaded.load(Ordering::Relaxed), self) {
+            self.replace(loaded);
+        }
+    }
+
+    #[inline(never)]
+    fn replace(&mut self, loaded: &AtomicPtr<Self>) {
+        let other = loaded.swap(self, Ordering::Relaxed);
+        // SAFETY: whoever is loaded has not been dropped (`drop` unloads it), and is not used by its task, which does not run.
+        if let Some(other) = unsafe { other.as_mut() } {
+            other.fpu.save();
+        }
+        self.fpu.load();
+        FsBase::write(X86Addr::new_truncate(self.fs_base));
+        KernelGsBase::write(X86Addr::new_truncate(self.gs_base));
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        self.unload();
+    }
+}
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Extra")
+            .field("fs_base", &self.fs_base)
+            .field("gs_base", &self.gs_base)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Saves user mode's x87 and vector registers, if this CPU holds any, for somebody else who wants to use them. Preemption is
+/// off, and stays off until they are not in use any more.
+pub fn release_fpu() {
+    let flags = Machine::disable();
+    let loaded = &LOADED[<Machine as crate::arch::Cpu>::id()];
+    let other = loaded.swap(ptr::null_mut(), Ordering::Relaxed);
+    // SAFETY: as in `replace`.
+    if let Some(other) = unsafe { other.as_mut() } {
+        other.fpu.save();
+    }
+    Machine::restore(flags);
+}
+
+/// Runs user mode until something happens. In the current task's address space, with interrupts on and no lock held.
+#[inline]
+pub fn run(registers: &mut Registers, extra: &mut Extra) -> Exit {
+    let flags = Machine::disable();
+    extra.load();
+    // SAFETY: the segments and flags are user mode's (`Registers::start` and `restore_all` are the only ways to make them),
+    // RIP is one that user mode had or that was checked, and the structure stays where it is: it is what the CPU writes to.
+    unsafe { user_run(registers) };
+    let exit = match registers.vector {
+        SYSCALL => Exit::Syscall,
+        14 => {
+            let code = PageFaultCode::from_bits_retain(registers.error);
+            Exit::PageFault(FaultInfo {
+                addr: page_fault::cr2(),
+                access: code.access(),
+                origin: Origin::Task,
+            })
+        }
+        vector @ 32..SYSCALL => {
+            interrupt::of_task(vector as u8);
+            Exit::Interrupt
+        }
+        vector => Exit::Exception {
+            vector: vector as u8,
+            error: registers.error,
+        },
+    };
+    Machine::restore(flags);
+    exit
+}
+
+/// What programs are told that the CPU can do (`AT_HWCAP`: EDX of CPUID's leaf 1).
+pub fn user_capabilities() -> u64 {
+    core::arch::x86_64::__cpuid(1).edx.into()
+}

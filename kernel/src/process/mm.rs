@@ -1,0 +1,72 @@
+//! A program's memory: its address space, and where in it what is.
+
+use alloc::sync::Arc;
+
+use crate::mm::addr::VirtAddr;
+use crate::mm::range::VirtRange;
+use crate::mm::space::Space;
+use crate::sync::SpinLock;
+
+/// What a program image has in its space.
+#[derive(Debug)]
+pub struct Mm {
+    space: Arc<Space>,
+    /// The heap: where it begins for ever, and where it ends now.
+    heap: SpinLock<VirtRange>,
+    layout: Layout,
+}
+
+/// Where exec has put what; does not change.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The stack at its largest.
+    pub stack: VirtRange,
+    /// The argument strings.
+    pub args: VirtRange,
+    /// The environment strings.
+    pub env: VirtRange,
+    /// Where the heap begins.
+    pub heap: VirtAddr,
+    /// The auxiliary vector, in words.
+    pub auxv: alloc::vec::Vec<u64>,
+}
+
+impl Mm {
+    /// The memory of a new image.
+    pub fn new(space: Arc<Space>, layout: Layout) -> Arc<Self> {
+        Arc::new(Self {
+            space,
+            heap: SpinLock::new(VirtRange::new(layout.heap, layout.heap)),
+            layout,
+        })
+    }
+
+    /// The address space.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// Where exec has put what.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The heap as it is now.
+    pub fn heap(&self) -> VirtRange {
+        *self.heap.lock()
+    }
+
+    /// Notes that the heap ends at `end` now.
+    pub fn set_heap_end(&self, end: VirtAddr) {
+        self.heap.lock().end = end;
+    }
+
+    /// The same for a copy of the space.
+    pub fn forked(&self, space: Arc<Space>) -> Arc<Self> {
+        Arc::new(Self {
+            space,
+            heap: SpinLock::new(self.heap()),
+            layout: self.layout.clone(),
+        })
+    }
+}

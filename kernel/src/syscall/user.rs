@@ -1,0 +1,55 @@
+//! Arguments that are addresses: allegations until they are copied. No lock may be held: an access may sleep.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::Error;
+use crate::abi::errno::Errno;
+use crate::mm::addr::VirtAddr;
+use crate::mm::uaccess::{self, on_behalf};
+
+/// Copies from the current process's memory.
+///
+/// # Errors
+/// EFAULT.
+pub fn read(at: u64, out: &mut [u8]) -> Result<(), Error> {
+    on_behalf(|| uaccess::read(VirtAddr::new(at), out)).map_err(|_| Errno::EFAULT.into())
+}
+
+/// Copies to it.
+///
+/// # Errors
+/// EFAULT.
+pub fn write(at: u64, bytes: &[u8]) -> Result<(), Error> {
+    on_behalf(|| uaccess::write(VirtAddr::new(at), bytes)).map_err(|_| Errno::EFAULT.into())
+}
+
+/// `len` bytes.
+///
+/// # Errors
+/// EFAULT.
+pub fn read_vec(at: u64, len: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; len];
+    read(at, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// A 64-bit word.
+///
+/// # Errors
+/// EFAULT.
+pub fn read_u64(at: u64) -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    read(at, &mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// A 32-bit word.
+///
+/// # Errors
+/// EFAULT.
+pub fn read_u32(at: u64) -> Result<u32, Error> {
+    let mut bytes = [0; 4];
+    read(at, &mut bytes)?;
+    Ok(u32::from_le_bytes(bytes))
+}
