@@ -1,6 +1,8 @@
 //! System calls as the kernel answers them: a value or an errno, nothing in between.
 #![expect(unsafe_code, reason = "a system call is an instruction")]
 
+use std::ffi::CString;
+
 use crate::errno::Errno;
 
 /// What a system call answers.
@@ -43,4 +45,54 @@ pub fn write_all(fd: i32, mut bytes: &[u8]) -> Answer<()> {
         bytes = &bytes[done..];
     }
     Ok(())
+}
+
+/// open(2).
+pub fn open(path: &str, flags: i32) -> Answer<i32> {
+    let path = CString::new(path).expect("a path has no NUL");
+    call(libc::SYS_open, &[path.as_ptr() as usize, flags as usize, 0o600]).map(|fd| fd as i32)
+}
+
+/// close(2).
+pub fn close(fd: i32) -> Answer {
+    call(libc::SYS_close, &[fd as usize])
+}
+
+/// read(2).
+pub fn read(fd: i32, buffer: &mut [u8]) -> Answer {
+    call(
+        libc::SYS_read,
+        &[fd as usize, buffer.as_mut_ptr() as usize, buffer.len()],
+    )
+}
+
+/// write(2).
+pub fn write(fd: i32, bytes: &[u8]) -> Answer {
+    call(
+        libc::SYS_write,
+        &[fd as usize, bytes.as_ptr() as usize, bytes.len()],
+    )
+}
+
+/// fcntl(2).
+pub fn fcntl(fd: i32, command: i32, argument: usize) -> Answer {
+    call(libc::SYS_fcntl, &[fd as usize, command as usize, argument])
+}
+
+/// pipe2(2): the end to read from, and the end to write to.
+pub fn pipe2(flags: i32) -> Answer<(i32, i32)> {
+    let mut ends = [0i32; 2];
+    call(libc::SYS_pipe2, &[ends.as_mut_ptr() as usize, flags as usize])?;
+    Ok((ends[0], ends[1]))
+}
+
+/// poll(2) of one descriptor: `revents`, zero when the time is over.
+pub fn poll(fd: i32, events: i16, milliseconds: i32) -> Answer<i16> {
+    let mut one = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    call(libc::SYS_poll, &[&raw mut one as usize, 1, milliseconds as usize])?;
+    Ok(one.revents)
 }

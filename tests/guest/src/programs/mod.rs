@@ -1,6 +1,17 @@
 //! The programs: one file each, one line each in the table below.
 
-mod hello;
+mod api;
+mod cont;
+mod copy;
+mod fill_rules;
+mod moving;
+mod open;
+mod poison;
+mod register;
+mod register_masks;
+mod unregister;
+mod writeprotect;
+mod zeropage;
 
 /// A program of the collection.
 pub struct Program {
@@ -36,5 +47,16 @@ macro_rules! programs {
 }
 
 programs! {
-    hello: Everywhere, 5, "one line, and the status";
+    open: Everywhere, 10, "1.1: userfaultfd(2), the device, the descriptor";
+    api: Everywhere, 10, "1.2, 1.4, 3.1: the handshake, features, command numbers";
+    register_masks: Everywhere, 10, "2: modes that each type of memory accepts, and the mask";
+    register: Everywhere, 20, "3.2: registering";
+    unregister: Everywhere, 20, "3.3, 3.4: unregistering and waking";
+    fill_rules: Everywhere, 30, "3.0: rules that all fills share";
+    copy: Everywhere, 20, "3.5: COPY";
+    zeropage: Everywhere, 20, "3.6: ZEROPAGE";
+    writeprotect: Everywhere, 20, "3.7: WRITEPROTECT";
+    cont: Everywhere, 20, "3.8: CONTINUE";
+    poison: Everywhere, 20, "3.9, 4.6: POISON";
+    moving: Everywhere, 20, "3.10: MOVE";
 }
