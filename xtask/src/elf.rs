@@ -56,7 +56,19 @@ impl Kernel {
     /// # Errors
     /// [`BuildError`] when it does not compile.
     pub fn build() -> anyhow::Result<Self> {
-        let path = build("faultline-boot", "the kernel")?;
+        Self::build_with(&[])
+    }
+
+    /// [`build`](Self::build) without cargo's words on its progress.
+    ///
+    /// # Errors
+    /// As there; the compiler's words are printed all the same.
+    pub fn build_quietly() -> anyhow::Result<Self> {
+        Self::build_with(&["--quiet"])
+    }
+
+    fn build_with(options: &[&str]) -> anyhow::Result<Self> {
+        let path = build("faultline-boot", "the kernel", options)?;
         let size = path
             .metadata()
             .with_context(|| format!("cannot read {}", path.display()))?
@@ -83,16 +95,17 @@ impl Kernel {
 /// # Errors
 /// [`BuildError`] when it does not compile; and when it cannot be read.
 pub fn built_in_guest() -> anyhow::Result<Vec<u8>> {
-    let path = build("faultline-guest", "the built-in guest")?;
+    let path = build("faultline-guest", "the built-in guest", &[])?;
     let data = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     strip(&data).with_context(|| format!("cannot strip {}", path.display()))
 }
 
 /// Builds the program of `package` for bare metal.
-fn build(package: &str, what: &'static str) -> anyhow::Result<PathBuf> {
+fn build(package: &str, what: &'static str, options: &[&str]) -> anyhow::Result<PathBuf> {
     let line = cargo()
         .args(["build", "--package", package, "--profile", "kernel"])
         .args(["--target", BARE_METAL])
+        .args(options)
         .arg("--message-format=json-render-diagnostics");
     executable_of(&line, what)
 }

@@ -5,6 +5,8 @@
 //! | command line | `-append` | ramdisk entry `cmdline` |
 //! | ramdisk (`digests`, `guest`, `guest-cmdline`, `order`, `snapshot`) | `-initrd` | in the image |
 //! | snapshot | virtio disk, or ramdisk entry `snapshot` | the same |
+//!
+//! A job of a Linux program has its file system as the ramdisk ([`crate::program`]).
 
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use crate::fetch::Fetched;
 use crate::machine::Machine;
 use crate::order;
 use crate::paths::{RunDir, shown};
+use crate::program::streams::Paths;
 use crate::size::{PAGE, check_fits, human};
 use crate::snapshot::Snapshot;
 use crate::status::usage;
@@ -41,6 +44,8 @@ pub struct Job {
     pub wants_report: bool,
     /// The file that is restored, to see whether it changed under us.
     pub snapshot: Option<Snapshot>,
+    /// Where the streams of a program are connected to.
+    pub stdio: Option<Paths>,
 }
 
 /// A disk, read-only.
@@ -179,6 +184,7 @@ impl Job {
             }),
             wants_report: app.reports(),
             snapshot: None,
+            stdio: None,
         };
         let tokens = match app {
             App::Restore(args) => args.tokens(job.add_snapshot(args.from_file(), machine, ui)?),
@@ -206,6 +212,25 @@ impl Job {
             .opt("exit", exit)
             .finish();
         Ok(job)
+    }
+
+    /// Prepares a program in its file system for `machine`, without its streams.
+    pub fn of_program(machine: &dyn Machine, kernel: Kernel, files: Archive) -> Self {
+        let tokens = Tokens::new("run").opt("stdio", Some("ports"));
+        let exit = Some(machine.exit_token());
+        Self {
+            name: "run".to_owned(),
+            kernel,
+            cmdline: tokens
+                .flag("icount", machine.counts_instructions())
+                .opt("exit", exit)
+                .finish(),
+            ramdisk: files,
+            disk: None,
+            wants_report: false,
+            snapshot: None,
+            stdio: None,
+        }
     }
 
     fn add_order(&mut self, entry: Option<String>) {

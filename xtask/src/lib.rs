@@ -12,6 +12,8 @@
 //!   session     starts it, follows its output, enforces limits, kills it
 //!    │
 //!   protocol ── verdict ── report, symbolize
+//!    │
+//!   program/    Linux programs: what is packed, their streams, how they ended
 //! ```
 //!
 //! The tests in `tests/` use this library to boot the same image that the commands boot.
@@ -35,6 +37,7 @@ pub mod machine;
 pub mod order;
 pub mod paths;
 pub mod process;
+pub mod program;
 pub mod protocol;
 pub mod report;
 pub mod rungs;

@@ -3,25 +3,32 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use xtask::cmd::Cli;
+use xtask::cmd::{self, Cli};
 use xtask::status::Status;
 use xtask::{interrupt, status};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to tell when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(cmd::status_of_usage(&error, std::env::args().nth(1).as_deref()));
+        }
+    };
     if let Err(error) = interrupt::install() {
         eprintln!("warning: Ctrl-C will not stop the emulator: {error}");
     }
-    let status = match cli.run() {
-        Ok(status) => status,
+    let code = match cli.run() {
+        Ok(code) => code,
         Err(_) if interrupt::requested() => {
             eprintln!("interrupted");
-            Status::Interrupted
+            Status::Interrupted.code()
         }
         Err(error) => {
             eprintln!("error: {error:#}");
-            status::of_error(&error)
+            status::of_error(&error).code()
         }
     };
-    ExitCode::from(status.code())
+    ExitCode::from(code)
 }

@@ -2,6 +2,7 @@
 
 use super::{Call, Result, user};
 use crate::abi::errno::Errno;
+use crate::drivers::stdio;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::process::Ending;
 
@@ -23,10 +24,14 @@ pub fn set_tid_address(call: &mut Call<'_>) -> Result {
     Ok(call.thread.tid().as_u32().into())
 }
 
-/// `write`, to the console.
+/// `write`, to the standard streams.
 pub fn write_console(call: &mut Call<'_>) -> Result {
     let bytes = user::read_vec(call.args[1], call.args[2].min(4096) as usize)?;
-    crate::print!("{}", alloc::string::String::from_utf8_lossy(&bytes));
+    match call.args[0] {
+        1 => stdio::write_out(&bytes),
+        2 => stdio::write_err(&bytes),
+        _ => return Err(Errno::EBADF.into()),
+    }
     Ok(bytes.len() as u64)
 }
 

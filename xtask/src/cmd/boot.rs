@@ -62,7 +62,7 @@ pub fn execute(
     let kernel = Kernel::build()?;
     let mut job = Job::new(app, machine, kernel, disk, &mut ui)?;
     if machine.keeps_time() {
-        job.observe("deadline-ms", options.timeout.map(deadline));
+        job.observe("deadline-ms", options.timeout.map(session::kernel_deadline));
     }
     job.observe("watch-ms", options.watch.map(|seconds| seconds * 1000));
     let dir = RunDir::take(&format!("{}-{}", job.name, machine.name()))?;
@@ -86,13 +86,6 @@ pub fn execute(
     }
     show(&job, machine, &launch, &outcome, &verdict, options, &ui)?;
     Ok(verdict.status)
-}
-
-/// Milliseconds after power-on at which the kernel ends a run that may take so many seconds: enough before the end for it to
-/// say why, and for an emulator that started late.
-fn deadline(timeout: u64) -> u64 {
-    let all = timeout.saturating_mul(1000);
-    all - (all / 4).min(5000)
 }
 
 /// A machine that waits for a debugger has no time limits.
@@ -226,23 +219,5 @@ fn show_log(launch: &Launch, ui: &Ui) {
     let lines: Vec<&str> = log.lines().filter(tells).collect();
     for line in lines.iter().skip(lines.len().saturating_sub(10)) {
         ui.note(&format!("emulator: {line}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_deadline_is_a_quarter_earlier_but_no_more_than_five_seconds() {
-        for (timeout, ms) in [
-            (1, 750),
-            (4, 3000),
-            (20, 15_000),
-            (120, 115_000),
-            (u64::MAX, u64::MAX - 5000),
-        ] {
-            assert_eq!(deadline(timeout), ms, "{timeout} s");
-        }
     }
 }

@@ -2,12 +2,14 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::program::Ending;
 use crate::status::{HELP, Status};
 
 pub mod bochs;
 pub mod boot;
 pub mod image;
 pub mod qemu;
+pub mod run;
 
 pub mod setup;
 pub mod test;
@@ -26,6 +28,8 @@ enum Command {
     Qemu(qemu::Args),
     /// Boot in Bochs and run an application; default: restore, from the ramdisk
     Bochs(bochs::Args),
+    /// Run a Linux program
+    Run(run::Args),
     /// Leave disk images for real machines
     Image(image::Args),
     /// Run every test there is
@@ -35,18 +39,30 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command.
+    /// Runs the command; returns what xtask ends with.
     ///
     /// # Errors
     /// What [`crate::status::of_error`] turns into a status.
-    pub fn run(self) -> anyhow::Result<Status> {
-        match self.command {
+    pub fn run(self) -> anyhow::Result<u8> {
+        let status = match self.command {
+            // Its statuses are the program's.
+            Command::Run(args) => return Ok(run::run(&args)),
             Command::Qemu(args) => qemu::run(&args),
             Command::Bochs(args) => bochs::run(&args),
             Command::Image(args) => image::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Setup(args) => setup::run(&args),
-        }
+        };
+        status.map(Status::code)
+    }
+}
+
+/// The exit status for a command line that was not understood, or that asked for help. `run` keeps 2 for its program.
+pub fn status_of_usage(error: &clap::Error, command: Option<&str>) -> u8 {
+    match error.exit_code() {
+        0 => Status::Success.code(),
+        _ if command == Some("run") => Ending::Failed(String::new()).code(),
+        _ => Status::Usage.code(),
     }
 }
 
@@ -76,6 +92,8 @@ mod tests {
             "xtask bochs restore --snapshot x",
             "xtask bochs guest-restore --delivery ve --guest x --mark-after 5",
             "xtask qemu guest-snapshot --guest-mem 16M --after-mark 5 --mem 1G",
+            "xtask run --icount --mem 1G --file a:/b --file c --env K=V --libs --timeout 9 ./prog --icount -x --",
+            "xtask run -- ./prog",
             "xtask image cost",
             "xtask test uffd::copy --rung kernel --machine bochs",
             "xtask setup --yes",
@@ -102,6 +120,8 @@ mod tests {
                 "xtask qemu guest-snapshot --after-mark 1 --mark-after 2",
                 ErrorKind::ArgumentConflict,
             ),
+            ("xtask run --timeout 0 x", ErrorKind::ValueValidation),
+            ("xtask run --snapshot x", ErrorKind::UnknownArgument),
             ("xtask setup --yes --no-install", ErrorKind::ArgumentConflict),
             ("xtask test --rung moon", ErrorKind::InvalidValue),
         ] {

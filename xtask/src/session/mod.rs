@@ -42,6 +42,10 @@ pub trait Listener {
     fn record(&mut self, record: &Record);
     /// Called often, for clocks and progress bars.
     fn tick(&mut self) {}
+    /// Whether the run has lost its purpose. It ends as if it had been interrupted.
+    fn is_over(&self) -> bool {
+        false
+    }
 }
 
 /// A listener that hears nothing.
@@ -86,7 +90,7 @@ pub fn run(launch: &Launch, limits: Limits, listener: &mut dyn Listener) -> anyh
         if heard > 0 {
             heard_last = Instant::now();
         }
-        if interrupt::requested() {
+        if interrupt::requested() || hearing.listener.is_over() {
             break Ended::Interrupted;
         }
         if let Some(status) = exited {
@@ -123,6 +127,13 @@ impl Limits {
             _ => None,
         }
     }
+}
+
+/// Milliseconds after power-on at which the kernel ends a run that may take so many seconds: enough before the end for it to
+/// say why, and for an emulator that started late.
+pub fn kernel_deadline(timeout: u64) -> u64 {
+    let all = timeout.saturating_mul(1000);
+    all - (all / 4).min(5000)
 }
 
 /// Kills the process when it goes out of scope.
@@ -244,6 +255,41 @@ mod tests {
     fn death_by_signal_is_told_from_an_exit() {
         let (outcome, _) = play("kill -9 $$", Limits::default());
         assert_eq!(outcome.ended, Ended::Signal(9));
+    }
+
+    #[test]
+    fn a_listener_ends_a_run_that_has_lost_its_purpose() {
+        struct Bored;
+        impl Listener for Bored {
+            fn serial(&mut self, _: &str) {}
+            fn record(&mut self, _: &Record) {}
+            fn is_over(&self) -> bool {
+                true
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let launch = Launch {
+            command: CommandLine::new("sleep").arg("50"),
+            serial: Channel::Stdout,
+            records: Channel::Stdout,
+            log: dir.path().join("log"),
+            debugger: None,
+        };
+        let outcome = run(&launch, Limits::default(), &mut Bored).unwrap();
+        assert_eq!(outcome.ended, Ended::Interrupted);
+    }
+
+    #[test]
+    fn the_kernels_deadline_is_a_quarter_earlier_but_no_more_than_five_seconds() {
+        for (timeout, ms) in [
+            (1, 750),
+            (4, 3000),
+            (20, 15_000),
+            (120, 115_000),
+            (u64::MAX, u64::MAX - 5000),
+        ] {
+            assert_eq!(kernel_deadline(timeout), ms, "{timeout} s");
+        }
     }
 
     #[test]

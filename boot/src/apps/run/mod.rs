@@ -4,15 +4,19 @@
 //! `.faultline/env` (strings, each with a zero byte behind it). Everything else in it is the program's file system.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use kernel::abi::errno::Errno;
+use kernel::abi::signal;
+use kernel::drivers::stdio;
 use kernel::mm::cache::Object;
 use kernel::mm::memtype::shmem;
-use kernel::process::exec::{self, Image, Start};
+use kernel::process::exec::{self, ExecError, Image, Program, Start};
 use kernel::process::{self, Ending};
+use kernel::trace;
 use kernel::trace::cmdline::Cmdline;
-use kernel::trace::record::Report;
+use kernel::trace::record::{ProgramEnd, Record, Report};
 
 use super::{App, AppError, AppResult, Done, System, app};
 
@@ -24,43 +28,65 @@ app!(
     }
 );
 
+/// The second choice of `stdio=`.
+const PORTS: usize = 1;
+
+/// What the members at the ramdisk's front say.
+struct Request {
+    path: &'static [u8],
+    args: Vec<Vec<u8>>,
+    env: Vec<Vec<u8>>,
+}
+
+impl Request {
+    fn read(system: &'static System) -> Result<Self, AppError> {
+        let member = |name: &str| {
+            let missing = || {
+                AppError::usage(format!(
+                    "the ramdisk has no `{name}`: it was not packed for `run`"
+                ))
+            };
+            system.ramdisk.file(name).ok_or_else(missing)
+        };
+        Ok(Self {
+            path: member(".faultline/program")?,
+            args: strings(member(".faultline/args")?),
+            env: strings(member(".faultline/env")?),
+        })
+    }
+
+    /// The program's path, to be shown.
+    fn name(&self) -> String {
+        String::from_utf8_lossy(self.path).into_owned()
+    }
+}
+
 fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     cmdline.allow(&["stdio"])?;
-    let member = |name: &str| {
-        let missing = || {
-            AppError::usage(format!(
-                "the ramdisk has no `{name}`: it was not packed for `run`"
-            ))
-        };
-        system.ramdisk.file(name).ok_or_else(missing)
-    };
-    let path = member(".faultline/program")?;
-    let args = strings(member(".faultline/args")?);
-    let env = strings(member(".faultline/env")?);
-    let name = String::from_utf8_lossy(path).into_owned();
-    let file = core::str::from_utf8(path)
-        .ok()
-        .and_then(|path| system.ramdisk.file(path.trim_start_matches('/')));
-    let bytes = file.ok_or_else(|| AppError::Failed(format!("{name}: not found")))?;
-    let object = Object::new(&shmem::SHMEM, bytes.len() as u64);
-    object
-        .write(0, bytes)
-        .1
-        .map_err(|_| AppError::Failed(format!("{name}: no memory for the program")))?;
-    let start = Start {
-        args: &args,
-        env: &env,
-        path,
-        random: [7; 16],
-    };
-    let program = exec::prepare(&Image { object }, &start, &|_| {
-        Err(kernel::abi::errno::Errno::ENOENT)
-    })
-    .map_err(|why| AppError::Failed(format!("{name}: {why}")))?;
+    if cmdline.choice("stdio", &["console", "ports"])? == Some(PORTS) {
+        stdio::start_ports().map_err(|missing| {
+            AppError::Failed(format!("the streams of programs cannot be connected: {missing}"))
+        })?;
+    }
+    let request = Request::read(system)?;
+    let name = request.name();
+    let program = prepare(&request, system).map_err(|why| not_started(&name, why))?;
     let process = process::start(program, name.clone()).map_err(AppError::failed)?;
     let message = match process.wait() {
-        Ending::Exited(status) => format!("{name} exited with status {status}"),
-        Ending::Signalled(signal) => format!("{name} was ended by signal {signal}"),
+        Ending::Exited(status) => {
+            trace::emit(&Record::ProgramEnd(ProgramEnd::Exited { status }));
+            format!("{name} exited with status {status}")
+        }
+        Ending::Signalled(signal) => {
+            let signal_name = signal_name(signal);
+            let message = format!("{name} was ended by signal {signal} ({signal_name})");
+            trace::emit(&Record::ProgramEnd(ProgramEnd::Signalled {
+                signal,
+                name: signal_name,
+                cause: None,
+            }));
+            message
+        }
     };
     Ok(Done {
         report: Report {
@@ -69,6 +95,56 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
         },
         message,
     })
+}
+
+/// Finds the program and makes it ready to run.
+fn prepare(request: &Request, system: &'static System) -> Result<Program, NotStarted> {
+    let file = core::str::from_utf8(request.path)
+        .ok()
+        .and_then(|path| system.ramdisk.file(path.trim_start_matches('/')));
+    let bytes = file.ok_or(NotStarted::NoFile)?;
+    let object = Object::new(&shmem::SHMEM, bytes.len() as u64);
+    object
+        .write(0, bytes)
+        .1
+        .map_err(|_| NotStarted::Exec(ExecError::OutOfMemory))?;
+    let start = Start {
+        args: &request.args,
+        env: &request.env,
+        path: request.path,
+        random: [7; 16],
+    };
+    exec::prepare(&Image { object }, &start, &|_| Err(Errno::ENOENT)).map_err(NotStarted::Exec)
+}
+
+/// Why a program does not begin.
+enum NotStarted {
+    NoFile,
+    Exec(ExecError),
+}
+
+/// Tells of a program that does not begin.
+fn not_started(name: &str, why: NotStarted) -> AppError {
+    let (errno, message) = match why {
+        NotStarted::NoFile => (Errno::ENOENT, String::from("there is no such file")),
+        // The program is there, which ENOENT would deny.
+        NotStarted::Exec(why @ ExecError::Interpreter(_)) => (Errno::ELIBBAD, why.to_string()),
+        NotStarted::Exec(why) => (why.errno(), why.to_string()),
+    };
+    let closing = format!("{name} was not started: {message}");
+    trace::emit(&Record::ProgramEnd(ProgramEnd::NotStarted {
+        // Error numbers are at most 133.
+        errno: errno.number() as u8,
+        message,
+    }));
+    AppError::Failed(closing)
+}
+
+fn signal_name(number: u8) -> String {
+    match signal::NAMES.get(usize::from(number).wrapping_sub(1)) {
+        Some(name) => (*name).into(),
+        None => format!("SIGRTMIN+{}", number.wrapping_sub(signal::NAMES.len() as u8 + 1)),
+    }
 }
 
 /// The strings in `bytes`, each of which has a zero byte behind it.

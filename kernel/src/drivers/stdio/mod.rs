@@ -10,35 +10,33 @@
 //! console, where text that is no UTF-8 is shown with replacement characters, and input is at its end.
 //!
 //! **Locks.** One for each direction, taken last of all; that of input also by the interrupt handler, so nothing is done under
-//! it but to move bytes. The wait queue is woken after it was released.
+//! it but to move bytes. Who waits for input is told after it was released ([`tell_of_input`]).
 
 pub mod inbox;
 #[cfg(target_os = "none")]
 mod line;
 
-use crate::sync::Once;
-use crate::task::{WaitQueue, WaitReason};
-
 #[cfg(not(target_os = "none"))]
 pub use self::host::{is_readable, take_output, try_read, write_err, write_out};
 #[cfg(target_os = "none")]
 pub use self::target::{NoStdio, is_readable, on_interrupt, start_ports, try_read, write_err, write_out};
+use crate::sync::Once;
 
-static REASON: WaitReason = WaitReason("standard input");
+static INPUT_HOOK: Once<fn()> = Once::new();
 
-/// Those who wait for input: woken, by the interrupt handler, when [`try_read`] has an answer.
-pub fn readers() -> &'static WaitQueue {
-    static READERS: Once<WaitQueue> = Once::new();
-    READERS.call_once(|| WaitQueue::new(&REASON))
+/// Sets who is told when [`try_read`] has an answer after it had none. It is called by the interrupt handler: it neither
+/// sleeps nor allocates. The first call counts.
+pub fn tell_of_input(hook: fn()) {
+    INPUT_HOOK.call_once(|| hook);
 }
 
 #[cfg(target_os = "none")]
 mod target {
     use core::fmt;
 
+    use super::INPUT_HOOK;
     use super::inbox::{Arrival, Inbox, REQUEST};
     use super::line::{IRQ, Line};
-    use super::readers;
     use crate::arch::x86_64::interrupt::STANDARD_INPUT;
     use crate::arch::x86_64::ioapic;
     use crate::drivers::debugcon::Debugcon;
@@ -125,8 +123,6 @@ mod target {
         };
         let (out, err) = (port(OUT_PORT)?, port(ERR_PORT)?);
         let line = Line::probe().ok_or(NoStdio::NoLine)?;
-        // Made here, so that the interrupt handler finds it.
-        let _ = readers();
         INPUT.lock().line = Some(line);
         if let Err(reason) = ioapic::route(IRQ, STANDARD_INPUT) {
             INPUT.lock().line = None;
@@ -167,7 +163,7 @@ mod target {
     }
 
     /// Moves input into `buffer`, as much as is there and fits; `Some(0)` at the end of the file. `None`: nothing is there yet,
-    /// and the host was asked; wait in [`readers`].
+    /// and the host was asked.
     pub fn try_read(buffer: &mut [u8]) -> Option<usize> {
         let mut input = INPUT.lock();
         if !input.is_ready() {
@@ -179,7 +175,7 @@ mod target {
         input.inbox.take(buffer)
     }
 
-    /// Whether [`try_read`] has an answer. If not, the host was asked, and [`readers`] are woken when it has.
+    /// Whether [`try_read`] has an answer. If not, the host was asked.
     pub fn is_readable() -> bool {
         INPUT.lock().is_ready()
     }
@@ -187,8 +183,8 @@ mod target {
     /// Bytes have come. Called by the line's interrupt handler.
     pub fn on_interrupt() {
         let ready = INPUT.lock().receive();
-        if ready {
-            readers().wake_all();
+        if ready && let Some(hook) = INPUT_HOOK.get() {
+            hook();
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use self::values::{boot_drive, escaped, memory_arg, snapshot_drive, text};
+use self::values::{boot_drive, escaped, memory_arg, snapshot_drive, stdio_args, text};
 use super::{Channel, Launch, Machine};
 use crate::image::{self, Outputs};
 use crate::job::Job;
@@ -24,7 +24,7 @@ use crate::verdict::ExitRule;
 mod options;
 mod values;
 
-pub use options::{Accel, Options};
+pub use options::{Accel, Hardware, Options};
 
 /// The CPU model under TCG: the cost budgets are stated for it.
 const TCG_CPU: &str = "EPYC";
@@ -70,12 +70,25 @@ impl Qemu {
     /// # Errors
     /// Options that exclude each other.
     pub fn new(options: &Options) -> anyhow::Result<Self> {
-        let kvm = match options.accel {
+        let door = match (options.bios, options.uefi) {
+            (true, _) => Door::Bios,
+            (_, true) => Door::Uefi,
+            _ => Door::Pvh,
+        };
+        Self::through(door, &options.hardware)
+    }
+
+    /// A machine of this hardware, with the kernel entered through `door`.
+    ///
+    /// # Errors
+    /// Options that exclude each other.
+    pub fn through(door: Door, hardware: &Hardware) -> anyhow::Result<Self> {
+        let kvm = match hardware.accel {
             Accel::Tcg => false,
             Accel::Kvm => true,
-            Accel::Auto => !options.icount && kvm_is_usable(),
+            Accel::Auto => !hardware.icount && kvm_is_usable(),
         };
-        if kvm && options.icount {
+        if kvm && hardware.icount {
             return Err(usage("--icount counts instructions under --accel tcg only"));
         }
         if kvm && !kvm_is_usable() {
@@ -83,21 +96,16 @@ impl Qemu {
                 "--accel kvm: /dev/kvm is missing or not yours to use; --accel tcg works everywhere",
             ));
         }
-        let door = match (options.bios, options.uefi) {
-            (true, _) => Door::Bios,
-            (_, true) => Door::Uefi,
-            _ => Door::Pvh,
-        };
         let default_cpu = if kvm { "host" } else { TCG_CPU };
-        let cpu = options.cpu.clone().unwrap_or_else(|| default_cpu.to_owned());
+        let cpu = hardware.cpu.clone().unwrap_or_else(|| default_cpu.to_owned());
         Ok(Self {
             door,
             kvm,
             cpu,
-            smp: options.smp,
-            mem: options.mem,
-            icount: options.icount,
-            gdb: options.gdb,
+            smp: hardware.smp,
+            mem: hardware.mem,
+            icount: hardware.icount,
+            gdb: hardware.gdb,
         })
     }
 
@@ -113,6 +121,11 @@ impl Qemu {
             icount: false,
             gdb: false,
         }
+    }
+
+    /// CPUs that the kernel leaves idle.
+    pub fn idle_cpus(&self) -> u32 {
+        self.smp - 1
     }
 
     fn boot_args(&self, job: &Job, dir: &RunDir) -> anyhow::Result<Vec<String>> {
@@ -231,6 +244,9 @@ impl Machine for Qemu {
             ]);
         if self.icount {
             line = line.args(["-icount", "shift=0,sleep=off"]);
+        }
+        if let Some(stdio) = &job.stdio {
+            line = line.args(stdio_args(stdio)?);
         }
         line = line.args(self.boot_args(job, dir)?);
         if let Some(disk) = &job.disk {

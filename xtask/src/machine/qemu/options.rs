@@ -9,6 +9,24 @@ use crate::size::MemSize;
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub struct Options {
+    /// What it is made of.
+    #[command(flatten)]
+    pub hardware: Hardware,
+    /// Boot a disk image with UEFI firmware
+    #[arg(long, global = true, conflicts_with = "bios", help_heading = "Machine")]
+    pub uefi: bool,
+    /// Boot a disk image with a BIOS
+    #[arg(long, global = true, help_heading = "Machine")]
+    pub bios: bool,
+    /// Disk to attach read-only: a file, or one of QEMU's URLs (nbd://, rbd:, http://)
+    #[arg(long, value_name = "FILE-or-URL", global = true, help_heading = "Machine")]
+    pub disk: Option<Location>,
+}
+
+/// What a QEMU machine is made of.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct Hardware {
     /// How instructions are executed
     #[arg(long, value_enum, default_value_t = Accel::Tcg, global = true, help_heading = "Machine")]
     pub accel: Accel,
@@ -32,15 +50,6 @@ pub struct Options {
     /// Count instructions, one clock tick each (tcg only); without a disk the same on every run
     #[arg(long, global = true, help_heading = "Machine")]
     pub icount: bool,
-    /// Boot a disk image with UEFI firmware
-    #[arg(long, global = true, conflicts_with = "bios", help_heading = "Machine")]
-    pub uefi: bool,
-    /// Boot a disk image with a BIOS
-    #[arg(long, global = true, help_heading = "Machine")]
-    pub bios: bool,
-    /// Disk to attach read-only: a file, or one of QEMU's URLs (nbd://, rbd:, http://)
-    #[arg(long, value_name = "FILE-or-URL", global = true, help_heading = "Machine")]
-    pub disk: Option<Location>,
     /// Wait for a debugger; prints the line that attaches one
     #[arg(long, global = true, help_heading = "Machine")]
     pub gdb: bool,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::job::{Disk, Location};
+use crate::program::streams::Paths;
 use crate::size::{MIB, MemSize};
 use crate::status::usage;
 
@@ -34,6 +35,28 @@ pub fn snapshot_drive(disk: &Disk) -> anyhow::Result<String> {
         ),
         (Location::Url(_), Some(_)) => return Err(usage("--inject-error needs a file, not a URL")),
     })
+}
+
+/// The devices of a program's streams: two more debug consoles, and COM2. QEMU connects to the sockets; reading a port gives its
+/// number, by which the kernel knows it.
+pub fn stdio_args(paths: &Paths) -> anyhow::Result<Vec<String>> {
+    let socket = |id: &str, path: &Path| -> anyhow::Result<[String; 2]> {
+        let value = format!("socket,id={id},server=off,path={}", escaped(path)?);
+        Ok(["-chardev".into(), value])
+    };
+    let port = |port: &str, id: &str| {
+        let device = format!("isa-debugcon,iobase={port},readback={port},chardev={id}");
+        ["-device".to_owned(), device]
+    };
+    Ok([
+        socket("stdin", &paths.input)?,
+        ["-serial".to_owned(), "chardev:stdin".to_owned()],
+        socket("stdout", &paths.out)?,
+        port("0xea", "stdout"),
+        socket("stderr", &paths.err)?,
+        port("0xeb", "stderr"),
+    ]
+    .concat())
 }
 
 /// A path as text.

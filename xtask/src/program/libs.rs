@@ -1,0 +1,82 @@
+//! The shared libraries of a dynamic program: asked of its own interpreter, as ldd(1) does. The program is not run.
+
+use std::path::{Path, PathBuf};
+
+use crate::process::CommandLine;
+
+/// The interpreter and every library that it would load for `program`, by their paths on this machine.
+///
+/// # Errors
+/// A sentence: the interpreter is not here or cannot list, or a library is missing.
+pub fn of(program: &Path, interpreter: &Path) -> Result<Vec<PathBuf>, String> {
+    if !interpreter.is_file() {
+        return Err(format!(
+            "its interpreter {} is not on this machine",
+            interpreter.display()
+        ));
+    }
+    // Without a slash the interpreter would look in its library path.
+    let program = std::path::absolute(program).map_err(|error| error.to_string())?;
+    let line = CommandLine::new(interpreter).arg("--list").arg(&program);
+    let output = line
+        .command()
+        .output()
+        .map_err(|error| format!("cannot run {line}: {error}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{line} failed: {}", said.trim()));
+    }
+    let mut paths = vec![interpreter.to_owned()];
+    for path in listed(&String::from_utf8_lossy(&output.stdout))? {
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+/// The paths in what an interpreter lists: `libc.so.6 => /lib/libc.so.6 (0x…)`, or the path alone. What has no path is no file.
+fn listed(text: &str) -> Result<Vec<PathBuf>, String> {
+    let mut paths = Vec::new();
+    for line in text.lines().map(str::trim) {
+        let found = line.split_once(" => ").map_or(line, |(_, found)| found);
+        if found == "not found" {
+            return Err(format!("a library is missing on this machine: {line}"));
+        }
+        let path = found.rsplit_once(" (0x").map_or(found, |(path, _)| path);
+        if path.starts_with('/') {
+            paths.push(path.into());
+        }
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_listings_are_understood() {
+        let glibc = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
+                     \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
+        assert_eq!(
+            listed(glibc).unwrap(),
+            [
+                Path::new("/lib/x86_64-linux-gnu/libc.so.6"),
+                Path::new("/lib64/ld-linux-x86-64.so.2")
+            ]
+        );
+        let musl = "\t/lib/ld-musl-x86_64.so.1 (0x7f)\n\tlibc.so => /lib/ld-musl-x86_64.so.1 (0x7f)\n";
+        assert_eq!(
+            listed(musl).unwrap(),
+            vec![Path::new("/lib/ld-musl-x86_64.so.1"); 2]
+        );
+        assert!(listed("\tstatically linked\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_missing_library_is_named() {
+        let error = listed("\tlibnone.so.1 => not found\n").unwrap_err();
+        assert!(error.contains("libnone.so.1"), "{error}");
+    }
+}
