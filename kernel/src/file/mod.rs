@@ -13,17 +13,62 @@
 //! | `flags` | the flags of `open` |
 //! | `buffer` | where reads put bytes, where writes take them from |
 //! | `readiness` | poll, select and epoll; waiting for a file |
+//! | `table` | descriptors |
+//! | `tree` | names and paths; what file systems implement |
+//! | `mounts` | what is mounted where |
+//! | `tmpfs` | files in memory |
+//! | `pseudo`, `proc`, `sys` | files that are made up when they are read |
+//! | `dev` | devices |
+//! | `pipe`, `directory` | other open files |
+//! | `clock`, `random`, `signals` | what files have to do with the rest |
 //!
 //! A call on a file may sleep, in the file or at the caller's memory, so **no spin lock is held across one**.
 
 mod buffer;
+mod clock;
+pub mod dev;
+mod directory;
 mod flags;
+mod mounts;
 mod open;
 mod ops;
+pub mod pipe;
+mod proc;
+mod pseudo;
+pub mod random;
 pub mod readiness;
+mod signals;
+mod sys;
+pub mod table;
+pub mod tmpfs;
+pub mod tree;
 
 pub use buffer::{PIECE, Segment, Sink, Source};
 pub use flags::OpenFlags;
+pub use mounts::Mounts;
 pub use open::{OpenFile, Whence};
-pub use ops::{Content, DirEntry, File, Io, Mapping, Seeking, allocate};
+pub use ops::{Content, DirEntry, File, Io, Mapped, Mapping, Seeking, allocate};
 pub use readiness::{Notifier, Readiness};
+pub use table::Table;
+pub use tree::Place;
+
+use alloc::sync::Arc;
+
+use crate::abi::errno::Errno;
+use dev::{ConsoleFile, Stream};
+
+/// Opens the machine's standard streams as descriptors 0, 1 and 2 of a table that has none.
+///
+/// # Errors
+/// ENOMEM.
+pub fn open_standard(table: &Table) -> Result<(), Errno> {
+    let streams = [
+        (Stream::In, OpenFlags::empty()),
+        (Stream::Out, OpenFlags::WRONLY),
+        (Stream::Err, OpenFlags::WRONLY),
+    ];
+    for (stream, flags) in streams {
+        table.install(OpenFile::new(Arc::new(ConsoleFile::new(stream)), flags), false)?;
+    }
+    Ok(())
+}

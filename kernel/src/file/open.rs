@@ -1,6 +1,8 @@
 //! An open file description: what descriptors share that are copies of each other, also across fork.
 
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -8,6 +10,7 @@ use super::buffer::{Sink, Source};
 use super::flags::OpenFlags;
 use super::ops::{Content, File, Io, Seeking};
 use super::readiness::Readiness;
+use super::tree::{Entry, Inode};
 use crate::abi::errno::Errno;
 use crate::abi::stat::Stat;
 use crate::syscall::Error;
@@ -51,6 +54,8 @@ impl Whence {
 /// An open file description.
 pub struct OpenFile {
     file: Arc<dyn File>,
+    /// The name by which it was opened.
+    entry: Option<Arc<Entry>>,
     status: AtomicU32,
     position: AtomicU64,
     /// Held by calls that use and move the position.
@@ -66,10 +71,26 @@ impl fmt::Debug for OpenFile {
 }
 
 impl OpenFile {
-    /// `file`, opened with `flags`.
+    /// `file`, which has no name, opened with `flags`.
     pub fn new(file: Arc<dyn File>, flags: OpenFlags) -> Arc<Self> {
+        Self::make(file, None, flags)
+    }
+
+    /// `file`, found as `entry` and opened with `flags`.
+    pub fn named(file: Arc<dyn File>, entry: Arc<Entry>, flags: OpenFlags) -> Arc<Self> {
+        Self::make(file, Some(entry), flags)
+    }
+
+    /// The name `entry` and nothing else (`O_PATH`).
+    pub fn of_path(entry: &Arc<Entry>, flags: OpenFlags) -> Arc<Self> {
+        let kept = OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW;
+        Self::make(Arc::new(PathOnly), Some(Arc::clone(entry)), flags & kept)
+    }
+
+    fn make(file: Arc<dyn File>, entry: Option<Arc<Entry>>, flags: OpenFlags) -> Arc<Self> {
         Arc::new(Self {
             file,
+            entry,
             status: AtomicU32::new((flags - OpenFlags::ONCE).bits()),
             position: AtomicU64::new(0),
             moving: SleepLock::new(&POSITION),
@@ -118,9 +139,39 @@ impl OpenFile {
         self.position.load(Ordering::Relaxed)
     }
 
+    /// The name by which it was opened, if it has one.
+    pub fn entry(&self) -> Option<&Arc<Entry>> {
+        self.entry.as_ref()
+    }
+
+    /// Its file in a file system.
+    ///
+    /// # Errors
+    /// EINVAL: it is in none.
+    pub fn inode(&self) -> Result<&Arc<dyn Inode>, Errno> {
+        self.entry
+            .as_ref()
+            .map(|entry| entry.inode())
+            .ok_or(Errno::EINVAL)
+    }
+
     /// What is known about it.
     pub fn stat(&self) -> Stat {
-        self.file.stat()
+        match &self.entry {
+            Some(entry) => entry.inode().stat(),
+            None => self.file.stat(),
+        }
+    }
+
+    /// What `/proc/PID/fd` shows to somebody whose root is `root`.
+    pub fn shown(&self, root: &Arc<Entry>) -> Vec<u8> {
+        if let Some(entry) = &self.entry {
+            return entry.shown(root);
+        }
+        let mut label = String::new();
+        // Writing to a string does not fail.
+        let _ = self.file.label(&mut label);
+        label.into_bytes()
     }
 
     /// What would not wait.
@@ -201,7 +252,7 @@ impl OpenFile {
 
     fn must_have_positions(&self) -> Result<(), Errno> {
         match self.file.seeking() {
-            Seeking::Positions => Ok(()),
+            Seeking::Positions | Seeking::Pretended => Ok(()),
             Seeking::Never | Seeking::Ignored => Err(Errno::ESPIPE),
         }
     }
@@ -232,7 +283,7 @@ impl OpenFile {
     pub fn seek(&self, offset: i64, whence: Whence) -> Result<u64, Errno> {
         match self.file.seeking() {
             Seeking::Never => return Err(Errno::ESPIPE),
-            Seeking::Ignored => return Ok(0),
+            Seeking::Ignored | Seeking::Pretended => return Ok(0),
             Seeking::Positions => {}
         }
         let _moving = self.moving.lock();
@@ -254,5 +305,14 @@ impl OpenFile {
         let position = sum.filter(|sum| *sum <= MAX_POSITION).ok_or(Errno::EINVAL)?;
         self.position.store(position, Ordering::Relaxed);
         Ok(position)
+    }
+}
+
+/// What a descriptor for a name can do: nothing.
+struct PathOnly;
+
+impl File for PathOnly {
+    fn label(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+        f.write_str("a name")
     }
 }

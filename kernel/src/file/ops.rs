@@ -34,11 +34,22 @@ pub enum Seeking {
     Never,
     /// None, but `lseek` pretends and stays at 0; `pread` is refused.
     Ignored,
+    /// None, but `lseek` pretends and stays at 0; `pread` works like `read`.
+    Pretended,
 }
 
 /// What `mmap` of a file maps.
 #[derive(Clone, Debug)]
-pub enum Mapping {
+pub struct Mapping {
+    /// The memory.
+    pub memory: Mapped,
+    /// Whether a shared mapping may ever be written; not if the file is sealed (EPERM).
+    pub may_share_to_write: bool,
+}
+
+/// The memory behind a file.
+#[derive(Clone, Debug)]
+pub enum Mapped {
     /// Pages of this object.
     Object(Arc<Object>),
     /// Anonymous memory: `/dev/zero`.

@@ -19,11 +19,12 @@ use core::time::Duration;
 
 use bitflags::bitflags;
 
+use super::signals;
 use crate::abi::errno::Errno;
 use crate::sync::model::Lock;
 use crate::sync::model::atomic::{AtomicBool, Ordering};
 use crate::syscall::{Error, Restart};
-use crate::task::{self, WaitQueue, WaitReason};
+use crate::task::{WaitQueue, WaitReason};
 
 bitflags! {
     /// What can be done without waiting. The values are Linux's `POLL*` and `EPOLL*`.
@@ -123,7 +124,7 @@ impl Notifier {
     pub fn wait<T>(&self, mut look: impl FnMut() -> Option<T>) -> Result<T, Error> {
         self.waiters.wait_until(|| match look() {
             Some(found) => Some(Ok(found)),
-            None => is_interrupted().then_some(Err(Restart::IfAsked.into())),
+            None => signals::is_pending().then_some(Err(Restart::IfAsked.into())),
         })
     }
 
@@ -194,7 +195,7 @@ impl Poller {
             if self.told.swap(false, Ordering::Acquire) {
                 Some(Ok(true))
             } else {
-                is_interrupted().then_some(Err(Restart::UnlessHandled.into()))
+                signals::is_pending().then_some(Err(Restart::UnlessHandled.into()))
             }
         };
         match timeout {
@@ -209,11 +210,6 @@ impl Listener for Poller {
         self.told.store(true, Ordering::Release);
         self.queue.wake_all();
     }
-}
-
-/// Whether a signal waits for the current task, so that its waits end.
-pub fn is_interrupted() -> bool {
-    task::current().is_killed()
 }
 
 #[cfg(all(test, loom))]

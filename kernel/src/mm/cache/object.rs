@@ -171,6 +171,13 @@ impl Object {
         self.cache.lock().pages.len() * self.granule()
     }
 
+    /// Where the first page begins that is not before that of `offset`.
+    pub fn first_page_from(&self, offset: u64) -> Option<u64> {
+        let cache = self.cache.lock();
+        let (page, _) = cache.pages.first_from(offset / self.granule())?;
+        Some(page * self.granule())
+    }
+
     /// Bytes of a page.
     pub(super) fn granule(&self) -> u64 {
         self.ty.granule().size()

@@ -1,0 +1,13 @@
+//! The time that files are stamped with.
+
+use crate::abi::stat::Timestamp;
+use crate::task;
+
+/// Now.
+pub fn now() -> Timestamp {
+    let now = task::now();
+    Timestamp {
+        seconds: now.as_secs() as i64,
+        nanos: now.subsec_nanos(),
+    }
+}

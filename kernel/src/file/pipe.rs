@@ -1,0 +1,487 @@
+//! Pipes: bytes from those who write to those who read.
+//!
+//! A pipe has places for pages of bytes. A write adds to the last page if the bytes fit there, and takes further places; a
+//! place is free again when its page is read to the end. So a pipe can be full with fewer bytes than its capacity, as on
+//! Linux. A write of at most a page goes into one place and is never mixed with others (`PIPE_BUF`).
+//!
+//! Bytes are moved to and from tasks in pieces, with one lock to sleep on for readers and one for writers, never both: a
+//! reader whose memory must be waited for keeps other readers out, and nobody else. The state has a spin lock of its own.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::tree::{Entry, Inode};
+use super::{File, Io, Notifier, OpenFile, OpenFlags, PIECE, Readiness, Seeking, Sink, Source, signals};
+use crate::abi::errno::Errno;
+use crate::abi::stat::{S_IFIFO, Stat, StatFs, Timestamp};
+use crate::sync::SpinLock;
+use crate::syscall::{Error, user};
+use crate::task::{SleepLock, WaitReason};
+
+/// Bytes of a place.
+const PAGE: usize = 4096;
+/// Places of a new pipe.
+const PLACES: usize = 16;
+/// Most places that anybody may ask for (Linux: `fs.pipe-max-size`).
+const MAX_PLACES: usize = 256;
+/// `FIONREAD`.
+const FIONREAD: u32 = 0x541b;
+
+static WAITING: WaitReason = WaitReason("the other end of a pipe");
+static READING: WaitReason = WaitReason("another reader of the same pipe");
+static WRITING: WaitReason = WaitReason("another writer to the same pipe");
+
+/// A pipe, or a named one.
+pub struct Pipe {
+    ino: u64,
+    born: Timestamp,
+    state: SpinLock<State>,
+    notifier: Notifier,
+    reading: SleepLock,
+    writing: SleepLock,
+}
+
+struct State {
+    pages: VecDeque<Page>,
+    places: usize,
+    readers: usize,
+    writers: usize,
+    /// How often an end was opened: tells who waits for the other one that it came, even if it is gone again.
+    reader_opens: u64,
+    writer_opens: u64,
+}
+
+/// Bytes of a page that are not read yet.
+struct Page {
+    bytes: Box<[u8; PAGE]>,
+    start: usize,
+    end: usize,
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        self.pages.len() >= self.places
+    }
+
+    fn bytes(&self) -> usize {
+        self.pages.iter().map(|page| page.end - page.start).sum()
+    }
+
+    /// Room behind the last bytes in their page, if `len` bytes fit there.
+    fn room_in_last(&self, len: usize) -> bool {
+        let last = self.pages.back();
+        last.is_some_and(|page| page.start < page.end && page.end + len <= PAGE)
+    }
+
+    /// Whether the next `len` bytes of a write, at most a page, have a place.
+    fn takes(&self, len: usize) -> bool {
+        !self.is_full() || self.room_in_last(len)
+    }
+
+    /// Appends at most a page; says whether there was a place and memory for it.
+    fn append(&mut self, bytes: &[u8], merges: bool) -> Result<bool, Errno> {
+        if merges && self.room_in_last(bytes.len()) {
+            if let Some(last) = self.pages.back_mut() {
+                last.bytes[last.end..last.end + bytes.len()].copy_from_slice(bytes);
+                last.end += bytes.len();
+            }
+            return Ok(true);
+        }
+        if self.is_full() {
+            return Ok(false);
+        }
+        let mut page = Vec::new();
+        page.try_reserve_exact(PAGE).map_err(|_| Errno::ENOMEM)?;
+        self.pages.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        page.extend_from_slice(bytes);
+        page.resize(PAGE, 0);
+        let page: Box<[u8]> = page.into_boxed_slice();
+        let page = Page {
+            bytes: page.try_into().map_err(|_| Errno::ENOMEM)?,
+            start: 0,
+            end: bytes.len(),
+        };
+        self.pages.push_back(page);
+        Ok(true)
+    }
+
+    /// The first bytes, without taking them.
+    fn peek(&self, out: &mut [u8]) -> usize {
+        let Some(page) = self.pages.front() else { return 0 };
+        let bytes = &page.bytes[page.start..page.end];
+        let len = bytes.len().min(out.len());
+        out[..len].copy_from_slice(&bytes[..len]);
+        len
+    }
+
+    /// Takes bytes of the first page.
+    fn consume(&mut self, len: usize) {
+        if let Some(page) = self.pages.front_mut() {
+            page.start += len;
+            if page.start == page.end {
+                self.pages.pop_front();
+            }
+        }
+    }
+}
+
+/// Which end of a pipe, or both of a named one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Ends {
+    reads: bool,
+    writes: bool,
+}
+
+/// An open end of a pipe.
+pub struct PipeFile {
+    pipe: Arc<Pipe>,
+    ends: Ends,
+}
+
+impl Pipe {
+    /// A pipe that nobody has opened.
+    pub fn new() -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1000);
+        Arc::new(Self {
+            ino: NEXT.fetch_add(1, Ordering::Relaxed),
+            born: super::clock::now(),
+            state: SpinLock::new(State {
+                pages: VecDeque::new(),
+                places: PLACES,
+                readers: 0,
+                writers: 0,
+                reader_opens: 0,
+                writer_opens: 0,
+            }),
+            notifier: Notifier::new(&WAITING),
+            reading: SleepLock::new(&READING),
+            writing: SleepLock::new(&WRITING),
+        })
+    }
+
+    /// `pipe2`: the end to read from and the end to write to.
+    pub fn pair(flags: OpenFlags) -> (Arc<OpenFile>, Arc<OpenFile>) {
+        let pipe = Self::new();
+        let label = alloc::format!("pipe:[{}]", pipe.ino);
+        let inode = PipeInode(Arc::clone(&pipe));
+        let entry = Entry::unnamed(Arc::new(inode), label.as_bytes());
+        let status = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
+        let open = |access: OpenFlags| {
+            let file = pipe.end(access);
+            OpenFile::named(file, Arc::clone(&entry), status | access)
+        };
+        (open(OpenFlags::empty()), open(OpenFlags::WRONLY))
+    }
+
+    /// An end, opened.
+    fn end(self: &Arc<Self>, access: OpenFlags) -> Arc<dyn File> {
+        let ends = Ends {
+            reads: access.reads(),
+            writes: access.writes(),
+        };
+        let mut state = self.state.lock();
+        if ends.reads {
+            state.readers += 1;
+            state.reader_opens += 1;
+        }
+        if ends.writes {
+            state.writers += 1;
+            state.writer_opens += 1;
+        }
+        drop(state);
+        self.notifier.notify(Readiness::ALWAYS);
+        Arc::new(PipeFile {
+            pipe: Arc::clone(self),
+            ends,
+        })
+    }
+
+    /// Opens it by a name: waits for somebody at the other end.
+    ///
+    /// # Errors
+    /// ENXIO: nobody reads, and the caller does not want to wait. A signal came first.
+    pub fn open(self: &Arc<Self>, flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
+        let nonblocking = flags.contains(OpenFlags::NONBLOCK);
+        let (reads, writes) = (flags.reads(), flags.writes());
+        if writes && !reads && nonblocking && self.state.lock().readers == 0 {
+            return Err(Errno::ENXIO.into());
+        }
+        let before = {
+            let state = self.state.lock();
+            (state.reader_opens, state.writer_opens)
+        };
+        let file = self.end(flags);
+        if !nonblocking && reads != writes {
+            self.notifier.wait(|| {
+                let state = self.state.lock();
+                let came = if reads {
+                    state.writers > 0 || state.writer_opens != before.1
+                } else {
+                    state.readers > 0 || state.reader_opens != before.0
+                };
+                came.then_some(())
+            })?;
+        }
+        Ok(file)
+    }
+
+    /// What is known about it, without a name.
+    fn stat(&self) -> Stat {
+        Stat {
+            dev: crate::abi::stat::DeviceNumber::new(0, 13),
+            ino: self.ino,
+            mode: S_IFIFO | 0o600,
+            nlink: 1,
+            block_size: PAGE as u32,
+            accessed: self.born,
+            modified: self.born,
+            changed: self.born,
+            born: self.born,
+            ..Stat::default()
+        }
+    }
+
+    /// Bytes that it may hold (`F_GETPIPE_SZ`).
+    pub fn capacity(&self) -> usize {
+        self.state.lock().places * PAGE
+    }
+
+    /// Has it hold at least `bytes` (`F_SETPIPE_SZ`); how many it will.
+    ///
+    /// # Errors
+    /// EINVAL; EPERM: more than anybody may have. EBUSY: it holds more now.
+    pub fn set_capacity(&self, bytes: usize) -> Result<usize, Errno> {
+        if bytes > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        let places = bytes.div_ceil(PAGE).max(1).next_power_of_two();
+        if places > MAX_PLACES {
+            return Err(Errno::EPERM);
+        }
+        let mut state = self.state.lock();
+        if places < state.pages.len() {
+            return Err(Errno::EBUSY);
+        }
+        state.places = places;
+        drop(state);
+        self.notifier.notify(Readiness::WRITABLE);
+        Ok(places * PAGE)
+    }
+
+    fn read(&self, io: &Io, to: &mut Sink<'_>) -> Result<(), Error> {
+        loop {
+            self.read_what_is_there(to)?;
+            // With some bytes in hand it does not wait for more.
+            if to.done() > 0 || !self.wait_for_bytes(io.nonblocking)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read_what_is_there(&self, to: &mut Sink<'_>) -> Result<(), Errno> {
+        let _reading = self.reading.lock();
+        let mut piece = [0; PIECE];
+        while to.left() > 0 {
+            let want = to.left().min(PIECE);
+            let len = self.state.lock().peek(&mut piece[..want]);
+            if len == 0 {
+                break;
+            }
+            let before = to.done();
+            let put = to.put(&piece[..len]);
+            self.consume(to.done() - before);
+            put?;
+        }
+        Ok(())
+    }
+
+    fn consume(&self, len: usize) {
+        let mut state = self.state.lock();
+        let was_full = state.is_full();
+        state.consume(len);
+        let has_room = was_full && !state.is_full();
+        drop(state);
+        if has_room {
+            self.notifier.notify(Readiness::WRITABLE);
+        }
+    }
+
+    /// Waits until there is something to read; false when nobody will write any more.
+    fn wait_for_bytes(&self, nonblocking: bool) -> Result<bool, Error> {
+        self.notifier.wait_unless(nonblocking, || {
+            let state = self.state.lock();
+            match (state.pages.is_empty(), state.writers) {
+                (false, _) => Some(true),
+                (true, 0) => Some(false),
+                (true, _) => None,
+            }
+        })
+    }
+
+    fn write(&self, io: &Io, from: &mut Source<'_>) -> Result<(), Error> {
+        // What is left over a whole number of pages is added to the last page first, if it fits there.
+        let odd = from.left() % PAGE;
+        let mut first = match odd {
+            0 => PAGE,
+            odd if from.left() > PAGE && !self.state.lock().room_in_last(odd) => PAGE,
+            odd => odd,
+        };
+        loop {
+            let ended = self.write_what_fits(from, &mut first);
+            if ended == Err(Errno::EPIPE) {
+                signals::broken_pipe();
+            }
+            ended?;
+            if from.left() == 0 {
+                return Ok(());
+            }
+            let len = from.left().min(first);
+            self.notifier.wait_unless(io.nonblocking, || {
+                let state = self.state.lock();
+                (state.takes(len) || state.readers == 0).then_some(())
+            })?;
+        }
+    }
+
+    /// Writes until there is no place; `next` is the length of the next piece.
+    fn write_what_fits(&self, from: &mut Source<'_>, next: &mut usize) -> Result<(), Errno> {
+        let _writing = self.writing.lock();
+        let mut piece = [0; PIECE];
+        loop {
+            let len = from.left().min(*next);
+            let state = self.state.lock();
+            if state.readers == 0 {
+                return Err(Errno::EPIPE);
+            }
+            if !state.takes(len) {
+                return Ok(());
+            }
+            drop(state);
+            let (taken, read) = from.take(&mut piece[..len]);
+            let put = read.and_then(|()| self.state.lock().append(&piece[..taken], len < PAGE));
+            if put != Ok(true) {
+                from.give_back(taken);
+                return put.map(drop);
+            }
+            self.notifier.notify(Readiness::READABLE);
+            *next = PAGE;
+            if from.left() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn readiness(&self, ends: Ends) -> Readiness {
+        let state = self.state.lock();
+        let mut ready = Readiness::empty();
+        if ends.reads {
+            ready.set(Readiness::READABLE, !state.pages.is_empty());
+            // A named pipe that nobody has ever written to is not at its end.
+            ready.set(Readiness::HUP, state.writers == 0 && state.writer_opens > 0);
+        }
+        if ends.writes {
+            ready.set(Readiness::WRITABLE, !state.is_full());
+            ready.set(Readiness::ERR, state.readers == 0);
+        }
+        ready
+    }
+}
+
+impl File for PipeFile {
+    fn label(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+        write!(f, "pipe:[{}]", self.pipe.ino)
+    }
+
+    fn stat(&self) -> Stat {
+        self.pipe.stat()
+    }
+
+    fn seeking(&self) -> Seeking {
+        Seeking::Never
+    }
+
+    fn read(&self, io: &mut Io, to: &mut Sink<'_>) -> Result<usize, Error> {
+        if to.left() == 0 {
+            return Ok(0);
+        }
+        let ended = self.pipe.read(io, to);
+        to.outcome(ended)
+    }
+
+    fn write(&self, io: &mut Io, from: &mut Source<'_>) -> Result<usize, Error> {
+        if from.left() == 0 {
+            return Ok(0);
+        }
+        let ended = self.pipe.write(io, from);
+        from.outcome(ended)
+    }
+
+    fn readiness(&self, _status: OpenFlags) -> Readiness {
+        self.pipe.readiness(self.ends)
+    }
+
+    fn notifier(&self) -> Option<&Notifier> {
+        Some(&self.pipe.notifier)
+    }
+
+    fn ioctl(&self, _open: &OpenFile, command: u32, argument: u64) -> Result<u64, Error> {
+        match command {
+            FIONREAD => {
+                let bytes = self.pipe.state.lock().bytes() as u32;
+                user::write(argument, &bytes.to_ne_bytes())?;
+                Ok(0)
+            }
+            _ => Err(Errno::ENOTTY.into()),
+        }
+    }
+}
+
+impl PipeFile {
+    /// The pipe.
+    pub fn pipe(&self) -> &Arc<Pipe> {
+        &self.pipe
+    }
+}
+
+impl Drop for PipeFile {
+    fn drop(&mut self) {
+        let mut state = self.pipe.state.lock();
+        state.readers -= usize::from(self.ends.reads);
+        state.writers -= usize::from(self.ends.writes);
+        let pages = if state.readers + state.writers == 0 {
+            core::mem::take(&mut state.pages)
+        } else {
+            VecDeque::new()
+        };
+        drop(state);
+        drop(pages);
+        self.pipe
+            .notifier
+            .notify(Readiness::ALWAYS | Readiness::HUP | Readiness::ERR);
+    }
+}
+
+/// A pipe without a name as a file of a file system: what the links of `/proc/PID/fd` open.
+struct PipeInode(Arc<Pipe>);
+
+impl Inode for PipeInode {
+    fn stat(&self) -> Stat {
+        self.0.stat()
+    }
+
+    fn stat_fs(&self) -> StatFs {
+        StatFs {
+            magic: 0x5049_5045,
+            block_size: PAGE as u64,
+            ..StatFs::default()
+        }
+    }
+
+    fn open(&self, _entry: &Arc<Entry>, flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
+        self.0.open(flags)
+    }
+}
