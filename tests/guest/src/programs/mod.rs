@@ -3,12 +3,17 @@
 mod api;
 mod cont;
 mod copy;
+mod delivery;
 mod fill_rules;
+mod kernel_access;
+mod message;
 mod moving;
 mod open;
 mod poison;
 mod register;
 mod register_masks;
+mod sigbus;
+mod uffd_signals;
 mod unregister;
 mod writeprotect;
 mod zeropage;
@@ -59,4 +64,9 @@ programs! {
     cont: Everywhere, 20, "3.8: CONTINUE";
     poison: Everywhere, 20, "3.9, 4.6: POISON";
     moving: Everywhere, 20, "3.10: MOVE";
+    delivery: Everywhere, 40, "4.1: which fault is raised when";
+    message: Everywhere, 20, "1.3, 4.2: what a message holds";
+    sigbus: Everywhere, 20, "4.3: FEATURE_SIGBUS";
+    kernel_access: Everywhere, 40, "4.4: faults that the kernel takes for a task";
+    uffd_signals: Everywhere, 30, "4.4: signals for those who wait for a page";
 }

@@ -1,0 +1,285 @@
+//! Faults that the kernel takes on behalf of a task (section 4.4).
+
+use guest_tests::attempt::outcome;
+use guest_tests::child::fork;
+use guest_tests::job;
+use guest_tests::region::*;
+use guest_tests::sys::{self, Answer, call};
+use guest_tests::touch::peek;
+use guest_tests::transcript::{answer, check};
+use guest_tests::uffd::*;
+
+const POPULATE_READ: i32 = 22;
+const POPULATE_WRITE: i32 = 23;
+
+/// A way for the kernel to touch a page: its name, the call, and what section 4.4 says.
+struct Access {
+    name: &'static str,
+    /// Touches the page that begins at the address, or a word in it.
+    touch: fn(usize) -> Answer,
+    /// Flags of the message for a missing page, and what the call answers once there are zeros.
+    missing: (u64, &'static str),
+    /// What it answers where the kernel may not wait.
+    refused: &'static str,
+    /// Flags of the message for a protected page, if it writes; what it answers then.
+    protected: (Option<u64>, &'static str),
+}
+
+const ACCESSES: &[Access] = &[
+    Access {
+        name: "read(2) into the page",
+        touch: read_into,
+        missing: (1, "1"),
+        refused: "EFAULT",
+        protected: (Some(3), "1"),
+    },
+    Access {
+        name: "write(2) from the page",
+        touch: write_from,
+        missing: (0, "1"),
+        refused: "EFAULT",
+        protected: (None, "1"),
+    },
+    Access {
+        name: "MADV_POPULATE_READ",
+        touch: |page| madvise(page, PAGE, POPULATE_READ).map(|()| 0),
+        missing: (0, "0"),
+        refused: "EFAULT",
+        protected: (None, "0"),
+    },
+    Access {
+        name: "MADV_POPULATE_WRITE",
+        touch: |page| madvise(page, PAGE, POPULATE_WRITE).map(|()| 0),
+        missing: (1, "0"),
+        refused: "EFAULT",
+        protected: (Some(3), "0"),
+    },
+    Access {
+        name: "mlock",
+        touch: |page| call(libc::SYS_mlock, &[page, PAGE]),
+        missing: (1, "0"),
+        refused: "ENOMEM",
+        protected: (Some(3), "0"),
+    },
+    Access {
+        name: "process_vm_readv",
+        touch: |page| process_vm(libc::SYS_process_vm_readv, std::process::id(), page),
+        missing: (0, "8"),
+        refused: "EFAULT",
+        protected: (None, "8"),
+    },
+    Access {
+        name: "process_vm_writev",
+        touch: |page| process_vm(libc::SYS_process_vm_writev, std::process::id(), page),
+        missing: (1, "8"),
+        refused: "EFAULT",
+        protected: (Some(3), "8"),
+    },
+    Access {
+        name: "futex wait on a word",
+        touch: |page| call(libc::SYS_futex, &[page, libc::FUTEX_WAIT as usize, 12345, 0]),
+        missing: (1, "EAGAIN"),
+        refused: "EFAULT",
+        protected: (Some(3), "EAGAIN"),
+    },
+    Access {
+        name: "vmsplice from the page",
+        touch: vmsplice_from,
+        missing: (0, "8"),
+        refused: "EFAULT",
+        protected: (None, "8"),
+    },
+    Access {
+        name: "gettimeofday storing to the page",
+        touch: |page| call(libc::SYS_gettimeofday, &[page, 0]),
+        missing: (1, "0"),
+        refused: "EFAULT",
+        protected: (Some(3), "0"),
+    },
+    Access {
+        name: "pipe2 storing to the page",
+        touch: |page| call(libc::SYS_pipe2, &[page, 0]),
+        missing: (1, "0"),
+        refused: "EFAULT",
+        protected: (Some(3), "0"),
+    },
+];
+
+pub fn run() {
+    for access in ACCESSES {
+        row(access);
+    }
+    memory_file();
+    another_process();
+}
+
+fn row(access: &Access) {
+    let touch = access.touch;
+    let (flags, done) = access.missing;
+    let name = |what: &str| format!("4.4 {}: {what}", access.name);
+    let uffd = Uffd::with(0);
+    let area = Region::anon("area", 1);
+    uffd.watch(&area, MISSING);
+    let at = area.start;
+    let job = job::start(move || answer(touch(at)));
+    check(
+        &name("missing"),
+        outcome(&uffd, &job),
+        format!("fault flags {flags} at area"),
+    );
+    uffd.zeropage(at, PAGE, 0);
+    check(&name("missing, filled"), job.finish(), done);
+    check(&name("missing, one message"), uffd.now(), "EAGAIN");
+
+    let uffd = Uffd::user_mode(0);
+    let area = Region::anon("area", 1);
+    uffd.watch(&area, MISSING);
+    let at = area.start;
+    let job = job::start(move || answer(touch(at)));
+    check(
+        &name("missing, USER_MODE_ONLY"),
+        outcome(&uffd, &job),
+        access.refused,
+    );
+
+    let uffd = Uffd::with(feature::SIGBUS);
+    let area = Region::anon("area", 1);
+    uffd.watch(&area, MISSING);
+    let at = area.start;
+    let job = job::start(move || answer(touch(at)));
+    check(
+        &name("missing, FEATURE_SIGBUS"),
+        outcome(&uffd, &job),
+        access.refused,
+    );
+
+    let uffd = Uffd::with(0);
+    let area = Region::anon("area", 1);
+    area.fill(0, 1, 0);
+    uffd.watch(&area, WP);
+    uffd.writeprotect(area.start, PAGE, PROTECT)
+        .expect("it is registered");
+    let at = area.start;
+    let job = job::start(move || answer(touch(at)));
+    let (flags, done) = access.protected;
+    match flags {
+        Some(flags) => {
+            check(
+                &name("protected"),
+                outcome(&uffd, &job),
+                format!("fault flags {flags} at area"),
+            );
+            uffd.writeprotect(at, PAGE, 0).expect("it is registered");
+            check(&name("protected, unprotected"), job.finish(), done);
+        }
+        None => check(&name("protected"), outcome(&uffd, &job), done),
+    }
+}
+
+/// read(2) of a byte from a pipe.
+fn read_into(page: usize) -> Answer {
+    let (from, to) = sys::pipe2(0)?;
+    sys::write(to, b"x")?;
+    let answer = call(libc::SYS_read, &[from as usize, page, 1]);
+    sys::close(from).and(sys::close(to)).and(answer)
+}
+
+/// write(2) of a byte to a pipe.
+fn write_from(page: usize) -> Answer {
+    let (from, to) = sys::pipe2(0)?;
+    let answer = call(libc::SYS_write, &[to as usize, page, 1]);
+    sys::close(from).and(sys::close(to)).and(answer)
+}
+
+/// vmsplice(2) of eight bytes to a pipe.
+fn vmsplice_from(page: usize) -> Answer {
+    let (from, to) = sys::pipe2(0)?;
+    let vector = [page, 8];
+    let answer = call(libc::SYS_vmsplice, &[to as usize, vector.as_ptr() as usize, 1, 0]);
+    sys::close(from).and(sys::close(to)).and(answer)
+}
+
+/// process_vm_readv(2) or its twin, of eight bytes.
+fn process_vm(number: i64, pid: u32, page: usize) -> Answer {
+    let mut bytes = 0u64;
+    let local = [&raw mut bytes as usize, 8];
+    let remote = [page, 8];
+    let (local, remote) = (local.as_ptr() as usize, remote.as_ptr() as usize);
+    call(number, &[pid as usize, local, 1, remote, 1, 0])
+}
+
+/// /proc/self/mem does not wait.
+fn memory_file() {
+    let area = Region::anon("area", 2);
+    area.fill(1, 2, 0x11);
+    let uffd = Uffd::with(0);
+    uffd.watch(&area, MISSING | WP);
+    uffd.writeprotect(area.page(1), PAGE, PROTECT)
+        .expect("it is registered");
+    let fd = sys::open("/proc/self/mem", libc::O_RDONLY).expect("it is there");
+    let pread = move |at: usize| {
+        let mut byte = 0u8;
+        answer(call(
+            libc::SYS_pread64,
+            &[fd as usize, &raw mut byte as usize, 1, at],
+        ))
+    };
+    let (missing, protected) = (area.start, area.page(1));
+    check(
+        "4.4 /proc/self/mem: missing",
+        outcome(&uffd, &job::start(move || pread(missing))),
+        "EIO",
+    );
+    check(
+        "4.4 /proc/self/mem: protected",
+        outcome(&uffd, &job::start(move || pread(protected))),
+        "1",
+    );
+    for (name, uffd) in [
+        ("USER_MODE_ONLY", Uffd::user_mode(0)),
+        ("FEATURE_SIGBUS", Uffd::with(feature::SIGBUS)),
+    ] {
+        let area = Region::anon("area", 1);
+        uffd.watch(&area, MISSING);
+        let at = area.start;
+        check(
+            &format!("4.4 /proc/self/mem: missing, {name}"),
+            outcome(&uffd, &job::start(move || pread(at))),
+            "EIO",
+        );
+    }
+}
+
+/// Another process that reads this one's memory waits itself.
+fn another_process() {
+    for (name, number, flags) in [
+        ("process_vm_readv", libc::SYS_process_vm_readv, 0),
+        ("process_vm_writev", libc::SYS_process_vm_writev, 1),
+    ] {
+        let uffd = Uffd::with(0);
+        let area = Region::anon("area", 1);
+        uffd.watch(&area, MISSING);
+        let parent = std::process::id();
+        let child = fork(|| match process_vm(number, parent, area.start) {
+            Ok(8) => 8,
+            Ok(_) => 1,
+            Err(errno) => errno.0 + 100,
+        });
+        check(
+            &format!("4.4 {name} by a child: missing"),
+            uffd.told(),
+            format!("fault flags {flags} at area"),
+        );
+        check(
+            &format!("4.4 {name} by a child: filled"),
+            uffd.zeropage(area.start, PAGE, 0),
+            "ok 1p",
+        );
+        check(&format!("4.4 {name} by a child: its end"), child.wait(), "exit 8");
+        check(
+            &format!("4.4 {name} by a child: the page"),
+            peek(area.start),
+            "0x00",
+        );
+    }
+}

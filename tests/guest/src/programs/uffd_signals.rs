@@ -1,0 +1,158 @@
+//! Signals for those who wait for a page (section 4.4, end).
+
+use guest_tests::attempt::{outcome, read};
+use guest_tests::child::fork;
+use guest_tests::job::{self, until};
+use guest_tests::region::*;
+use guest_tests::signal;
+use guest_tests::sys::{self, call};
+use guest_tests::touch::peek;
+use guest_tests::transcript::{answer, check, ok};
+use guest_tests::uffd::*;
+
+pub fn run() {
+    signal::catch(libc::SIGUSR1, libc::SA_RESTART, &[]);
+    user_mode();
+    kernel_mode();
+    killed();
+}
+
+fn user_mode() {
+    let uffd = Uffd::with(0);
+    let area = Region::anon("area", 2);
+    uffd.watch(&area, MISSING);
+    let waiter = read(area.start);
+    check(
+        "4.4 a waiter, its message read",
+        outcome(&uffd, &waiter),
+        "fault flags 0 at area",
+    );
+    check(
+        "4.4 signal",
+        ok(signal::tgkill(waiter.tid(), libc::SIGUSR1)),
+        "ok",
+    );
+    check(
+        "4.4 signal: the handler runs",
+        until(|| signal::count() == 1),
+        true,
+    );
+    check(
+        "4.4 signal: a fresh message",
+        uffd.told(),
+        "fault flags 0 at area",
+    );
+    check("4.4 signal: one", uffd.now(), "EAGAIN");
+    check("4.4 signal: the waiter", waiter.settle(), "blocked");
+    uffd.zeropage(area.start, PAGE, 0);
+    check("4.4 signal: filled", waiter.finish(), "0x00");
+    signal::forget();
+    let waiter = read(area.page(1));
+    waiter.settle();
+    check(
+        "4.4 a waiter, its message unread",
+        uffd.fdinfo().starts_with("pending: 1, total: 1"),
+        true,
+    );
+    check(
+        "4.4 signal to it",
+        ok(signal::tgkill(waiter.tid(), libc::SIGUSR1)),
+        "ok",
+    );
+    check(
+        "4.4 signal to it: the handler runs",
+        until(|| signal::count() == 1),
+        true,
+    );
+    check("4.4 signal to it: it waits again", waiter.settle(), "blocked");
+    check(
+        "4.4 signal to it: the message",
+        uffd.told(),
+        "fault flags 0 at area+0x1000",
+    );
+    check("4.4 signal to it: the old one is gone", uffd.now(), "EAGAIN");
+    uffd.zeropage(area.page(1), PAGE, 0);
+    check("4.4 signal to it: filled", waiter.finish(), "0x00");
+    signal::forget();
+}
+
+/// In the kernel it tries again and again until the page is there; the handler runs afterwards.
+fn kernel_mode() {
+    let uffd = Uffd::with(0);
+    let area = Region::anon("area", 1);
+    uffd.watch(&area, MISSING);
+    let (from, to) = sys::pipe2(0).expect("a pipe can be made");
+    sys::write(to, b"xy").expect("a pipe takes bytes");
+    let at = area.start;
+    let waiter = job::start(move || answer(call(libc::SYS_read, &[from as usize, at, 2])));
+    check(
+        "4.4 in the kernel: a waiter",
+        outcome(&uffd, &waiter),
+        "fault flags 1 at area",
+    );
+    check(
+        "4.4 in the kernel: signal",
+        ok(signal::tgkill(waiter.tid(), libc::SIGUSR1)),
+        "ok",
+    );
+    let same = (0..100)
+        .filter(|_| uffd.told() == "fault flags 1 at area")
+        .count();
+    check("4.4 in the kernel: messages of the same fault", same, "100");
+    check("4.4 in the kernel: the handler has not run", signal::count(), "0");
+    check(
+        "4.4 in the kernel: filled",
+        uffd.zeropage(area.start, PAGE, 0),
+        "ok 1p",
+    );
+    check("4.4 in the kernel: the call", waiter.finish(), "2");
+    check(
+        "4.4 in the kernel: the handler",
+        until(|| signal::count() == 1),
+        true,
+    );
+    check("4.4 in the kernel: the bytes", peek(area.start), "0x78");
+    signal::forget();
+}
+
+/// A waiter that is killed takes its message along.
+fn killed() {
+    for (name, in_kernel) in [("in user mode", false), ("in the kernel", true)] {
+        let uffd = Uffd::with(feature::EVENT_FORK);
+        let area = Region::anon("area", 1);
+        uffd.watch(&area, MISSING);
+        let (at, fd) = (area.start, uffd.fd);
+        let forker = job::start(move || {
+            let child = fork(|| {
+                // Not to hold the parent's context.
+                let _ = sys::close(fd);
+                if in_kernel {
+                    let _ = call(libc::SYS_gettimeofday, &[at, 0]);
+                } else {
+                    peek(at);
+                }
+                0
+            });
+            child.pid
+        });
+        let event = uffd.next().expect("a fork is told");
+        check(&format!("4.4 SIGKILL {name}: the fork"), event, "fork");
+        let theirs = Uffd {
+            fd: event.descriptor(),
+        };
+        let pid: i32 = forker.finish().parse().expect("fork answers a number");
+        check(
+            &format!("4.4 SIGKILL {name}: the child waits"),
+            until(|| theirs.poll(0) == Ok(libc::POLLIN)),
+            true,
+        );
+        call(libc::SYS_kill, &[pid as usize, libc::SIGKILL as usize]).expect("it is alive");
+        check(
+            &format!("4.4 SIGKILL {name}: its end"),
+            guest_tests::child::Child { pid }.wait(),
+            "signal SIGKILL",
+        );
+        check(&format!("4.4 SIGKILL {name}: poll"), answer(theirs.poll(0)), "0");
+        check(&format!("4.4 SIGKILL {name}: read"), theirs.now(), "EAGAIN");
+    }
+}
