@@ -103,3 +103,73 @@ pub fn uffd_flags(address: usize) -> String {
     }
     "no area".into()
 }
+
+/// Categories of PAGEMAP_SCAN.
+#[expect(missing_docs, reason = "the names are the manual's")]
+pub mod category {
+    pub const WPALLOWED: u64 = 1;
+    pub const WRITTEN: u64 = 2;
+    pub const FILE: u64 = 4;
+    pub const PRESENT: u64 = 8;
+    pub const SWAPPED: u64 = 0x10;
+    pub const PFNZERO: u64 = 0x20;
+}
+
+/// PAGEMAP_SCAN: re-protects what is reported.
+pub const SCAN_WP_MATCHING: u64 = 1;
+/// PAGEMAP_SCAN: refuses areas that are not tracked asynchronously.
+pub const SCAN_CHECK_WPASYNC: u64 = 2;
+
+/// An argument of PAGEMAP_SCAN that asks for everything of a range.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the names are the manual's")]
+pub struct ScanArgument {
+    pub size: u64,
+    pub flags: u64,
+    pub start: u64,
+    pub end: u64,
+    pub walk_end: u64,
+    pub vec: u64,
+    pub vec_len: u64,
+    pub max_pages: u64,
+    pub category_inverted: u64,
+    pub category_mask: u64,
+    pub category_anyof_mask: u64,
+    pub return_mask: u64,
+}
+
+impl ScanArgument {
+    /// Every page of the range, with these categories told.
+    pub fn over(start: usize, len: usize, return_mask: u64) -> Self {
+        Self {
+            size: 96,
+            flags: 0,
+            start: start as u64,
+            end: (start + len) as u64,
+            walk_end: 0,
+            vec: 0,
+            vec_len: 0,
+            max_pages: 0,
+            category_inverted: 0,
+            category_mask: 0,
+            category_anyof_mask: 0,
+            return_mask,
+        }
+    }
+
+    /// Runs it on /proc/self/pagemap with room for `room` runs of pages; answers them as `start`, `end`, categories.
+    pub fn run(&mut self, room: usize) -> sys::Answer<Vec<[u64; 3]>> {
+        let fd = sys::open("/proc/self/pagemap", libc::O_RDONLY)?;
+        let mut runs = vec![[0u64; 3]; room];
+        self.vec = if room == 0 { 0 } else { runs.as_mut_ptr() as u64 };
+        self.vec_len = room as u64;
+        let answer = sys::call(
+            libc::SYS_ioctl,
+            &[fd as usize, 0xc060_6610, &raw mut *self as usize],
+        );
+        let _ = sys::close(fd);
+        runs.truncate(answer?);
+        Ok(runs)
+    }
+}

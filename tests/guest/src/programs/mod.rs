@@ -4,17 +4,21 @@ mod api;
 mod cont;
 mod copy;
 mod delivery;
+mod fdinfo;
 mod fill_rules;
 mod kernel_access;
+mod markers;
 mod message;
 mod moving;
 mod open;
 mod poison;
+mod read_poll;
 mod register;
 mod register_masks;
 mod sigbus;
 mod uffd_signals;
 mod unregister;
+mod wp_async;
 mod writeprotect;
 mod zeropage;
 
@@ -69,4 +73,8 @@ programs! {
     sigbus: Everywhere, 20, "4.3: FEATURE_SIGBUS";
     kernel_access: Everywhere, 40, "4.4: faults that the kernel takes for a task";
     uffd_signals: Everywhere, 30, "4.4: signals for those who wait for a page";
+    wp_async: Everywhere, 20, "4.5: write tracking, PAGEMAP_SCAN";
+    markers: Everywhere, 30, "4.6: the life of protection and poison";
+    read_poll: Everywhere, 30, "4.7: reading and polling";
+    fdinfo: Everywhere, 20, "1.1: /proc/self/fdinfo";
 }
