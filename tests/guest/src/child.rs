@@ -1,7 +1,11 @@
 //! Processes: forked, waited for with a limit, and how they ended.
 #![expect(unsafe_code, reason = "fork is libc's")]
 
-use crate::job::until;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::job::{self, Job, until};
+use crate::proc;
 use crate::signal;
 use crate::sys::{self, Answer};
 
@@ -33,7 +37,41 @@ pub fn try_fork(work: impl FnOnce() -> i32) -> Answer<Child> {
     }
 }
 
+/// Forks in a thread, for forks that wait until somebody has read about them. The job returns the child's identifier;
+/// the thread sleeps in its fork, or is through, when this returns.
+///
+/// libc's fork would hold the allocator's lock all the while. So the call is made past libc, and nobody allocates until
+/// the child has been made.
+pub fn fork_in_thread(work: impl FnOnce() -> i32 + Send + 'static) -> Job {
+    let go = Arc::new(AtomicBool::new(false));
+    let theirs = go.clone();
+    let job = job::start(move || {
+        while !theirs.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        match sys::call(libc::SYS_fork, &[]) {
+            Ok(0) => {
+                let status = work();
+                let _ = sys::call(libc::SYS_exit_group, &[status as usize]);
+                unreachable!("exit_group does not return");
+            }
+            Ok(pid) => pid.to_string(),
+            Err(errno) => errno.to_string(),
+        }
+    });
+    go.store(true, Ordering::Release);
+    until(|| job.done() || matches!(proc::state(job.tid()), Some('S' | 'D')));
+    job
+}
+
 impl Child {
+    /// The child of a fork in a thread, once that has come back.
+    pub fn of(forker: &Job) -> Self {
+        Self {
+            pid: forker.finish().parse().expect("fork answers a number"),
+        }
+    }
+
     /// Waits for the end: `exit 0`, `signal SIGKILL`; a child that does not end in time is killed and called `stuck`.
     pub fn wait(&self) -> String {
         let mut status = 0i32;

@@ -4,6 +4,7 @@
 //! guest-tests list            names, one per line, with what each is about
 //! guest-tests run NAME..      runs these, one process each, in order
 //! guest-tests all             runs every one that a Linux machine survives
+//! guest-tests role NAME ARG.. plays a part in a program that executes this binary again
 //! guest-tests play FILE       plays the cases of a script (see `player`)
 //! ```
 //!
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
             }
             runner::run(chosen.into_iter())
         }
+        Some((&"role", words)) => programs::roles::play(words),
         _ => {
             eprintln!("usage: guest-tests list | run NAME.. | all | play FILE");
             ExitCode::from(2)

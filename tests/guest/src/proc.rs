@@ -6,19 +6,53 @@ use crate::region::PAGE;
 use crate::sys;
 
 /// State of a thread of this process: R, S, D, T, Z ...
+///
+/// Nothing is allocated: a thread may be forking meanwhile, and its child must not find the allocator locked.
 pub fn state(tid: i32) -> Option<char> {
-    state_at(&format!("/proc/self/task/{tid}/stat"))
+    state_at(&[b"/proc/self/task/", &digits(tid), b"/stat\0"])
 }
 
 /// State of another process.
 pub fn process_state(pid: i32) -> Option<char> {
-    state_at(&format!("/proc/{pid}/stat"))
+    state_at(&[b"/proc/", &digits(pid), b"/stat\0"])
 }
 
-fn state_at(path: &str) -> Option<char> {
-    let text = fs::read_to_string(path).ok()?;
+/// The number in decimal, with leading slashes, which a path may have as many of as it likes.
+fn digits(mut number: i32) -> [u8; 10] {
+    let mut text = [b'/'; 10];
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text
+}
+
+/// The third word of a stat file.
+fn state_at(path: &[&[u8]]) -> Option<char> {
+    let mut whole = [0u8; 64];
+    let mut at = 0;
+    for part in path {
+        whole[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    let fd = sys::call(
+        libc::SYS_open,
+        &[whole.as_ptr() as usize, libc::O_RDONLY as usize],
+    )
+    .ok()?;
+    let mut text = [0u8; 128];
+    let read = sys::read(fd as i32, &mut text);
+    let _ = sys::close(fd as i32);
+    let text = &text[..read.ok()?];
     // The name before it stands in parentheses and may hold anything.
-    text[text.rfind(')')? + 1..].trim_start().chars().next()
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    text[end + 1..]
+        .iter()
+        .find(|byte| **byte != b' ')
+        .map(|byte| char::from(*byte))
 }
 
 /// A number of /proc/meminfo, in the unit that stands there.

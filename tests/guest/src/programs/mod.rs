@@ -4,9 +4,12 @@ mod api;
 mod cont;
 mod copy;
 mod delivery;
+mod events;
 mod fdinfo;
 mod fill_rules;
+mod fork_events;
 mod kernel_access;
+mod lifetime;
 mod markers;
 mod message;
 mod moving;
@@ -15,12 +18,15 @@ mod poison;
 mod read_poll;
 mod register;
 mod register_masks;
+mod remap;
 mod sigbus;
 mod uffd_signals;
 mod unregister;
 mod wp_async;
 mod writeprotect;
 mod zeropage;
+
+pub mod roles;
 
 /// A program of the collection.
 pub struct Program {
@@ -77,4 +83,8 @@ programs! {
     markers: Everywhere, 30, "4.6: the life of protection and poison";
     read_poll: Everywhere, 30, "4.7: reading and polling";
     fdinfo: Everywhere, 20, "1.1: /proc/self/fdinfo";
+    events: Everywhere, 40, "4.8: events, who waits for them, what has happened meanwhile";
+    fork_events: Everywhere, 40, "4.8: fork, with and without EVENT_FORK";
+    remap: Everywhere, 30, "4.8: mremap of registered memory";
+    lifetime: Everywhere, 40, "4.9: close, inherited descriptors, targets that are gone";
 }

@@ -1,7 +1,7 @@
 //! Signals for those who wait for a page (section 4.4, end).
 
 use guest_tests::attempt::{outcome, read};
-use guest_tests::child::fork;
+use guest_tests::child::{Child, fork_in_thread};
 use guest_tests::job::{self, until};
 use guest_tests::region::*;
 use guest_tests::signal;
@@ -122,34 +122,31 @@ fn killed() {
         let area = Region::anon("area", 1);
         uffd.watch(&area, MISSING);
         let (at, fd) = (area.start, uffd.fd);
-        let forker = job::start(move || {
-            let child = fork(|| {
-                // Not to hold the parent's context.
-                let _ = sys::close(fd);
-                if in_kernel {
-                    let _ = call(libc::SYS_gettimeofday, &[at, 0]);
-                } else {
-                    peek(at);
-                }
-                0
-            });
-            child.pid
+        let forker = fork_in_thread(move || {
+            // Not to hold the parent's context.
+            let _ = sys::close(fd);
+            if in_kernel {
+                let _ = call(libc::SYS_gettimeofday, &[at, 0]);
+            } else {
+                peek(at);
+            }
+            0
         });
         let event = uffd.next().expect("a fork is told");
         check(&format!("4.4 SIGKILL {name}: the fork"), event, "fork");
         let theirs = Uffd {
             fd: event.descriptor(),
         };
-        let pid: i32 = forker.finish().parse().expect("fork answers a number");
+        let child = Child::of(&forker);
         check(
             &format!("4.4 SIGKILL {name}: the child waits"),
             until(|| theirs.poll(0) == Ok(libc::POLLIN)),
             true,
         );
-        call(libc::SYS_kill, &[pid as usize, libc::SIGKILL as usize]).expect("it is alive");
+        call(libc::SYS_kill, &[child.pid as usize, libc::SIGKILL as usize]).expect("it is alive");
         check(
             &format!("4.4 SIGKILL {name}: its end"),
-            guest_tests::child::Child { pid }.wait(),
+            child.wait(),
             "signal SIGKILL",
         );
         check(&format!("4.4 SIGKILL {name}: poll"), answer(theirs.poll(0)), "0");
