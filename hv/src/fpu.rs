@@ -2,14 +2,15 @@
 //!
 //! The host's kernel has no use for these registers, so they may stay in the CPU as long as the same vCPU runs there. They are
 //! saved after every run, and loaded before a run unless this CPU's last run was of the same vCPU: what one guest leaves
-//! behind is never there when another one starts. Extended state (AVX and further) does not exist for guests: CPUID does
-//! not show it, and XSETBV is intercepted.
+//! behind is never there when another one starts, and user mode's registers are saved before a vCPU's come in. Extended state
+//! (AVX and further) does not exist for guests: CPUID does not show it, XSETBV is intercepted, and while a vCPU has the registers
+//! XCR0 leaves them out.
 #![cfg_attr(target_os = "none", expect(unsafe_code, reason = "FXSAVE and FXRSTOR"))]
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use kernel::arch::{Cpu, MAX_CPUS, Machine};
+use kernel::arch::{Cpu, Machine, claim_fpu};
 
 /// Bytes of the area (SDM vol. 1, 10.5).
 pub const AREA: usize = 512;
@@ -17,8 +18,6 @@ pub const AREA: usize = 512;
 const CONTROL: u16 = 0x37f;
 const SSE_CONTROL: u32 = 0x1f80;
 
-/// Who ran on each CPU last; 0: nobody.
-static LOADED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The registers of one vCPU.
@@ -65,10 +64,8 @@ impl Fpu {
     #[inline]
     pub fn during<R>(&mut self, run: impl FnOnce() -> R) -> R {
         Machine::preempt_disable();
-        let loaded = &LOADED[Machine::id()];
-        if loaded.load(Ordering::Relaxed) != self.id {
+        if !claim_fpu(self.id) {
             self.load();
-            loaded.store(self.id, Ordering::Relaxed);
         }
         let result = run();
         self.save();

@@ -23,6 +23,7 @@ mod move_pages;
 mod negotiated;
 mod objects;
 mod tasks;
+mod user_mode;
 mod userfault;
 mod waiting;
 

@@ -110,9 +110,8 @@ impl Found {
 mod hardware {
     use kernel::mm::addr::PhysAddr;
     use raw_cpuid::native_cpuid::cpuid_count;
-    use x86_64::registers::control::{Cr4, Cr4Flags, Efer, EferFlags};
+    use x86_64::registers::control::{Efer, EferFlags};
     use x86_64::registers::model_specific::Msr;
-    use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
 
     use super::{Found, SVM, VM_CR_SVMDIS, Words};
 
@@ -144,27 +143,6 @@ mod hardware {
         }
     }
 
-    /// ECX of leaf 1.
-    const XSAVE: u32 = 1 << 26;
-    /// Bytes that XSAVE writes for x87 and SSE: the legacy area and the header.
-    const XSAVE_LEGACY: u32 = 512 + 64;
-
-    /// Switches off what firmware may have switched on of the extended registers: a guest that can set CR4.OSXSAVE would
-    /// have them, and nobody switches them. CPUID says how much is on; where nothing is, nothing is touched, because some
-    /// emulated CPUs show XSAVE and do not survive CR4.OSXSAVE.
-    pub fn drop_extended_registers() {
-        if cpuid_count(1, 0).ecx & XSAVE == 0 || cpuid_count(0xd, 0).ebx <= XSAVE_LEGACY {
-            return;
-        }
-        let cr4 = Cr4::read();
-        // SAFETY: the CPU has XSAVE; x87 alone is always allowed, and the kernel uses none of the others.
-        unsafe {
-            Cr4::write(cr4 | Cr4Flags::OSXSAVE);
-            XCr0::write(XCr0Flags::X87);
-            Cr4::write(cr4);
-        }
-    }
-
     /// Switches SVM on, with `save_area` for the host's state. Again does nothing new.
     ///
     /// # Safety
@@ -184,7 +162,7 @@ mod hardware {
 }
 
 #[cfg(target_os = "none")]
-pub(super) use hardware::{drop_extended_registers, switch_on};
+pub(super) use hardware::switch_on;
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,7 @@ use kernel::sync::Once;
 use super::Vcpu;
 use super::asid::Asids;
 use super::control::let_through;
-use super::detect::{Found, Words, drop_extended_registers, switch_on};
+use super::detect::{Found, Words, switch_on};
 use super::fields::clean;
 use super::{events, exits};
 use crate::exit::Stopped;
@@ -97,7 +97,6 @@ fn enable_here(found: &Found) -> Result<(), OutOfFrames> {
     let save_area = frames.pfn().start();
     // SAFETY: the first page of the area's frames is for nothing else, and they are never freed.
     unsafe { switch_on(found, save_area) };
-    drop_extended_registers();
     area.host_state.store((save_area + PAGE_SIZE).as_u64(), Relaxed);
     area.asids.start(id, found);
     Ok(())

@@ -13,7 +13,7 @@ pub mod x86_64;
 #[cfg(target_os = "none")]
 pub use x86_64::interrupt::GUEST_FAULT;
 #[cfg(target_os = "none")]
-pub use x86_64::user::{Extra, release_fpu, user_capabilities};
+pub use x86_64::user::{Extra, claim_fpu, user_capabilities};
 #[cfg(target_os = "none")]
 pub use x86_64::{Machine, hypercall};
 
@@ -22,7 +22,7 @@ pub mod host;
 #[cfg(not(target_os = "none"))]
 pub use host::Machine;
 #[cfg(not(target_os = "none"))]
-pub use host::user::{Extra, release_fpu, user_capabilities};
+pub use host::user::{Extra, claim_fpu, user_capabilities};
 
 /// Most CPUs that per-CPU tables are sized for.
 pub const MAX_CPUS: usize = 16;

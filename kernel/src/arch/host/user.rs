@@ -1,7 +1,9 @@
 //! User mode's extra registers on the software machine, whose CPUs have none: only what system calls set and get.
 
 use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::arch::{Cpu, MAX_CPUS, Machine};
 use crate::mm::addr::VirtAddr;
 
 /// As on bare metal, without the x87 and vector registers.
@@ -44,8 +46,11 @@ impl Extra {
     }
 }
 
-/// Nothing: there is no FPU.
-pub fn release_fpu() {}
+/// Whether nobody else had the registers of this CPU meanwhile; there are none, but who had them last is known.
+pub fn claim_fpu(number: u64) -> bool {
+    static LAST: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+    LAST[Machine::id()].swap(number, Ordering::Relaxed) == number
+}
 
 /// What programs are told that the CPU can do.
 pub fn user_capabilities() -> u64 {

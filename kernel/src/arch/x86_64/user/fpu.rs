@@ -41,15 +41,36 @@ pub(super) fn enable() {
     }
     let state = __cpuid_count(0xd, 0);
     let components = (u64::from(state.edx) << 32 | u64::from(state.eax)) & WANTED;
-    // SAFETY: CPUID says that there is XSAVE; the components are a set that it has, with x87 among them.
-    unsafe {
-        Cr4::update(|cr4| cr4.insert(Cr4Flags::OSXSAVE));
-        asm!("xsetbv", in("ecx") 0, in("eax") components as u32, in("edx") (components >> 32) as u32,
-             options(nostack, preserves_flags));
-    }
+    // SAFETY: CPUID says that there is XSAVE.
+    unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::OSXSAVE)) };
+    set_components(components);
     // Asked again: the answer is for the components that are switched on.
     SIZE.store(__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
     COMPONENTS.store(components, Ordering::Relaxed);
+}
+
+/// Has the CPU take these components, which it has and x87 is one of, for all there are.
+fn set_components(components: u64) {
+    // SAFETY: CR4.OSXSAVE is set. Nobody uses what is left out, and it is not lost.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") components as u32, in("edx") (components >> 32) as u32,
+             options(nostack, preserves_flags));
+    }
+}
+
+/// Leaves x87 and SSE alone in force: those who claim the registers save no others, so nobody in their place may use others.
+pub(super) fn narrow() {
+    if components() != 0 {
+        set_components(1);
+    }
+}
+
+/// Ends what [`narrow`] began.
+pub(super) fn widen() {
+    match components() {
+        0 => {}
+        components => set_components(components),
+    }
 }
 
 /// Bytes of an area.

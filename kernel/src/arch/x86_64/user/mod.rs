@@ -14,8 +14,9 @@
 //! | [`fpu`] | x87, SSE and AVX registers |
 #![expect(unsafe_code, reason = "enters user mode; MSRs")]
 
+use alloc::boxed::Box;
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::{fmt, ptr};
 
 use x86_64::VirtAddr as X86Addr;
@@ -26,7 +27,7 @@ use x86_64::registers::rflags::RFlags;
 use super::{Machine, interrupt, page_fault, percpu};
 use crate::arch::fault_code::PageFaultCode;
 use crate::arch::user::{Exit, Registers, SYSCALL};
-use crate::arch::{Irq, MAX_CPUS};
+use crate::arch::{Cpu, Irq, MAX_CPUS};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::{FaultInfo, Origin};
 
@@ -81,13 +82,16 @@ pub struct Extra {
     gs_base: u64,
 }
 
-/// Whose [`Extra`] each CPU has loaded.
-static LOADED: [AtomicPtr<Extra>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
+/// What each CPU has loaded: the address of an [`Extra`], [`NOBODY`]'s, or a number with the bit [`CLAIMED`].
+static LOADED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(NOBODY) }; MAX_CPUS];
+const NOBODY: u64 = 0;
+/// Clear in addresses.
+const CLAIMED: u64 = 1;
 
 impl Extra {
     /// A new program's.
-    pub fn new() -> alloc::boxed::Box<Self> {
-        alloc::boxed::Box::new(Self {
+    pub fn new() -> Box<Self> {
+        Box::new(Self {
             fpu: Fpu::new(),
             fs_base: 0,
             gs_base: 0,
@@ -96,9 +100,9 @@ impl Extra {
 
     /// The same for another thread.
     #[must_use]
-    pub fn duplicate(&mut self) -> alloc::boxed::Box<Self> {
+    pub fn duplicate(&mut self) -> Box<Self> {
         self.unload();
-        alloc::boxed::Box::new(Self {
+        Box::new(Self {
             fpu: self.fpu.duplicate(),
             fs_base: self.fs_base,
             gs_base: self.gs_base,
@@ -133,33 +137,33 @@ impl Extra {
         &mut self.fpu
     }
 
+    fn word(&self) -> u64 {
+        ptr::from_ref(self).expose_provenance() as u64
+    }
+
     /// Has what the CPU holds of this saved; it is loaded again before user mode runs.
     fn unload(&mut self) {
-        let flags = Machine::disable();
-        let loaded = &LOADED[<Machine as crate::arch::Cpu>::id()];
-        if ptr::eq(loaded.load(Ordering::Relaxed), self) {
+        Machine::preempt_disable();
+        let loaded = &LOADED[Machine::id()];
+        if loaded.load(Ordering::Relaxed) == self.word() {
             self.fpu.save();
-            loaded.store(ptr::null_mut(), Ordering::Relaxed);
+            loaded.store(NOBODY, Ordering::Relaxed);
         }
-        Machine::restore(flags);
+        Machine::preempt_enable();
     }
 
     /// Interrupts are off.
     #[inline]
     fn load(&mut self) {
-        let loaded = &LOADED[<Machine as crate::arch::Cpu>::id()];
-        if !ptr::eq(loaded.load(Ordering::Relaxed), self) {
+        let loaded = &LOADED[Machine::id()];
+        if loaded.load(Ordering::Relaxed) != self.word() {
             self.replace(loaded);
         }
     }
 
     #[inline(never)]
-    fn replace(&mut self, loaded: &AtomicPtr<Self>) {
-        let other = loaded.swap(self, Ordering::Relaxed);
-        // SAFETY: whoever is loaded has not been dropped (`drop` unloads it), and is not used by its task, which does not run.
-        if let Some(other) = unsafe { other.as_mut() } {
-            other.fpu.save();
-        }
+    fn replace(&mut self, loaded: &AtomicU64) {
+        evict(loaded, self.word());
         self.fpu.load();
         FsBase::write(X86Addr::new_truncate(self.fs_base));
         KernelGsBase::write(X86Addr::new_truncate(self.gs_base));
@@ -181,17 +185,34 @@ impl fmt::Debug for Extra {
     }
 }
 
-/// Saves user mode's x87 and vector registers, if this CPU holds any, for somebody else who wants to use them. Preemption is
-/// off, and stays off until they are not in use any more.
-pub fn release_fpu() {
-    let flags = Machine::disable();
-    let loaded = &LOADED[<Machine as crate::arch::Cpu>::id()];
-    let other = loaded.swap(ptr::null_mut(), Ordering::Relaxed);
-    // SAFETY: as in `replace`.
-    if let Some(other) = unsafe { other.as_mut() } {
-        other.fpu.save();
+/// Takes this CPU's x87 and vector registers for somebody who saves what he leaves there, under a number of his. Says whether
+/// they still hold what he left; if not, whoever's they were has them saved. Preemption is off for as long as he uses them.
+#[inline]
+pub fn claim_fpu(number: u64) -> bool {
+    let claim = number << 1 | CLAIMED;
+    let loaded = &LOADED[Machine::id()];
+    if loaded.load(Ordering::Relaxed) == claim {
+        return true;
     }
-    Machine::restore(flags);
+    evict(loaded, claim);
+    false
+}
+
+/// Notes that the CPU holds `next` from now on, and has what it held saved. No task can come in between.
+#[inline(never)]
+fn evict(loaded: &AtomicU64, next: u64) {
+    let last = loaded.swap(next, Ordering::Relaxed);
+    let is_claimed = |word: u64| word & CLAIMED != 0;
+    if last != NOBODY && !is_claimed(last) {
+        // SAFETY: an `Extra` that a CPU has loaded has not been dropped (its drop unloads it), and its task does not run: this
+        // one does.
+        unsafe { &mut *(last as *mut Extra) }.fpu.save();
+    }
+    match (is_claimed(last), is_claimed(next)) {
+        (false, true) => fpu::narrow(),
+        (true, false) => fpu::widen(),
+        _ => {}
+    }
 }
 
 /// Runs user mode until something happens. In the current task's address space, with interrupts on and no lock held.
