@@ -215,11 +215,17 @@ fn evict(loaded: &AtomicU64, next: u64) {
     }
 }
 
+/// TF and RF: SYSRET drops RF, and there are CPUs that single-step it while the stack pointer is user mode's already.
+const NOT_BY_SYSRET: u64 = 1 << 8 | 1 << 16;
+
 /// Runs user mode until something happens. In the current task's address space, with interrupts on and no lock held.
 #[inline]
 pub fn run(registers: &mut Registers, extra: &mut Extra) -> Exit {
     let flags = Machine::disable();
     extra.load();
+    if registers.rflags & NOT_BY_SYSRET != 0 {
+        registers.vector = 0;
+    }
     // SAFETY: the segments and flags are user mode's (`Registers::start` and `restore_all` are the only ways to make them),
     // RIP is one that user mode had or that was checked, and the structure stays where it is: it is what the CPU writes to.
     unsafe { user_run(registers) };
