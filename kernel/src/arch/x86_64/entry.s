@@ -8,7 +8,7 @@
 //     rip cs rflags rsp ss               pushed by the CPU
 //
 // What interrupts user mode leaves the same picture in that task's `Registers` and goes to `user_left` (user/entry.s), so
-// nothing below swaps GS. #DF, NMI and #MC come on stacks of their own (IST), possibly between an entry from user mode and
+// nothing below swaps GS. #DB, #DF, NMI and #MC come on stacks of their own (IST), possibly between an entry from user mode and
 // its SWAPGS, so `fatal_entry` looks at the GS base itself: user mode has no way to make it negative. It never returns.
 // DF and AC are cleared on every way in: memmove runs with DF set, and a copy of user memory with AC.
 
@@ -133,6 +133,21 @@ fatal_entry:
     call exception
     ud2
 
+// #DB. It comes on a stack of its own, because it can come behind a SYSCALL that user mode steps over, with user mode's
+// stack pointer and GS still there. That one means nothing: the call goes on. (MOV SS in front of the SYSCALL has the same
+// effect on any CPU.)
+    .balign 16
+debug_entry:
+    testb $3, CODE_SEGMENT(%rsp)
+    jnz debug_of_user
+    pushq %rax
+    leaq syscall_entry(%rip), %rax
+    cmpq %rax, 24(%rsp)                 // rip
+    popq %rax
+    jne fatal_entry
+    addq $16, %rsp
+    iretq
+
 // One stub of 16 bytes per vector. The CPU pushes an error code for 8, 10-14, 17, 21, 29 and 30 (SDM vol. 3A 7.13).
     .balign 16
 .global trap_stubs
@@ -148,6 +163,10 @@ trap_stubs:
         .endif
         pushq $vector
         jmp fatal_entry
+    .elseif vector == 1
+        pushq $0
+        pushq $vector
+        jmp debug_entry
     .elseif vector >= 32
         pushq $0
         pushq $vector

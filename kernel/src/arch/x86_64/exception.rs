@@ -17,6 +17,8 @@ use crate::trace::panic::{self, Fatal};
 
 /// Non-maskable interrupt.
 pub const NMI: u8 = 2;
+/// Single step.
+pub const DEBUG: u8 = 1;
 /// INT3.
 pub const BREAKPOINT: u8 = 3;
 /// INTO.

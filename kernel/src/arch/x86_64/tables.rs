@@ -1,8 +1,8 @@
 //! GDT, TSS and IDT.
 //!
 //! Segments stand in the order that SYSCALL and SYSRET want (SDM vol. 3A 6.8.8): kernel code, kernel data, user data,
-//! user code. Three exceptions get stacks of their own, because the current one may be what is broken: #DF (a stack
-//! overflow ends there), NMI and #MC (they come between any two instructions).
+//! user code. Four exceptions get stacks of their own, because the current one may be what is broken: #DF (a stack
+//! overflow ends there), NMI and #MC (they come between any two instructions), #DB (it can come behind SYSCALL).
 #![expect(unsafe_code, reason = "loads descriptor tables and segment registers")]
 
 use core::cell::UnsafeCell;
@@ -14,7 +14,7 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
-use super::exception::{BREAKPOINT, DOUBLE_FAULT, MACHINE_CHECK, NMI, OVERFLOW, PAGE_FAULT};
+use super::exception::{BREAKPOINT, DEBUG, DOUBLE_FAULT, MACHINE_CHECK, NMI, OVERFLOW, PAGE_FAULT};
 use super::percpu;
 
 const IST_STACK_SIZE: usize = 16 * 1024;
@@ -37,9 +37,9 @@ impl IstStack {
 }
 
 /// The boot CPU's emergency stacks, in the order of [`IST_VECTORS`].
-static BOOT_STACKS: [IstStack; 3] = [const { IstStack::new() }; 3];
+static BOOT_STACKS: [IstStack; 4] = [const { IstStack::new() }; 4];
 /// Which exceptions use them.
-const IST_VECTORS: [u8; 3] = [DOUBLE_FAULT, NMI, MACHINE_CHECK];
+const IST_VECTORS: [u8; 4] = [DOUBLE_FAULT, NMI, MACHINE_CHECK, DEBUG];
 
 /// A TSS, of which the CPU's entry code changes the stack for entries from user mode.
 #[repr(C, align(16))]

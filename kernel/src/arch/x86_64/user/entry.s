@@ -64,9 +64,27 @@ syscall_entry:
     .balign 16
 user_left:
     swapgs
+user_swapped:
     SAVE_SCRATCH
     SAVE_PRESERVED
     movq %gs:KERNEL_STACK, %rsp
     CLEAR_FLAGS                         // user mode may have set AC and DF
     RESTORE_PRESERVED
     ret
+
+// The same for one that came on a stack of its own: what the CPU and the stub have pushed moves to the registers.
+    .balign 16
+debug_of_user:
+    swapgs
+    movq %rax, %gs:USER_STACK_POINTER   // for a moment
+    movq %gs:REGISTERS_END, %rax
+    popq -56(%rax)
+    popq -48(%rax)
+    popq -40(%rax)
+    popq -32(%rax)
+    popq -24(%rax)
+    popq -16(%rax)
+    popq -8(%rax)
+    leaq -56(%rax), %rsp
+    movq %gs:USER_STACK_POINTER, %rax
+    jmp user_swapped
