@@ -9,12 +9,17 @@ use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{AdviseError, LockError, MapError, MapRequest, Memory, ProtectError};
-use kernel::mm::vma::{Sharing, VmaFlags};
+use kernel::mm::vma::{Sharing, Vma, VmaFlags};
 
 const P: u64 = PAGE_SIZE;
 
 fn flags(world: &World, range: VirtRange) -> Vec<Option<VmaFlags>> {
-    let at = |i| world.space.query(page(range, i)).map(|vma| vma.flags);
+    let at = |i| {
+        world
+            .space
+            .query(page(range, i))
+            .map(|vma| vma.flags - VmaFlags::ACCOUNTED)
+    };
     (0..range.pages()).map(at).collect()
 }
 
@@ -101,4 +106,45 @@ fn a_shared_mapping_of_an_object_that_may_only_be_read_is_never_writable() {
     assert_eq!(world.store(private.start, 5), Ok(()));
     assert_eq!(world.space.protect(range, Prot::READ), Ok(()));
     assert_eq!(world.load(range.start), Ok(0));
+}
+
+#[test]
+fn what_is_noted_with_areas_stops_at_the_first_that_is_unfit_and_passes_over_holes() {
+    let world = World::new();
+    let range = world.map(6, RW);
+    world.space.unmap(part(range, 1, 1)).expect("mapped");
+    world
+        .space
+        .protect(part(range, 4, 2), Prot::READ)
+        .expect("mapped");
+    let note = |fit: fn(&Vma) -> bool| {
+        world
+            .space
+            .advise(range, VmaFlags::DONT_DUMP, VmaFlags::empty(), fit)
+    };
+    assert_eq!(
+        note(|vma| vma.prot.contains(Prot::WRITE)),
+        Err(AdviseError::Unfit)
+    );
+    const NOTED: Option<VmaFlags> = Some(VmaFlags::DONT_DUMP);
+    assert_eq!(flags(&world, range), [NOTED, None, NOTED, NOTED, PLAIN, PLAIN]);
+    assert_eq!(note(|_| true), Err(AdviseError::NotMapped));
+    assert_eq!(flags(&world, range)[5], NOTED);
+    assert_eq!(world.space.check_each(part(range, 2, 4), |_| true), Ok(()));
+}
+
+#[test]
+fn rights_change_area_by_area_until_one_cannot_have_them() {
+    let world = World::new();
+    let range = world.map(4, RW);
+    world.space.unmap(part(range, 2, 1)).expect("mapped");
+    assert_eq!(
+        world.space.protect_each(range, Prot::READ),
+        Err(ProtectError::NotMapped)
+    );
+    let prot = |i| world.space.query(page(range, i)).map(|vma| vma.prot);
+    assert_eq!(
+        [prot(0), prot(1), prot(2), prot(3)],
+        [Some(Prot::READ), Some(Prot::READ), None, Some(RW)]
+    );
 }

@@ -361,7 +361,7 @@ fn locks_on_memory_are_not_inherited() {
     assert_eq!(world.space.areas().len(), 2);
     let areas = child.areas();
     assert_eq!(areas.len(), 1, "the two are alike now: {areas:?}");
-    assert_eq!((areas[0].range, areas[0].flags), (range, VmaFlags::empty()));
+    assert_eq!((areas[0].range, areas[0].flags), (range, VmaFlags::ACCOUNTED));
 }
 
 /// A space with something of everything: two areas far apart, so that the tables have nodes in several places, poison,

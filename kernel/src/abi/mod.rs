@@ -2,6 +2,7 @@
 
 pub mod errno;
 pub mod guest;
+pub mod mman;
 pub mod signal;
 pub mod stat;
 pub mod uffd;

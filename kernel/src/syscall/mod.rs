@@ -13,6 +13,7 @@
 //! | the others | the calls, by subject |
 
 pub mod error;
+mod memory;
 mod names;
 mod process;
 pub mod table;

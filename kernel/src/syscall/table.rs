@@ -1,6 +1,6 @@
 //! Every system call that there is.
 
-use super::{Call, Result, process};
+use super::{Call, Result, memory, process};
 
 /// A system call.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,11 @@ macro_rules! calls {
 
 calls! {
     1 process::write_console;
+    9 memory::mmap;
+    10 memory::mprotect;
+    11 memory::munmap;
+    12 memory::brk;
+    28 memory::madvise;
     60 process::exit;
     158 process::arch_prctl;
     218 process::set_tid_address;

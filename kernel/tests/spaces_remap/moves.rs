@@ -82,7 +82,8 @@ fn rights_and_flags_go_along() {
     assert_eq!(remap(&world.space, range, 2 * P, RemapTo::At(new.start)), Ok(new));
     assert_eq!(world.store(new.start, 1), Err(FaultError::Forbidden));
     let area = world.space.query(new.start).expect("mapped");
-    assert_eq!((area.prot, area.flags), (Prot::READ, VmaFlags::LOCKED));
+    let flags = VmaFlags::LOCKED | VmaFlags::ACCOUNTED;
+    assert_eq!((area.prot, area.flags), (Prot::READ, flags));
 }
 
 #[test]

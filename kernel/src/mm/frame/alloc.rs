@@ -304,6 +304,11 @@ impl FrameAllocator {
         self.caches.with(|cache| self.spill(cache, 0));
     }
 
+    /// Frames that were given to the allocator, in use or not.
+    pub fn managed(&self) -> u64 {
+        self.managed.load(Relaxed)
+    }
+
     /// Figures of this moment. Exact only while nobody allocates.
     pub fn stats(&self) -> Stats {
         let managed = self.managed.load(Relaxed);

@@ -120,6 +120,7 @@ use super::frame::{Anon, Folio, Frame, OutOfFrames, PoolEmpty};
 use super::pt::Level;
 
 pub mod anon;
+pub mod droppable;
 pub mod guest_memfd;
 pub mod hugetlb;
 pub mod shmem;
@@ -382,6 +383,7 @@ impl MemType {
 /// All types.
 pub static ALL: &[&MemType] = &[
     &anon::ANON,
+    &droppable::DROPPABLE,
     &shmem::SHMEM,
     &hugetlb::HUGETLB,
     &guest_memfd::GUEST_MEMFD,

@@ -35,6 +35,7 @@ fn the_tables_of_all_types() {
         tables,
         [
             "anonymous: Itself; Base [MISSING, WP] [COPY, ZEROPAGE, WRITEPROTECT, POISON, MOVE]",
+            "droppable: Itself; none",
             "shared: Caches; Base [MISSING, WP, MINOR] \
              [COPY, ZEROPAGE, CONTINUE, WRITEPROTECT, POISON] cache write()",
             "huge: Itself; Huge [MISSING, WP, MINOR] [COPY, CONTINUE, WRITEPROTECT, POISON] cache",

@@ -2,7 +2,7 @@
 
 use super::Space;
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{TooManyVmas, VmaFlags};
+use crate::mm::vma::{TooManyVmas, Vma, VmaFlags};
 
 /// Why areas were not changed, or not all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +15,8 @@ pub enum AdviseError {
     SplitsPage,
     /// Splitting areas would leave too many of them; nothing changed (EAGAIN).
     TooManyAreas,
+    /// An area is of a kind that this cannot be said of; those before it were changed (EINVAL).
+    Unfit,
 }
 
 impl From<TooManyVmas> for AdviseError {
@@ -37,6 +39,61 @@ impl Space {
             return Err(AdviseError::SplitsPage);
         }
         vmas.update(range, |vma| vma.flags.set(VmaFlags::DONT_FORK, left_out))?;
+        if vmas.mapped_in(range) == range.len() {
+            Ok(())
+        } else {
+            Err(AdviseError::NotMapped)
+        }
+    }
+
+    /// Goes through the areas of `range` and has `set` hold and `unset` not hold of each, if it is `fit`.
+    ///
+    /// # Errors
+    /// See [`AdviseError`]; what lies before the area that is refused is changed, as on Linux.
+    pub fn advise(
+        &self,
+        range: VirtRange,
+        set: VmaFlags,
+        unset: VmaFlags,
+        fit: impl Fn(&Vma) -> bool,
+    ) -> Result<(), AdviseError> {
+        let mut vmas = self.vmas.write();
+        let (mut at, mut mapped) = (range.start, 0);
+        while at < range.end {
+            let next = vmas.at_or_above(at);
+            let Some(vma) = next.filter(|vma| vma.range.start < range.end) else {
+                break;
+            };
+            let part = VirtRange::new(at.max(vma.range.start), vma.range.end.min(range.end));
+            if !fit(vma) {
+                return Err(AdviseError::Unfit);
+            }
+            let new = (vma.flags | set) - unset;
+            if new != vma.flags {
+                if !vmas.can_split_at_ends_of(part) {
+                    return Err(AdviseError::SplitsPage);
+                }
+                vmas.update(part, |vma| vma.flags = new)?;
+            }
+            mapped += part.len();
+            at = part.end;
+        }
+        if mapped == range.len() {
+            Ok(())
+        } else {
+            Err(AdviseError::NotMapped)
+        }
+    }
+
+    /// Whether everything in `range` is mapped, and every area of it `fit`, asked in the order in which they lie.
+    ///
+    /// # Errors
+    /// See [`AdviseError`].
+    pub fn check_each(&self, range: VirtRange, fit: impl Fn(&Vma) -> bool) -> Result<(), AdviseError> {
+        let vmas = self.vmas.read();
+        if !vmas.overlapping(range).all(fit) {
+            return Err(AdviseError::Unfit);
+        }
         if vmas.mapped_in(range) == range.len() {
             Ok(())
         } else {

@@ -29,7 +29,11 @@ impl Space {
         let page = info.addr.align_down(PAGE_SIZE);
         let vmas = self.vmas.read();
         let Some(vma) = vmas.find(page) else {
-            return Verdict::Failed(FaultError::Unmapped);
+            drop(vmas);
+            return match self.grow_down_to(page) {
+                true => Verdict::Retry,
+                false => Verdict::Failed(FaultError::Unmapped),
+            };
         };
         // Rights first: a forbidden access never reaches a monitor.
         if !vma.allows(info.access) {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | of the space only, and private mappings | the same pages; whoever stores first, on either side, gets a copy |
 //! | poison and guards there | the same |
+//! | of areas that are wiped ([`VmaFlags::WIPE_ON_FORK`]) | nothing |
 //! | shared mappings | the object; its pages are found again by faults |
 //! | shared mappings whose stores the child's context traps | also the entries: protection stands in them, and poison |
 //!
@@ -72,6 +73,8 @@ impl Space {
     /// There is somebody to tell, and a lock is held.
     pub fn fork(self: &Arc<Self>) -> Result<Arc<Self>, ForkError> {
         let child = Self::new(self.privilege)?;
+        child.set_ceiling(self.ceiling());
+        child.set_stack_limit(self.stack_limit());
         let mut forks = Forks::new(&child);
         self.copy_into(&child, &mut forks)?;
         forks.announce();
@@ -106,7 +109,7 @@ impl Space {
             None => None,
         };
         let copy = Vma {
-            flags: vma.flags - VmaFlags::LOCKED,
+            flags: vma.flags - VmaFlags::LOCKED - VmaFlags::LOCKED_ON_FAULT,
             uffd,
             ..vma.clone()
         };
@@ -126,7 +129,8 @@ impl Space {
         };
         areas.insert(copy)?;
         drop(areas);
-        if !copying.private && !copying.keeps_protection {
+        let wiped = vma.flags.contains(VmaFlags::WIPE_ON_FORK);
+        if wiped || !copying.private && !copying.keeps_protection {
             return Ok(());
         }
         let (mut table, mut childs) = (self.table.lock(), child.table.lock());

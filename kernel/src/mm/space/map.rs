@@ -2,8 +2,8 @@
 
 use alloc::sync::{Arc, Weak};
 
-use super::{Space, UnmapError};
-use crate::mm::addr::VirtAddr;
+use super::{MAP_BOTTOM, Privilege, Space, UnmapError};
+use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use crate::mm::cache::{NoRoomForView, Object, View};
 use crate::mm::memtype::{MemType, Privately};
 use crate::mm::pt::Prot;
@@ -72,6 +72,33 @@ pub struct MapRequest {
     pub memory: Memory,
 }
 
+/// How else a mapping is made than where there is room, of memory as it comes.
+#[derive(Clone, Copy, Debug)]
+pub struct MapOptions {
+    /// There, if there is room (a hint).
+    pub near: Option<VirtAddr>,
+    /// Removes whatever is mapped where the request says (Linux: `MAP_FIXED`).
+    pub replaces: bool,
+    /// The place is a multiple of this, unless it is said or hinted at; a power of two.
+    pub align: u64,
+    /// Where it may be, unless it is said or hinted at; `None`: anywhere, from below the stack downwards.
+    pub window: Option<VirtRange>,
+    /// What else there is to know about it.
+    pub flags: VmaFlags,
+}
+
+impl Default for MapOptions {
+    fn default() -> Self {
+        Self {
+            near: None,
+            replaces: false,
+            align: PAGE_SIZE,
+            window: None,
+            flags: VmaFlags::empty(),
+        }
+    }
+}
+
 /// Why nothing was mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MapError {
@@ -126,7 +153,7 @@ impl Space {
     /// # Errors
     /// See [`MapError`]; nothing changed then.
     pub fn map(self: &Arc<Self>, request: MapRequest) -> Result<VirtRange, MapError> {
-        self.map_as(request, false)
+        self.map_with(request, MapOptions::default())
     }
 
     /// [`Self::map`] that removes whatever is mapped where the request says (Linux: `MAP_FIXED`).
@@ -140,10 +167,25 @@ impl Space {
     /// # Panics
     /// There is somebody to tell, and a lock is held.
     pub fn map_over(self: &Arc<Self>, request: MapRequest) -> Result<VirtRange, MapError> {
-        self.map_as(request, true)
+        let options = MapOptions {
+            replaces: true,
+            ..MapOptions::default()
+        };
+        self.map_with(request, options)
     }
 
-    fn map_as(self: &Arc<Self>, request: MapRequest, replaces: bool) -> Result<VirtRange, MapError> {
+    /// [`Self::map`] or [`Self::map_over`], with options.
+    ///
+    /// # Errors
+    /// As for those two.
+    ///
+    /// # Panics
+    /// As [`Self::map_over`].
+    pub fn map_with(
+        self: &Arc<Self>,
+        request: MapRequest,
+        options: MapOptions,
+    ) -> Result<VirtRange, MapError> {
         let ty = request.memory.ty();
         let align = ty.granule().size();
         let len = request
@@ -155,18 +197,17 @@ impl Space {
         }
         let prot = super::possible(request.prot);
         let (backing, flags) = Self::backing(request.memory, len, prot)?;
+        let flags = flags | options.flags;
         let mut vmas = self.vmas.write();
         let mut changes = Changes::default();
         let range = match request.at {
-            None => vmas
-                .find_gap(len, align, Self::window())
-                .ok_or(MapError::NoRoom)?,
+            None => self.choose(&vmas, len, align, &options).ok_or(MapError::NoRoom)?,
             Some(at) => {
                 let range = VirtRange::from_len(at, len).ok_or(MapError::BadAddress)?;
-                if !at.is_aligned(align) || !Self::window().covers(&range) {
+                if !at.is_aligned(align) || !self.may_place(&range) {
                     return Err(MapError::BadAddress);
                 }
-                if replaces {
+                if options.replaces {
                     changes = self.take_out(&mut vmas, range)?;
                 } else if !vmas.is_free(range) {
                     return Err(MapError::Occupied);
@@ -174,21 +215,49 @@ impl Space {
                 range
             }
         };
-        let placed = self.place(
-            &mut vmas,
-            Vma {
-                range,
-                prot,
-                ty,
-                backing,
-                flags,
-                uffd: None,
-            },
-        );
+        let mut vma = Vma {
+            range,
+            prot,
+            ty,
+            backing,
+            flags,
+            uffd: None,
+        };
+        let accounted = prot.contains(Prot::WRITE) && vma.is_accountable();
+        vma.flags.set(VmaFlags::ACCOUNTED, accounted);
+        let placed = self.place(&mut vmas, vma);
         drop(vmas);
         changes.announce(|| Event::Unmap { range });
         placed?;
         Ok(range)
+    }
+
+    /// Whether tasks may have something mapped there if they insist. User mode has its first pages too (Linux: with
+    /// `CAP_SYS_RAWIO`), which a kernel task's stray null pointers had better not find.
+    fn may_place(&self, range: &VirtRange) -> bool {
+        match self.privilege {
+            Privilege::User => range.end <= USER_TOP,
+            Privilege::Kernel => Self::window().covers(range),
+        }
+    }
+
+    /// Where a mapping goes that is not told.
+    fn choose(&self, vmas: &VmaSet, len: u64, align: u64, options: &MapOptions) -> Option<VirtRange> {
+        let hinted = options.near.and_then(|at| VirtRange::from_len(at, len));
+        let hinted = hinted.filter(|range| {
+            range.start.is_aligned(align) && Self::window().covers(range) && vmas.is_clear(*range)
+        });
+        hinted.or_else(|| match options.window {
+            Some(window) => vmas.find_gap(len, align.max(options.align), window),
+            None => self.find_gap(vmas, len, align.max(options.align)),
+        })
+    }
+
+    /// The highest free range below [`Self::set_ceiling`], or else the highest there is.
+    pub(super) fn find_gap(&self, vmas: &VmaSet, len: u64, align: u64) -> Option<VirtRange> {
+        let below = VirtRange::new(MAP_BOTTOM, self.ceiling());
+        let found = vmas.find_gap(len, align, below);
+        found.or_else(|| vmas.find_gap(len, align, Self::window()))
     }
 
     /// Puts an area where there is none.

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `map`, `unmap`, `remap`, `protect`, `lock`, `advise` | operations on areas |
+//! | `grow` | stacks that become longer when they are touched below |
 //! | `discard`, `guard` | operations on the contents of areas that stay |
 //! | `access` | the memory as the kernel reaches it on somebody's behalf |
 //! | `fork` | copying the space |
@@ -38,6 +39,7 @@ mod discard;
 mod fault;
 mod fill;
 mod fork;
+mod grow;
 mod guard;
 mod lock;
 mod map;
@@ -63,7 +65,7 @@ pub use fill::{FillStop, Filler, Filling, Unready};
 pub use fork::ForkError;
 pub use guard::GuardError;
 pub use lock::LockError;
-pub use map::{MapError, MapRequest, Memory};
+pub use map::{MapError, MapOptions, MapRequest, Memory};
 pub use move_pages::{Immovable, MoveStop};
 pub use pagemap::{PageFacts, pagemap_word};
 pub use protect::ProtectError;
@@ -77,6 +79,9 @@ use secondary::SecondaryViews;
 
 /// Lowest address that is mapped without being asked for (Linux's default `vm.mmap_min_addr`).
 pub const MAP_BOTTOM: VirtAddr = VirtAddr::new(0x1_0000);
+
+/// Bytes that a stack may come to have where nobody says otherwise (Linux's default `RLIMIT_STACK`).
+pub const DEFAULT_STACK_LIMIT: u64 = 8 << 20;
 
 /// Who runs in a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +105,10 @@ pub struct Space {
     unflushed: AtomicU32,
     secondary: SecondaryViews,
     faults: AtomicU64,
+    /// Below it goes what is mapped without being asked for a place.
+    ceiling: AtomicU64,
+    /// Bytes that an area that grows may come to have.
+    stack_limit: AtomicU64,
 }
 
 impl Space {
@@ -118,6 +127,8 @@ impl Space {
             unflushed: AtomicU32::new(0),
             secondary: SecondaryViews::default(),
             faults: AtomicU64::new(0),
+            ceiling: AtomicU64::new(USER_TOP.as_u64()),
+            stack_limit: AtomicU64::new(DEFAULT_STACK_LIMIT),
         }))
     }
 
@@ -136,6 +147,11 @@ impl Space {
         self.vmas.read().find(addr).cloned()
     }
 
+    /// The area that holds `addr`, or else the next above, as it is now.
+    pub fn first_from(&self, addr: VirtAddr) -> Option<Vma> {
+        self.vmas.read().at_or_above(addr).cloned()
+    }
+
     /// All areas as they are now.
     pub fn areas(&self) -> alloc::vec::Vec<Vma> {
         self.vmas.read().iter().cloned().collect()
@@ -149,6 +165,26 @@ impl Space {
     /// The same without waiting for the tables' lock.
     pub(crate) fn entry_at_once(&self, addr: VirtAddr) -> Option<(super::pt::Entry, super::pt::Level)> {
         Some(self.table.try_lock()?.lookup(addr))
+    }
+
+    /// What is mapped without being asked for a place goes below this.
+    pub fn ceiling(&self) -> VirtAddr {
+        VirtAddr::new(self.ceiling.load(Ordering::Relaxed))
+    }
+
+    /// Has what is mapped without being asked for a place go below `ceiling`, as long as there is room (Linux: `mmap_base`).
+    pub fn set_ceiling(&self, ceiling: VirtAddr) {
+        self.ceiling.store(ceiling.as_u64(), Ordering::Relaxed);
+    }
+
+    /// How many bytes an area that grows may come to have.
+    pub fn stack_limit(&self) -> u64 {
+        self.stack_limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets that (Linux: `RLIMIT_STACK`). Larger ones stay as they are.
+    pub fn set_stack_limit(&self, bytes: u64) {
+        self.stack_limit.store(bytes, Ordering::Relaxed);
     }
 
     /// What tasks may map.

@@ -1,9 +1,10 @@
 //! Changing the rights of mapped memory.
 
 use super::Space;
+use crate::mm::addr::PAGE_SIZE;
 use crate::mm::pt::{Leaf, Prot};
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{TooManyVmas, Vma, VmaFlags};
+use crate::mm::vma::{TooManyVmas, Vma, VmaFlags, VmaSet};
 
 /// Why rights did not change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,11 +38,36 @@ impl Space {
         if !Self::is_nameable(range) {
             return Err(ProtectError::BadRange);
         }
-        let prot = super::possible(prot);
         let mut vmas = self.vmas.write();
         if vmas.mapped_in(range) != range.len() {
             return Err(ProtectError::NotMapped);
         }
+        self.protect_part(&mut vmas, range, prot)
+    }
+
+    /// [`Self::protect`], area by area as Linux does it: what lies before the first area that cannot have the rights has
+    /// them when this fails.
+    ///
+    /// # Errors
+    /// See [`ProtectError`].
+    pub fn protect_each(&self, range: VirtRange, prot: Prot) -> Result<(), ProtectError> {
+        if range.is_empty() || !range.is_aligned(PAGE_SIZE) {
+            return Err(ProtectError::BadRange);
+        }
+        let mut vmas = self.vmas.write();
+        let mut at = range.start;
+        while at < range.end {
+            let vma = vmas.find(at).ok_or(ProtectError::NotMapped)?;
+            let part = VirtRange::new(at, vma.range.end.min(range.end));
+            self.protect_part(&mut vmas, part, prot)?;
+            at = part.end;
+        }
+        Ok(())
+    }
+
+    /// Gives `range`, all of which is mapped, the rights `prot`.
+    fn protect_part(&self, vmas: &mut VmaSet, range: VirtRange, prot: Prot) -> Result<(), ProtectError> {
+        let prot = super::possible(prot);
         if !vmas.can_split_at_ends_of(range) {
             return Err(ProtectError::SplitsPage);
         }
@@ -49,7 +75,12 @@ impl Space {
         if prot.contains(Prot::WRITE) && vmas.overlapping(range).any(read_only) {
             return Err(ProtectError::ReadOnly);
         }
-        vmas.update(range, |vma| vma.prot = prot)?;
+        vmas.update(range, |vma| {
+            vma.prot = prot;
+            if prot.contains(Prot::WRITE) && vma.is_accountable() {
+                vma.flags |= VmaFlags::ACCOUNTED;
+            }
+        })?;
         let rights = |leaf: &Leaf| {
             // Writing is granted by the next fault, which knows whether the page is shared; taking it away is immediate.
             // Pages that were writable and stay so keep it; those that a userfault context protects were not.

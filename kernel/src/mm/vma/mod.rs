@@ -11,10 +11,10 @@ use alloc::sync::Arc;
 
 use bitflags::bitflags;
 
-use super::addr::VirtAddr;
+use super::addr::{PAGE_SIZE, VirtAddr};
 use super::cache::Object;
 use super::fault::Access;
-use super::memtype::{MemType, Modes};
+use super::memtype::{Granule, MemType, Modes};
 use super::pt::Prot;
 use super::range::VirtRange;
 use crate::uffd::Ctx;
@@ -80,15 +80,39 @@ impl PartialEq for Backing {
 bitflags! {
     /// What else is known about an area.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-    pub struct VmaFlags: u8 {
+    pub struct VmaFlags: u32 {
         /// The object was opened for reading only: the area can never be written (Linux: no `VM_MAYWRITE`).
         const READ_ONLY = 1;
         /// A fork leaves it out (`MADV_DONTFORK`).
         const DONT_FORK = 1 << 1;
         /// Its pages stay (`mlock`).
         const LOCKED = 1 << 2;
+        /// They are not populated beforehand (`mlock2` with `MLOCK_ONFAULT`). Only together with [`Self::LOCKED`].
+        const LOCKED_ON_FAULT = 1 << 3;
+        /// A stack: a touch just below it makes it longer (`MAP_GROWSDOWN`).
+        const GROWS_DOWN = 1 << 4;
+        /// Nothing is set aside for its pages (`MAP_NORESERVE`). Areas that differ in this are not one.
+        const NO_RESERVE = 1 << 5;
+        /// It counts as memory that may be needed: it was private and writable at some time. Areas that differ in this are not
+        /// one, as on Linux.
+        const ACCOUNTED = 1 << 6;
+        /// A fork's child finds it empty (`MADV_WIPEONFORK`).
+        const WIPE_ON_FORK = 1 << 7;
+        /// Core dumps leave it out (`MADV_DONTDUMP`).
+        const DONT_DUMP = 1 << 8;
+        /// Read ahead a lot (`MADV_SEQUENTIAL`).
+        const SEQUENTIAL = 1 << 9;
+        /// Do not read ahead (`MADV_RANDOM`).
+        const RANDOM = 1 << 10;
+        /// Large pages are wanted (`MADV_HUGEPAGE`).
+        const LARGE_PAGES = 1 << 11;
+        /// They are not (`MADV_NOHUGEPAGE`).
+        const BASE_PAGES = 1 << 12;
     }
 }
+
+/// Bytes below an area that grows that nothing is put into without being asked for (Linux: `stack_guard_gap`).
+pub const STACK_GAP: u64 = 256 * PAGE_SIZE;
 
 /// A range of an address space that is mapped in one way.
 #[derive(Clone, PartialEq, Debug)]
@@ -121,6 +145,22 @@ impl Vma {
             Some(backing) => backing.offset + (addr - self.range.start),
             None => 0,
         }
+    }
+
+    /// Where what others put below it has to end: at its start, or at some distance where it grows.
+    #[inline]
+    pub fn guarded_start(&self) -> VirtAddr {
+        if self.flags.contains(VmaFlags::GROWS_DOWN) {
+            VirtAddr::new(self.range.start.as_u64().saturating_sub(STACK_GAP))
+        } else {
+            self.range.start
+        }
+    }
+
+    /// Whether its pages count as memory that may be needed once it can be written: private ones, in base pages, unless nothing
+    /// is to be set aside.
+    pub fn is_accountable(&self) -> bool {
+        !self.is_shared() && self.ty.granule() == Granule::Base && !self.flags.contains(VmaFlags::NO_RESERVE)
     }
 
     /// Whether the area's pages are those of an object, for everybody who maps it.

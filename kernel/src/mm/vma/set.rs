@@ -109,7 +109,32 @@ impl VmaSet {
         })
     }
 
-    /// The highest free range of `len` bytes within `window`, its start a multiple of `align`.
+    /// The first area that ends above `addr`: the one that holds it, or the next.
+    pub fn at_or_above(&self, addr: VirtAddr) -> Option<&Vma> {
+        self.areas.get(self.first_ending_after(addr))
+    }
+
+    /// The last area that ends at `addr` or below.
+    pub fn below(&self, addr: VirtAddr) -> Option<&Vma> {
+        self.areas.get(self.first_ending_after(addr).checked_sub(1)?)
+    }
+
+    /// Makes an area begin at `start`, which lies below its start with nothing mapped in between; it maps no object.
+    pub fn extend_down(&mut self, at: VirtAddr, start: VirtAddr) {
+        let index = self.first_ending_after(at);
+        if let Some(vma) = self.areas.get_mut(index) {
+            vma.range.start = vma.range.start.min(start);
+            self.merge(index..index + 1);
+        }
+    }
+
+    /// Whether nothing is mapped in `range`, and nothing grows towards it that is nearer than [`STACK_GAP`](super::STACK_GAP).
+    pub fn is_clear(&self, range: VirtRange) -> bool {
+        let above = self.at_or_above(range.start);
+        above.is_none_or(|vma| vma.guarded_start() >= range.end)
+    }
+
+    /// The highest free range of `len` bytes within `window`, its start a multiple of `align`, clear of areas that grow.
     pub fn find_gap(&self, len: u64, align: u64, window: VirtRange) -> Option<VirtRange> {
         let mut top = window.end;
         let candidate = |top: VirtAddr| {
@@ -121,7 +146,7 @@ impl VmaSet {
             if vma.range.end <= range.start {
                 return Some(range);
             }
-            top = top.min(vma.range.start);
+            top = top.min(vma.guarded_start());
         }
         candidate(top)
     }

@@ -109,6 +109,10 @@ const INTERPRETER_BASE: u64 = 0x7fff_f000_0000;
 /// Bytes of a stack at its largest (Linux: the default of `RLIMIT_STACK`).
 pub const STACK_SIZE: u64 = 8 << 20;
 
+/// Bytes below the top that are left to the stack: what is mapped without being asked for a place goes below (Linux: the
+/// smallest gap of `mmap_base`).
+const STACK_ROOM: u64 = 128 << 20;
+
 /// Makes a program of `image`. `open` finds the interpreter by its path.
 ///
 /// # Errors
@@ -128,6 +132,7 @@ pub fn prepare(
         None => None,
     };
     let space = Space::new(Privilege::User).map_err(|_| ExecError::OutOfMemory)?;
+    space.set_ceiling(USER_TOP - STACK_ROOM);
     let program = load::load(&space, image, &headers, PROGRAM_BASE)?;
     let interpreter = match &interpreter {
         Some((image, headers)) => Some(load::load(&space, image, headers, INTERPRETER_BASE)?),

@@ -10,7 +10,8 @@ use crate::mm::fault::Origin;
 use crate::mm::memtype::anon;
 use crate::mm::pt::Prot;
 use crate::mm::range::VirtRange;
-use crate::mm::space::{MapRequest, Memory, Space};
+use crate::mm::space::{MapOptions, MapRequest, Memory, Space};
+use crate::mm::vma::VmaFlags;
 
 /// What the program learns about itself.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +93,9 @@ impl Draft {
     }
 }
 
+/// Bytes of a stack at first; it grows when it is touched below (as on Linux).
+const FIRST_SIZE: u64 = 33 * PAGE_SIZE;
+
 /// Maps a stack of `size` bytes below `top` and writes what the program finds there.
 ///
 /// # Errors
@@ -105,12 +109,17 @@ pub fn build(
 ) -> Result<Placed, ExecError> {
     let range = VirtRange::new(top - size, top);
     let request = MapRequest {
-        at: Some(range.start),
-        len: size,
+        at: Some(top - size.min(FIRST_SIZE)),
+        len: size.min(FIRST_SIZE),
         prot: Prot::READ | Prot::WRITE,
         memory: Memory::Own(&anon::ANON),
     };
-    space.map(request).map_err(ExecError::Map)?;
+    let options = MapOptions {
+        flags: VmaFlags::GROWS_DOWN,
+        ..MapOptions::default()
+    };
+    space.set_stack_limit(size);
+    space.map_with(request, options).map_err(ExecError::Map)?;
     let strings = start.args.iter().chain(start.env);
     let bytes: usize = strings.map(|string| string.len() + 9).sum();
     if bytes as u64 > size / 4 {

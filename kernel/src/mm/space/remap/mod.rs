@@ -91,8 +91,8 @@ impl Space {
                 return Ok(VirtRange::new(old.start, old.start + len));
             }
             RemapTo::Here => return Err(RemapError::NoRoom),
-            RemapTo::Anywhere => vmas
-                .find_gap(len, vma.ty.granule().size(), Self::window())
+            RemapTo::Anywhere => self
+                .find_gap(vmas, len, vma.ty.granule().size())
                 .ok_or(RemapError::NoRoom)?,
         };
         let piece = Piece { old: kept, new };
