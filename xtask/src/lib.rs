@@ -24,10 +24,14 @@ extern crate alloc;
 // xtask build, and name the build's failure, when the kernel does not compile.
 #[path = "../../kernel/src/trace/record.rs"]
 pub mod record;
+// Likewise: one stream of random numbers for all.
+#[path = "../../kernel/src/lab/rng.rs"]
+pub mod rng;
 
 pub mod app;
 pub mod cmd;
 pub mod cpio;
+pub mod diff;
 pub mod elf;
 pub mod fetch;
 pub mod image;

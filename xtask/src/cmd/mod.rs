@@ -7,6 +7,7 @@ use crate::status::{HELP, Status};
 
 pub mod bochs;
 pub mod boot;
+pub mod diff;
 pub mod image;
 pub mod qemu;
 pub mod run;
@@ -32,6 +33,8 @@ enum Command {
     Run(run::Args),
     /// Leave disk images for real machines
     Image(image::Args),
+    /// Run programs here and on Faultline, and compare what they print
+    Diff(diff::Args),
     /// Run every test there is
     Test(test::Args),
     /// Install everything that any command needs, up front
@@ -50,6 +53,7 @@ impl Cli {
             Command::Qemu(args) => qemu::run(&args),
             Command::Bochs(args) => bochs::run(&args),
             Command::Image(args) => image::run(&args),
+            Command::Diff(args) => diff::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Setup(args) => setup::run(&args),
         };

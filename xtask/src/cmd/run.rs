@@ -17,7 +17,7 @@ use crate::machine::Machine as _;
 use crate::machine::qemu::{Door, Hardware, Qemu};
 use crate::program::ending::HELP;
 use crate::program::pack::Request;
-use crate::program::{self, Ending, Observer, Packing, Run, Streams};
+use crate::program::{self, Conditions, Ending, Observer, Packing, Run, Streams};
 use crate::setup::{self, InstallOptions};
 use crate::ui::Ui;
 
@@ -43,6 +43,9 @@ pub struct Args {
     /// Put the interpreter and the shared libraries of dynamic programs there, as they are on this machine
     #[arg(long)]
     libs: bool,
+    /// Huge pages of 2 MiB to set aside for the program
+    #[arg(long, value_name = "N")]
+    hugepages: Option<u64>,
     /// Seconds that the run may take; default: no limit
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
@@ -100,7 +103,11 @@ fn attempt(args: &Args, request: &Request) -> anyhow::Result<Ending> {
         verbose: args.verbose,
     };
     let streams = Streams::inherited()?;
-    let run = program::run(packing, &machine, kernel, streams, args.timeout, &mut observer)?;
+    let conditions = Conditions {
+        timeout: args.timeout,
+        huge_pages: args.hugepages,
+    };
+    let run = program::run(packing, &machine, kernel, streams, conditions, &mut observer)?;
     explain(&run, args.verbose);
     Ok(run.ending)
 }

@@ -55,6 +55,15 @@ pub struct Run {
     pub outcome: Outcome,
 }
 
+/// Under what a program runs.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Conditions {
+    /// Seconds that it may take; none: no limit.
+    pub timeout: Option<u64>,
+    /// Huge pages of 2 MiB that are set aside for it.
+    pub huge_pages: Option<u64>,
+}
+
 /// Who is told while a program runs.
 pub trait Observer {
     /// The emulator is about to start with this command line; if it waits for a debugger, the second one attaches one.
@@ -68,7 +77,6 @@ impl Observer for () {}
 
 /// Runs what was packed on `machine`, with its streams connected to `streams`.
 ///
-/// `timeout`: seconds that it may take.
 ///
 /// # Errors
 /// When it could not be run at all: it does not fit into the machine, a file cannot be read, the emulator cannot be started.
@@ -77,7 +85,7 @@ pub fn run(
     machine: &Qemu,
     kernel: Kernel,
     streams: Streams,
-    timeout: Option<u64>,
+    conditions: Conditions,
     observer: &mut dyn Observer,
 ) -> anyhow::Result<Run> {
     let archive = packing.into_archive();
@@ -89,8 +97,9 @@ pub fn run(
     )?;
     let mut job = Job::of_program(machine, kernel, archive);
     if machine.keeps_time() {
-        job.observe("deadline-ms", timeout.map(session::kernel_deadline));
+        job.observe("deadline-ms", conditions.timeout.map(session::kernel_deadline));
     }
+    job.observe("hugepages", conditions.huge_pages);
     let sockets = Sockets::listen()?;
     job.stdio = Some(sockets.paths());
     let dir = RunDir::take(&format!("run-{}", machine.name()))?;
@@ -103,7 +112,7 @@ pub fn run(
         broken: connected.broken(),
     };
     let limits = Limits {
-        total: timeout,
+        total: conditions.timeout,
         silence: None,
     };
     let outcome = session::run(&launch, limits, &mut ears);

@@ -32,6 +32,8 @@ use packages::{Manager, Privilege};
 pub enum Need {
     /// The bare-metal Rust target of the stable toolchain.
     BareMetalTarget,
+    /// The Rust target of static Linux programs, for those in `tests/guest`.
+    LinuxTarget,
     /// The pinned nightly with `rust-src` and `llvm-tools`, for disk images.
     ImageToolchain,
     /// Miri on the pinned nightly.
@@ -46,6 +48,7 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BareMetalTarget => write!(f, "the Rust target {}", toolchain::BARE_METAL),
+            Self::LinuxTarget => write!(f, "the Rust target {}", toolchain::LINUX),
             Self::ImageToolchain => write!(f, "the toolchain {} (disk images only)", toolchain::NIGHTLY),
             Self::Miri => write!(f, "Miri on {}", toolchain::NIGHTLY),
             Self::Component(name) => write!(f, "the Rust component {name}"),
@@ -58,7 +61,8 @@ impl Need {
     /// Whether it is there.
     pub fn is_present(self) -> bool {
         match self {
-            Self::BareMetalTarget => toolchain::has_target(),
+            Self::BareMetalTarget => toolchain::has_target(toolchain::BARE_METAL),
+            Self::LinuxTarget => toolchain::has_target(toolchain::LINUX),
             Self::ImageToolchain => toolchain::has_nightly(&["rust-src", "llvm-tools"]),
             Self::Miri => toolchain::has_nightly(&["rust-src", "miri"]),
             Self::Component(name) => toolchain::has_component(name),

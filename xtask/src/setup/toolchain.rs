@@ -8,13 +8,15 @@ use crate::process::CommandLine;
 
 /// The target of the kernel image.
 pub const BARE_METAL: &str = "x86_64-unknown-none";
+/// The target of the programs that run on Linux and on Faultline: static, whatever the host's C library.
+pub const LINUX: &str = "x86_64-unknown-linux-musl";
 /// The one nightly toolchain in use; the image builder's `bootloader` crate and Miri need it.
 pub const NIGHTLY: &str = "nightly-2026-10-01";
 
-/// Whether the toolchain in use can build for bare metal.
-pub fn has_target() -> bool {
+/// Whether the toolchain in use can build for `target`.
+pub fn has_target(target: &str) -> bool {
     sysroot(&CommandLine::new("rustc"))
-        .is_some_and(|root| root.join("lib/rustlib").join(BARE_METAL).join("lib").is_dir())
+        .is_some_and(|root| root.join("lib/rustlib").join(target).join("lib").is_dir())
 }
 
 /// Whether the pinned nightly is installed with all of `components`.
@@ -63,6 +65,7 @@ pub fn step(need: Need) -> Option<Step> {
     let rustup = CommandLine::new("rustup");
     let command = match need {
         Need::BareMetalTarget => rustup.args(["target", "add", BARE_METAL]),
+        Need::LinuxTarget => rustup.args(["target", "add", LINUX]),
         Need::ImageToolchain => nightly(rustup, &["rust-src", "llvm-tools"]),
         Need::Miri => nightly(rustup, &["rust-src", "miri"]),
         Need::Component(name) => rustup.args(["component", "add", name]),

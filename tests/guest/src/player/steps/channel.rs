@@ -13,7 +13,6 @@ use std::fmt::Write;
 
 use guest_tests::sys;
 
-use super::super::arena;
 use super::super::pen::Pen;
 use super::{Bad, Outcome, Words, say_ok};
 
@@ -110,10 +109,10 @@ pub fn carry_out(verb: &'static str, words: &mut Words<'_>, out: &mut impl Write
     Ok(())
 }
 
-/// Whether a step is a call on a channel, which keeps the channel open while it waits.
-pub fn holds(what: &str) -> bool {
+/// Whether a step is an ioctl on a channel, which keeps the channel open while it waits.
+pub fn is_ioctl(what: &str) -> bool {
     let verb = what.split(' ').next().unwrap_or_default();
-    verb == "read" || IOCTLS.iter().any(|(name, ..)| *name == verb)
+    IOCTLS.iter().any(|(name, ..)| *name == verb)
 }
 
 /// Unread and unresolved faults of an open channel, from its fdinfo.
@@ -154,26 +153,6 @@ pub fn drop_one_message(channel: usize) -> bool {
         let _ = sys::call(libc::SYS_close, &[message[1] as usize]);
     }
     true
-}
-
-/// Takes every registration of the arena away, and lets everybody try again.
-pub fn unregister_all(channel: usize) {
-    let fd = descriptor(channel);
-    let small = (arena::SMALL_BASE, arena::SLOTS * arena::SLOT_PAGES, arena::PAGE);
-    let huge = (
-        arena::HUGE_BASE,
-        arena::HUGE_SLOTS * arena::HUGE_SLOT_PAGES,
-        arena::HUGE,
-    );
-    for (base, pages, page) in [small, huge] {
-        for index in 0..pages {
-            // Page by page: a range that touches another channel's registration is refused as a whole.
-            let range = [base + index * page, page];
-            let _ = sys::call(libc::SYS_ioctl, &[fd, 0x8010_aa01, &raw const range as usize]);
-        }
-    }
-    let all = [0, 0x7fff_ffff_f000_usize];
-    let _ = sys::call(libc::SYS_ioctl, &[fd, 0x8010_aa02, &raw const all as usize]);
 }
 
 /// Closes a channel. False when it was not open.
