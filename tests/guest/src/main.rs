@@ -13,6 +13,7 @@
 
 mod player;
 mod programs;
+mod roles;
 mod runner;
 
 use std::process::ExitCode;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
             }
             runner::run(chosen.into_iter())
         }
-        Some((&"role", words)) => programs::roles::play(words),
+        Some((&"role", words)) => roles::play(words),
         _ => {
             eprintln!("usage: guest-tests list | run NAME.. | all | play FILE");
             ExitCode::from(2)

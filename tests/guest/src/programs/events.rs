@@ -374,7 +374,7 @@ fn silent() {
     );
     row(
         "vfork and exec",
-        begin(|| super::roles::spawn_and_wait(&["exit", "0"]).replace("exit 0", "ok")),
+        begin(|| crate::roles::spawn_and_wait(&["exit", "0"]).replace("exit 0", "ok")),
     );
     let elsewhere = Region::anon("elsewhere", 2);
     row(

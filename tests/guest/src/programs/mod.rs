@@ -4,13 +4,16 @@ mod api;
 mod cont;
 mod copy;
 mod delivery;
+mod disk_file;
 mod events;
 mod fdinfo;
 mod fill_rules;
 mod fork_events;
+mod guest_memfd;
 mod kernel_access;
 mod lifetime;
 mod markers;
+mod memory_limits;
 mod message;
 mod moving;
 mod open;
@@ -20,13 +23,13 @@ mod register;
 mod register_masks;
 mod remap;
 mod sigbus;
+mod special;
 mod uffd_signals;
 mod unregister;
+mod vdso;
 mod wp_async;
 mod writeprotect;
 mod zeropage;
-
-pub mod roles;
 
 /// A program of the collection.
 pub struct Program {
@@ -87,4 +90,9 @@ programs! {
     fork_events: Everywhere, 40, "4.8: fork, with and without EVENT_FORK";
     remap: Everywhere, 30, "4.8: mremap of registered memory";
     lifetime: Everywhere, 40, "4.9: close, inherited descriptors, targets that are gone";
+    special: Everywhere, 30, "2: memory that cannot be registered";
+    disk_file: Everywhere, 30, "2, 4.4: a file on a disk: tracking alone, reading past the cache";
+    guest_memfd: Everywhere, 30, "2: guest_memfd of KVM, mapped";
+    memory_limits: Everywhere, 30, "3.5: fills where memory has a limit";
+    vdso: Everywhere, 30, "4.4: the clock of the vdso";
 }
