@@ -2,6 +2,7 @@
 //! looked at. Each success has its refusals.
 
 mod clones;
+mod differences;
 mod endings;
 mod evictions;
 mod faults;
