@@ -25,9 +25,10 @@
 //! A call on a file may sleep, in the file or at the caller's memory, so **no spin lock is held across one**.
 
 mod buffer;
-mod clock;
+pub mod clock;
 pub mod dev;
 mod directory;
+pub mod eventfd;
 mod flags;
 mod mounts;
 mod open;

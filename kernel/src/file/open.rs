@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::buffer::{Sink, Source};
 use super::flags::OpenFlags;
-use super::ops::{Content, File, Io, Seeking};
+use super::ops::{Content, DirEntry, File, Io, Seeking};
 use super::readiness::Readiness;
 use super::tree::{Entry, Inode};
 use crate::abi::errno::Errno;
@@ -179,6 +179,12 @@ impl OpenFile {
         self.file.readiness(self.status())
     }
 
+    /// Moves the position there.
+    pub fn move_to(&self, position: u64) {
+        let _moving = self.moving.lock();
+        self.position.store(position, Ordering::Relaxed);
+    }
+
     fn io(&self, at: u64, nowait: bool) -> Io {
         let status = self.status();
         Io {
@@ -273,6 +279,25 @@ impl OpenFile {
             self.position.store(io.at, Ordering::Relaxed);
         }
         answer
+    }
+
+    /// Hands the names of a directory from the position on to `take` until it wants no more, and moves the position behind the
+    /// last one that it took.
+    ///
+    /// # Errors
+    /// ENOTDIR; ENOENT: the directory is gone.
+    pub fn entries(&self, mut take: impl FnMut(&DirEntry) -> bool) -> Result<(), Errno> {
+        if self.entry.as_ref().is_some_and(|entry| entry.is_gone()) {
+            return Err(Errno::ENOENT);
+        }
+        let _moving = self.moving.lock();
+        self.file.entries(self.position(), &mut |entry| {
+            let taken = take(&entry);
+            if taken {
+                self.position.store(entry.next, Ordering::Relaxed);
+            }
+            taken
+        })
     }
 
     /// Moves the position; where it is then.

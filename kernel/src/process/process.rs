@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::table::{self, Pid};
 use super::{Mm, Thread};
+use crate::file::{Place, Table};
 use crate::sync::SpinLock;
 use crate::task::{Completion, WaitReason};
 
@@ -24,6 +25,8 @@ pub struct Process {
     pid: Pid,
     parent: SpinLock<Weak<Self>>,
     mm: SpinLock<Arc<Mm>>,
+    files: Arc<Table>,
+    place: Arc<Place>,
     /// The path that was executed.
     exe: SpinLock<String>,
     threads: SpinLock<Vec<Arc<Thread>>>,
@@ -35,11 +38,20 @@ static ENDS: WaitReason = WaitReason("the end of process");
 
 impl Process {
     /// A process without threads, whose first one will have number `pid`.
-    pub fn new(pid: Pid, parent: Weak<Self>, mm: Arc<Mm>, exe: String) -> Arc<Self> {
+    pub fn new(
+        pid: Pid,
+        parent: Weak<Self>,
+        mm: Arc<Mm>,
+        files: Arc<Table>,
+        place: Arc<Place>,
+        exe: String,
+    ) -> Arc<Self> {
         let process = Arc::new(Self {
             pid,
             parent: SpinLock::new(parent),
             mm: SpinLock::new(mm),
+            files,
+            place,
             exe: SpinLock::new(exe),
             threads: SpinLock::new(Vec::new()),
             ending: SpinLock::new(None),
@@ -62,6 +74,16 @@ impl Process {
     /// Its memory.
     pub fn mm(&self) -> Arc<Mm> {
         Arc::clone(&self.mm.lock())
+    }
+
+    /// Its descriptors.
+    pub fn files(&self) -> &Arc<Table> {
+        &self.files
+    }
+
+    /// Where it stands in the tree of files.
+    pub fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
     /// The path that was executed.
@@ -96,6 +118,7 @@ impl Process {
         let was_last = threads.is_empty();
         drop(threads);
         if was_last {
+            self.files.close_all();
             self.ended.complete();
         }
     }

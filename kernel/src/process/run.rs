@@ -10,6 +10,7 @@ use super::table::Claim;
 use super::{Ending, Process, Thread};
 use crate::arch::user::{Exit, Registers};
 use crate::arch::x86_64::user::{self, Extra};
+use crate::file::{Place, Table};
 use crate::mm::fault;
 use crate::syscall;
 use crate::task::{self, SpawnError};
@@ -19,9 +20,14 @@ use crate::uffd::linux;
 ///
 /// # Errors
 /// No memory for its first thread's stack.
-pub fn start(program: Program, exe: String) -> Result<Arc<Process>, SpawnError> {
+pub fn start(
+    program: Program,
+    files: Arc<Table>,
+    place: Arc<Place>,
+    exe: String,
+) -> Result<Arc<Process>, SpawnError> {
     let claim = Claim::next().ok_or(SpawnError::NoStack)?;
-    let process = Process::new(claim.pid(), Weak::new(), program.mm, exe);
+    let process = Process::new(claim.pid(), Weak::new(), program.mm, files, place, exe);
     let thread = Thread::new(claim, &process);
     begin(&thread, program.registers, Extra::new())?;
     Ok(process)

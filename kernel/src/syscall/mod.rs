@@ -13,6 +13,7 @@
 //! | the others | the calls, by subject |
 
 pub mod error;
+pub mod file;
 mod memory;
 mod names;
 mod process;

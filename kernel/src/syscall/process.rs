@@ -2,7 +2,6 @@
 
 use super::{Call, Result, user};
 use crate::abi::errno::Errno;
-use crate::drivers::stdio;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::process::Ending;
 
@@ -22,17 +21,6 @@ pub fn exit_group(call: &mut Call<'_>) -> Result {
 pub fn set_tid_address(call: &mut Call<'_>) -> Result {
     call.thread.set_clear_at_end(Some(VirtAddr::new(call.args[0])));
     Ok(call.thread.tid().as_u32().into())
-}
-
-/// `write`, to the standard streams.
-pub fn write_console(call: &mut Call<'_>) -> Result {
-    let bytes = user::read_vec(call.args[1], call.args[2].min(4096) as usize)?;
-    match call.args[0] {
-        1 => stdio::write_out(&bytes),
-        2 => stdio::write_err(&bytes),
-        _ => return Err(Errno::EBADF.into()),
-    }
-    Ok(bytes.len() as u64)
 }
 
 /// `arch_prctl`.

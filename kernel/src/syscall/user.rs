@@ -53,3 +53,26 @@ pub fn read_u32(at: u64) -> Result<u32, Error> {
     read(at, &mut bytes)?;
     Ok(u32::from_le_bytes(bytes))
 }
+
+/// The string at `at`, without the zero byte behind it.
+///
+/// # Errors
+/// EFAULT. ENAMETOOLONG: there is no zero byte among the first `max`.
+pub fn read_string(at: u64, max: usize) -> Result<Vec<u8>, Error> {
+    const PIECE: u64 = 256;
+    let mut string = Vec::new();
+    while string.len() < max {
+        let from = at.wrapping_add(string.len() as u64);
+        // Not over the end of a page: the string may end before.
+        let len = PIECE - from % PIECE;
+        let piece = read_vec(from, (len as usize).min(max - string.len()))?;
+        match piece.iter().position(|byte| *byte == 0) {
+            Some(end) => {
+                string.extend_from_slice(&piece[..end]);
+                return Ok(string);
+            }
+            None => string.extend_from_slice(&piece),
+        }
+    }
+    Err(Errno::ENAMETOOLONG.into())
+}

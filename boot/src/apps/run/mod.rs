@@ -5,15 +5,17 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use kernel::abi::errno::Errno;
 use kernel::abi::signal;
 use kernel::drivers::stdio;
-use kernel::mm::cache::Object;
-use kernel::mm::memtype::shmem;
+use kernel::file::tree::Last;
+use kernel::file::{self, Mounts, Place, Table};
 use kernel::process::exec::{self, ExecError, Image, Program, Start};
 use kernel::process::{self, Ending};
+use kernel::syscall::Error;
 use kernel::trace;
 use kernel::trace::cmdline::Cmdline;
 use kernel::trace::record::{ProgramEnd, Record, Report};
@@ -70,8 +72,9 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     }
     let request = Request::read(system)?;
     let name = request.name();
-    let program = prepare(&request, system).map_err(|why| not_started(&name, why))?;
-    let process = process::start(program, name.clone()).map_err(AppError::failed)?;
+    let (files, place) = surroundings(system).map_err(|why| not_started(&name, NotStarted::Open(why)))?;
+    let program = prepare(&request, &place).map_err(|why| not_started(&name, why))?;
+    let process = process::start(program, files, place, name.clone()).map_err(AppError::failed)?;
     let message = match process.wait() {
         Ending::Exited(status) => {
             trace::emit(&Record::ProgramEnd(ProgramEnd::Exited { status }));
@@ -97,36 +100,44 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     })
 }
 
+/// The descriptors and the place of the first process.
+fn surroundings(system: &'static System) -> Result<(Arc<Table>, Arc<Place>), Errno> {
+    let place = Place::new(&Mounts::of_machine(&system.ramdisk)?);
+    place.set_cwd(place.find(None, b"/root", Last::Follow)?)?;
+    let files = Table::new();
+    file::open_standard(&files)?;
+    Ok((files, place))
+}
+
 /// Finds the program and makes it ready to run.
-fn prepare(request: &Request, system: &'static System) -> Result<Program, NotStarted> {
-    let file = core::str::from_utf8(request.path)
-        .ok()
-        .and_then(|path| system.ramdisk.file(path.trim_start_matches('/')));
-    let bytes = file.ok_or(NotStarted::NoFile)?;
-    let object = Object::new(&shmem::SHMEM, bytes.len() as u64);
-    object
-        .write(0, bytes)
-        .1
-        .map_err(|_| NotStarted::Exec(ExecError::OutOfMemory))?;
+fn prepare(request: &Request, place: &Place) -> Result<Program, NotStarted> {
+    let open = |path: &[u8]| match place.open_program(None, path) {
+        Ok((object, _)) => Ok(Image { object }),
+        Err(Error::Errno(errno)) => Err(errno),
+        Err(Error::Restart(_)) => Err(Errno::EINTR),
+    };
+    let image = open(request.path).map_err(NotStarted::Open)?;
     let start = Start {
         args: &request.args,
         env: &request.env,
         path: request.path,
         random: [7; 16],
     };
-    exec::prepare(&Image { object }, &start, &|_| Err(Errno::ENOENT)).map_err(NotStarted::Exec)
+    exec::prepare(&image, &start, &open).map_err(NotStarted::Exec)
 }
 
 /// Why a program does not begin.
 enum NotStarted {
-    NoFile,
+    /// It, or what it begins with, cannot be opened.
+    Open(Errno),
     Exec(ExecError),
 }
 
 /// Tells of a program that does not begin.
 fn not_started(name: &str, why: NotStarted) -> AppError {
     let (errno, message) = match why {
-        NotStarted::NoFile => (Errno::ENOENT, String::from("there is no such file")),
+        NotStarted::Open(Errno::ENOENT) => (Errno::ENOENT, String::from("there is no such file")),
+        NotStarted::Open(errno) => (errno, format!("it cannot be opened (error {})", errno.number())),
         // The program is there, which ENOENT would deny.
         NotStarted::Exec(why @ ExecError::Interpreter(_)) => (Errno::ELIBBAD, why.to_string()),
         NotStarted::Exec(why) => (why.errno(), why.to_string()),

@@ -50,7 +50,6 @@ impl File for MemoryFile {
         match self {
             // The bytes are not even looked at.
             Self::Null | Self::Zero => Ok(from.left()),
-            Self::Full if from.left() == 0 => Ok(0),
             Self::Full => Err(Errno::ENOSPC.into()),
         }
     }

@@ -22,5 +22,6 @@ mod walk;
 pub use change::{link, make, remove, rename};
 pub use entry::Entry;
 pub use inode::{Change, Directory, Inode, New, Replace, Target};
+pub(crate) use place::permits;
 pub use place::{MAY_EXECUTE, MAY_READ, MAY_WRITE, Place};
 pub use walk::{Found, Last, NAME_MAX, Name, PATH_MAX};

@@ -10,7 +10,8 @@ use super::walk::{Found, Last, Name, walk};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{S_IFDIR, S_IFMT, S_IFREG, Stat};
 use crate::file::mounts::Mounts;
-use crate::file::{OpenFile, OpenFlags};
+use crate::file::{Mapped, OpenFile, OpenFlags};
+use crate::mm::cache::Object;
 use crate::sync::SpinLock;
 use crate::syscall::Error;
 
@@ -190,6 +191,28 @@ impl Place {
         let mode = mode & 0o7777 & !self.umask();
         let entry = crate::file::tmpfs::unnamed(&dir, mode).ok_or(Errno::EOPNOTSUPP)?;
         open_permitted(&entry, flags - OpenFlags::DIRECTORY - OpenFlags::TMPFILE_BIT)
+    }
+
+    /// The contents and the name of a program.
+    ///
+    /// # Errors
+    /// EACCES: it is no regular file, or not to be executed. ENOENT and others, as for [`Self::open`].
+    pub fn open_program(
+        &self,
+        start: Option<&Arc<Entry>>,
+        path: &[u8],
+    ) -> Result<(Arc<Object>, Arc<Entry>), Error> {
+        let entry = self.find(start, path, Last::Follow)?;
+        let stat = entry.inode().stat();
+        if stat.mode & S_IFMT != S_IFREG {
+            return Err(Errno::EACCES.into());
+        }
+        permits(&stat, MAY_EXECUTE)?;
+        let file = entry.inode().open(&entry, OpenFlags::empty())?;
+        match file.mapping().map_err(|_| Errno::ENOEXEC)?.memory {
+            Mapped::Object(object) => Ok((object, entry)),
+            Mapped::Anonymous => Err(Errno::EACCES.into()),
+        }
     }
 
     /// `mkdir`, `mknod`, `symlink`: makes something else than a file that is opened.

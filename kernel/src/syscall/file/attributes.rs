@@ -1,0 +1,139 @@
+//! Modes, owners and times of files.
+
+use alloc::sync::Arc;
+
+use super::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, last_of, only};
+use crate::abi::errno::Errno;
+use crate::abi::stat::Timestamp;
+use crate::file::clock;
+use crate::file::tree::{Change, Entry, Last};
+use crate::syscall::{Call, Error, Result, user};
+
+fn apply(entry: &Arc<Entry>, change: &Change) -> Result {
+    entry.inode().change(change)?;
+    Ok(0)
+}
+
+fn mode(word: u64) -> Change {
+    Change {
+        mode: Some(word as u32 & 0o7777),
+        ..Change::default()
+    }
+}
+
+/// -1 leaves an owner as it is.
+fn owners(uid: u64, gid: u64) -> Change {
+    let number = |word: u64| Some(word as u32).filter(|number| *number != u32::MAX);
+    Change {
+        uid: number(uid),
+        gid: number(gid),
+        ..Change::default()
+    }
+}
+
+/// `chmod`.
+pub fn chmod(call: &mut Call<'_>) -> Result {
+    let entry = call.walk(None, 0, Last::Follow)?.existing()?;
+    apply(&entry, &mode(call.args[1]))
+}
+
+/// `fchmod`. What has no name keeps what is done to it to itself.
+pub fn fchmod(call: &mut Call<'_>) -> Result {
+    let open = call.file(0)?;
+    match open.entry() {
+        Some(entry) => apply(entry, &mode(call.args[1])),
+        None => Ok(0),
+    }
+}
+
+/// `fchmodat`.
+pub fn fchmodat(call: &mut Call<'_>) -> Result {
+    let entry = call.walk(Some(0), 1, Last::Follow)?.existing()?;
+    apply(&entry, &mode(call.args[2]))
+}
+
+/// `fchmodat2`.
+pub fn fchmodat2(call: &mut Call<'_>) -> Result {
+    let flags = call.args[3];
+    only(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)?;
+    let entry = call.named(0, 1, flags, last_of(flags))?.entry()?;
+    if entry.inode().is_symlink() {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    apply(&entry, &mode(call.args[2]))
+}
+
+/// `chown`.
+pub fn chown(call: &mut Call<'_>) -> Result {
+    let entry = call.walk(None, 0, Last::Follow)?.existing()?;
+    apply(&entry, &owners(call.args[1], call.args[2]))
+}
+
+/// `lchown`.
+pub fn lchown(call: &mut Call<'_>) -> Result {
+    let entry = call.walk(None, 0, Last::Leave)?.existing()?;
+    apply(&entry, &owners(call.args[1], call.args[2]))
+}
+
+/// `fchown`.
+pub fn fchown(call: &mut Call<'_>) -> Result {
+    let open = call.file(0)?;
+    match open.entry() {
+        Some(entry) => apply(entry, &owners(call.args[1], call.args[2])),
+        None => Ok(0),
+    }
+}
+
+/// `fchownat`.
+pub fn fchownat(call: &mut Call<'_>) -> Result {
+    let flags = call.args[4];
+    only(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)?;
+    let entry = call.named(0, 1, flags, last_of(flags))?.entry()?;
+    apply(&entry, &owners(call.args[2], call.args[3]))
+}
+
+/// A `struct timespec` of `utimensat`; `None` leaves the time as it is.
+fn time(at: u64) -> core::result::Result<Option<Timestamp>, Error> {
+    const NOW: u64 = 0x3fff_ffff;
+    const OMIT: u64 = 0x3fff_fffe;
+    let (seconds, nanos) = (user::read_u64(at)?, user::read_u64(at.wrapping_add(8))?);
+    match nanos {
+        NOW => Ok(Some(clock::now())),
+        OMIT => Ok(None),
+        0..1_000_000_000 => Ok(Some(Timestamp {
+            seconds: seconds as i64,
+            nanos: nanos as u32,
+        })),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `utimensat`.
+pub fn utimensat(call: &mut Call<'_>) -> Result {
+    let [_, path, times, flags, ..] = call.args;
+    let (accessed, modified) = if times == 0 {
+        let now = Some(clock::now());
+        (now, now)
+    } else {
+        (time(times)?, time(times.wrapping_add(16))?)
+    };
+    let change = Change {
+        accessed,
+        modified,
+        ..Change::default()
+    };
+    if accessed.is_none() && modified.is_none() {
+        return Ok(0);
+    }
+    if path == 0 {
+        only(flags, 0)?;
+        let open = call.file(0)?;
+        return match open.entry() {
+            Some(entry) => apply(entry, &change),
+            None => Ok(0),
+        };
+    }
+    only(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)?;
+    let entry = call.named(0, 1, flags, last_of(flags))?.entry()?;
+    apply(&entry, &change)
+}
