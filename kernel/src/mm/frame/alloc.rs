@@ -32,6 +32,8 @@ pub struct FrameAllocator {
     cache_limit: AtomicUsize,
     /// Allocations that still succeed before one fails; `NO_INJECTION` when none shall.
     fail_after: AtomicU64,
+    /// Frames that only the kernel's heap may take.
+    reserve: AtomicU64,
     in_use: [AtomicU64; KINDS],
     managed: AtomicU64,
     failures: AtomicU64,
@@ -76,6 +78,7 @@ impl FrameAllocator {
             caches: Caches::new(),
             cache_limit: AtomicUsize::new(CAPACITY),
             fail_after: AtomicU64::new(NO_INJECTION),
+            reserve: AtomicU64::new(0),
             in_use: [const { AtomicU64::new(0) }; KINDS],
             managed: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -167,8 +170,8 @@ impl FrameAllocator {
         let block = match order {
             0 => self
                 .caches
-                .with(|cache| cache.pop().or_else(|| self.refill(cache))),
-            _ => self.alloc_block(order),
+                .with(|cache| cache.pop().or_else(|| self.refill(cache, kind))),
+            _ => self.alloc_block(order, kind),
         };
         let Some(block) = block else {
             self.failures.fetch_add(1, Relaxed);
@@ -226,8 +229,31 @@ impl FrameAllocator {
         self.in_use[old as usize].fetch_sub(1 << order, Relaxed);
     }
 
-    fn alloc_block(&self, order: u8) -> Option<u32> {
-        if self.injected_failure() {
+    /// Keeps the last `frames` frames for the kernel's heap: whatever programs take, the kernel can still note down that they
+    /// took it. Page tables, without which the heap cannot grow either, may take half of them. A CPU's cache may hold a few
+    /// that count as taken.
+    pub fn keep_for_heap(&self, frames: u64) {
+        self.reserve.store(frames, Relaxed);
+    }
+
+    /// Whether the heap has begun to live on what is kept for it: nothing should be begun that has to be noted down.
+    pub fn is_short(&self) -> bool {
+        self.free_in_buddy() < self.reserve.load(Relaxed) / 4 * 3
+    }
+
+    /// How many frames of `buddy` are for `kind`.
+    fn room(&self, buddy: &Buddy, kind: Kind) -> u64 {
+        let reserve = self.reserve.load(Relaxed);
+        let kept = match kind {
+            Kind::Heap => 0,
+            Kind::Table => reserve / 2,
+            _ => reserve,
+        };
+        buddy.free_frames().saturating_sub(kept)
+    }
+
+    fn alloc_block(&self, order: u8, kind: Kind) -> Option<u32> {
+        if self.injected_failure() || self.room(&self.buddy.lock(), kind) < 1 << order {
             return None;
         }
         let block = self.buddy.lock().alloc(self.table(), order);
@@ -240,13 +266,17 @@ impl FrameAllocator {
 
     /// Takes one frame and, unless failures are injected, more for the cache.
     #[cold]
-    fn refill(&self, cache: &mut arrayvec::ArrayVec<u32, CAPACITY>) -> Option<u32> {
+    fn refill(&self, cache: &mut arrayvec::ArrayVec<u32, CAPACITY>, kind: Kind) -> Option<u32> {
         if self.injected_failure() {
             return None;
         }
         let table = self.table();
         let mut buddy = self.buddy.lock();
-        let order = if self.cache_limit.load(Relaxed) == 0 {
+        let room = self.room(&buddy, kind);
+        if room == 0 {
+            return None;
+        }
+        let order = if self.cache_limit.load(Relaxed) == 0 || room < BATCH as u64 {
             0
         } else {
             BATCH_ORDER

@@ -16,6 +16,28 @@ fn machine(kib: u64) -> Running {
     SoftMachine::start(Config { memory: kib << 10 })
 }
 
+#[test]
+fn what_is_kept_for_the_heap_is_there_for_it_when_programs_have_taken_all_they_can() {
+    const KEPT: u64 = 64;
+    let _machine = machine(1024);
+    let all = allocator();
+    assert!(!all.is_short(), "nothing is kept");
+    all.keep_for_heap(KEPT);
+    let pages: Vec<_> = core::iter::from_fn(|| Frame::<Anon>::alloc().ok()).collect();
+    assert!(all.free_in_buddy() >= KEPT, "programs took what is kept");
+    assert!(Frame::<Stack>::alloc().is_err());
+    assert!(Frame::<Anon>::alloc_order(3).is_err(), "blocks count too");
+    assert!(!all.is_short());
+    let tables: Vec<_> = core::iter::from_fn(|| Frame::<Table>::alloc().ok()).collect();
+    assert!(tables.len() as u64 >= KEPT / 2 && all.free_in_buddy() >= KEPT / 2);
+    assert!(all.is_short(), "a quarter of what is kept is gone");
+    let heap: Vec<_> = core::iter::from_fn(|| Frame::<super::Heap>::alloc().ok()).collect();
+    assert!(heap.len() as u64 >= KEPT / 2 && all.free_in_buddy() == 0);
+    drop((pages, tables, heap));
+    assert!(!all.is_short());
+    all.keep_for_heap(0);
+}
+
 /// One step of the bitmap test.
 #[derive(Clone, Debug)]
 enum Step {
