@@ -14,6 +14,7 @@
 //!   protocol ── verdict ── report, symbolize
 //!    │
 //!   program/    Linux programs: what is packed, their streams, how they ended
+//!   selftests/  Linux's own tests, here and on Faultline
 //! ```
 //!
 //! The tests in `tests/` use this library to boot the same image that the commands boot.
@@ -45,6 +46,7 @@ pub mod program;
 pub mod protocol;
 pub mod report;
 pub mod rungs;
+pub mod selftests;
 pub mod session;
 pub mod setup;
 pub mod size;

@@ -37,6 +37,23 @@ pub fn folder(name: &str) -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
+/// The folder `name` for what is fetched once and lies outside the workspace: below `faultline` in the user's cache folder
+/// (`XDG_CACHE_HOME`, else `~/.cache`). Created when missing.
+///
+/// # Errors
+/// When it cannot be created, or no variable says where.
+pub fn cache(name: &str) -> anyhow::Result<PathBuf> {
+    let set = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+    let base = match (set("XDG_CACHE_HOME"), set("HOME")) {
+        (Some(cache), _) => PathBuf::from(cache),
+        (None, Some(home)) => Path::new(&home).join(".cache"),
+        (None, None) => anyhow::bail!("neither XDG_CACHE_HOME nor HOME says where the cache folder is"),
+    };
+    let dir = base.join("faultline").join(name);
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
 /// The folder of one run. It keeps its files after the run, so that the printed command line can be repeated, and is
 /// taken over by the next run of the same name; a lock keeps two runs at the same time apart.
 #[derive(Debug)]

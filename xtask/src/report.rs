@@ -77,27 +77,39 @@ impl RunReport<'_> {
     }
 
     fn save_in(&self, folder: &Path) -> anyhow::Result<PathBuf> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let stem = format!("{}-{}-{}", self.app, self.machine, timestamp(now));
-        for number in 1_u32.. {
-            let suffix = if number == 1 {
-                String::new()
-            } else {
-                format!("-{number}")
-            };
-            let path = folder.join(format!("{stem}{suffix}.json"));
-            match std::fs::File::create_new(&path) {
-                Ok(file) => {
-                    serde_json::to_writer_pretty(file, self)
-                        .with_context(|| format!("cannot write {}", path.display()))?;
-                    return Ok(path);
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
-            }
-        }
-        unreachable!("the loop ends only by returning")
+        save_in(folder, &format!("{}-{}", self.app, self.machine), self)
     }
+}
+
+/// Writes a result that is no run of an application below `target/faultline/reports`, likewise.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn save(name: &str, report: &impl Serialize) -> anyhow::Result<PathBuf> {
+    save_in(&paths::folder("reports")?, name, report)
+}
+
+fn save_in(folder: &Path, name: &str, report: &impl Serialize) -> anyhow::Result<PathBuf> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stem = format!("{name}-{}", timestamp(now));
+    for number in 1_u32.. {
+        let suffix = if number == 1 {
+            String::new()
+        } else {
+            format!("-{number}")
+        };
+        let path = folder.join(format!("{stem}{suffix}.json"));
+        match std::fs::File::create_new(&path) {
+            Ok(file) => {
+                serde_json::to_writer_pretty(file, report)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                return Ok(path);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
+        }
+    }
+    unreachable!("the loop ends only by returning")
 }
 
 /// `20261121T064512Z` for a time since 1970, in UTC.

@@ -12,6 +12,7 @@ pub mod image;
 pub mod qemu;
 pub mod run;
 
+pub mod selftests;
 pub mod setup;
 pub mod test;
 
@@ -35,6 +36,8 @@ enum Command {
     Image(image::Args),
     /// Run programs here and on Faultline, and compare what they print
     Diff(diff::Args),
+    /// Run Linux's own tests of userfaultfd here and on Faultline
+    Selftests(selftests::Args),
     /// Run every test there is
     Test(test::Args),
     /// Install everything that any command needs, up front
@@ -54,6 +57,7 @@ impl Cli {
             Command::Bochs(args) => bochs::run(&args),
             Command::Image(args) => image::run(&args),
             Command::Diff(args) => diff::run(&args),
+            Command::Selftests(args) => selftests::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Setup(args) => setup::run(&args),
         };
@@ -98,6 +102,7 @@ mod tests {
             "xtask qemu guest-snapshot --guest-mem 16M --after-mark 5 --mem 1G",
             "xtask run --icount --mem 1G --file a:/b --file c --env K=V --libs --timeout 9 ./prog --icount -x --",
             "xtask run -- ./prog",
+            "xtask selftests --json --icount move",
             "xtask image cost",
             "xtask test uffd::copy --rung kernel --machine bochs",
             "xtask setup --yes",

@@ -21,8 +21,6 @@ use crate::program::{self, Conditions, Ending, Observer, Packing, Run, Streams};
 use crate::setup::{self, InstallOptions};
 use crate::ui::Ui;
 
-/// How a line of the console begins that is about a program's system calls.
-const ABOUT_CALLS: &str = "linux: ";
 /// Most lines of the console that are shown after a failure.
 const SHOWN: usize = 100;
 /// What takes longer than this is named.
@@ -118,9 +116,11 @@ fn explain(run: &Run, verbose: bool) {
     if let Some(panic) = boot::named_panic(&run.job, &run.outcome, &ui) {
         say(&boot::render_panic(&panic));
     }
-    let failed = run.ending.code() != 0;
-    let shown = |line: &&String| run.ending.is_ours() || failed && line.starts_with(ABOUT_CALLS);
-    let lines: Vec<&String> = run.console.iter().filter(shown).collect();
+    let lines: Vec<&String> = match run.ending.code() {
+        _ if run.ending.is_ours() => run.console.iter().collect(),
+        0 => Vec::new(),
+        _ => run.remarks().collect(),
+    };
     if !verbose {
         let skipped = lines.len().saturating_sub(SHOWN);
         lines[skipped..].iter().for_each(|line| say(&format!("| {line}")));

@@ -42,6 +42,9 @@ pub use streams::{Input, Sockets, Streams};
 /// Bytes that a file system in memory takes for each byte of the archive it comes from: the archive itself and the copy.
 const COPIES: u64 = 2;
 
+/// How a line of the console begins that is about a program's system calls.
+const REMARK: &str = "linux: ";
+
 /// A run that came to an end, whatever that was.
 #[derive(Debug)]
 pub struct Run {
@@ -53,6 +56,13 @@ pub struct Run {
     pub job: Job,
     /// What was said and how the emulator ended.
     pub outcome: Outcome,
+}
+
+impl Run {
+    /// What the kernel said of the program: system calls that are not there.
+    pub fn remarks(&self) -> impl Iterator<Item = &String> {
+        self.console.iter().filter(|line| line.starts_with(REMARK))
+    }
 }
 
 /// Under what a program runs.
@@ -76,7 +86,6 @@ pub trait Observer {
 impl Observer for () {}
 
 /// Runs what was packed on `machine`, with its streams connected to `streams`.
-///
 ///
 /// # Errors
 /// When it could not be run at all: it does not fit into the machine, a file cannot be read, the emulator cannot be started.
