@@ -11,11 +11,13 @@
 //! | `process`, `thread` | the two, and what each owns |
 //! | [`table`] | process and thread numbers |
 //! | [`mm`] | a program's memory: its space, its heap, where its arguments are |
+//! | [`clock`] | the clocks that programs read |
 //! | [`exec`] | from an ELF file to a space and first registers |
 //! | `run` | a thread's loop: user mode, what ended its turn, signals, user mode |
 //!
 //! This folder, `file` and `syscall` are Linux's face: they speak error numbers. What they stand on does not.
 
+pub mod clock;
 pub mod exec;
 pub mod mm;
 #[expect(clippy::module_inception, reason = "the process itself")]

@@ -124,6 +124,7 @@ pub mod droppable;
 pub mod guest_memfd;
 pub mod hugetlb;
 pub mod shmem;
+pub mod special;
 #[cfg(test)]
 mod tests;
 
@@ -385,6 +386,7 @@ pub static ALL: &[&MemType] = &[
     &anon::ANON,
     &droppable::DROPPABLE,
     &shmem::SHMEM,
+    &special::SPECIAL,
     &hugetlb::HUGETLB,
     &guest_memfd::GUEST_MEMFD,
     &guest_memfd::GUEST_MEMFD_WRITTEN,

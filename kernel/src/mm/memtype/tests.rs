@@ -38,6 +38,7 @@ fn the_tables_of_all_types() {
             "droppable: Itself; none",
             "shared: Caches; Base [MISSING, WP, MINOR] \
              [COPY, ZEROPAGE, CONTINUE, WRITEPROTECT, POISON] cache write()",
+            "special: Caches; none",
             "huge: Itself; Huge [MISSING, WP, MINOR] [COPY, CONTINUE, WRITEPROTECT, POISON] cache",
             "guest: Never fixed; Base [MISSING, MINOR] [COPY, CONTINUE, POISON] cache write()",
             "guest, written: Never fixed; Base [MISSING, MINOR] [CONTINUE, POISON] cache write()",

@@ -20,6 +20,7 @@ use crate::mm::space::{MapError, Privilege, Space};
 mod elf;
 mod load;
 mod stack;
+mod vdso;
 
 pub use elf::Unfit;
 
@@ -144,6 +145,7 @@ pub fn prepare(
         program_header_count: headers.segments_in_table,
         entry: program.entry,
         interpreter_base: interpreter.as_ref().map_or(VirtAddr::new(0), |it| it.base),
+        vdso: vdso::map(&space)?,
     };
     let placed = stack::build(&space, USER_TOP, STACK_SIZE, start, &vector)?;
     let entry = interpreter.as_ref().map_or(program.entry, |it| it.entry);

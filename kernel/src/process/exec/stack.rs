@@ -24,6 +24,8 @@ pub struct Vector {
     pub entry: VirtAddr,
     /// Where the interpreter is.
     pub interpreter_base: VirtAddr,
+    /// Where the vDSO is.
+    pub vdso: VirtAddr,
 }
 
 /// Where everything lies.
@@ -62,6 +64,7 @@ mod at {
     pub const RANDOM: u64 = 25;
     pub const HWCAP2: u64 = 26;
     pub const EXECFN: u64 = 31;
+    pub const SYSINFO_EHDR: u64 = 33;
 }
 
 /// A stack that is written from its top downwards, in the kernel, before it is copied.
@@ -182,6 +185,7 @@ pub fn build(
 
 fn auxiliary(vector: &Vector, path: u64, platform: u64, random: u64) -> Vec<u64> {
     let pairs = [
+        (at::SYSINFO_EHDR, vector.vdso.as_u64()),
         (at::HWCAP, arch::user_capabilities()),
         (at::PAGESZ, PAGE_SIZE),
         (at::CLKTCK, 100),
