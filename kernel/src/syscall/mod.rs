@@ -25,8 +25,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 pub use error::{Error, Restart};
 
+use crate::abi::errno::Errno;
 use crate::arch::Extra;
 use crate::arch::user::Registers;
+use crate::mm::frame::allocator;
 use crate::process::Thread;
 
 /// A system call of the current thread.
@@ -57,6 +59,7 @@ pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) 
         registers.r9,
     ];
     let result = match table::find(number) {
+        Some(entry) if entry.leaves_notes && allocator().is_short() => Err(Errno::ENOMEM.into()),
         Some(entry) => (entry.call)(&mut Call {
             thread,
             args,
@@ -68,7 +71,7 @@ pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) 
     registers.rax = match result {
         Ok(value) => value,
         Err(Error::Errno(errno)) => errno.number().wrapping_neg() as u64,
-        Err(Error::Restart(_)) => crate::abi::errno::Errno::EINTR.number().wrapping_neg() as u64,
+        Err(Error::Restart(_)) => Errno::EINTR.number().wrapping_neg() as u64,
     };
 }
 
@@ -86,5 +89,5 @@ fn unknown(number: u64) -> Error {
             names::of(number)
         );
     }
-    crate::abi::errno::Errno::ENOSYS.into()
+    Errno::ENOSYS.into()
 }

@@ -7,6 +7,26 @@ use super::{Call, Result, file, memory, process};
 pub struct Entry {
     /// What does it.
     pub call: fn(&mut Call<'_>) -> Result,
+    /// Whether the kernel notes down something that stays, in memory that is its own.
+    pub leaves_notes: bool,
+}
+
+/// Calls after which the kernel knows more than before: files, areas, threads, waits.
+const LEAVE_NOTES: [u16; 52] = [
+    2, 9, 10, 22, 25, 28, 32, 33, 41, 53, 56, 57, 58, 59, 72, 83, 85, 86, 88, 133, 149, 150, 151, 213, 222,
+    233, 253, 257, 258, 259, 265, 266, 282, 283, 284, 285, 289, 290, 291, 292, 293, 319, 322, 323, 325, 329,
+    425, 434, 435, 437, 440, 447,
+];
+
+const fn leaves_notes(number: usize) -> bool {
+    let mut at = 0;
+    while at < LEAVE_NOTES.len() {
+        if LEAVE_NOTES[at] as usize == number {
+            return true;
+        }
+        at += 1;
+    }
+    false
 }
 
 /// Numbers in the table: larger ones are not there.
@@ -18,7 +38,7 @@ macro_rules! calls {
             let mut table = [None; COUNT];
             $(
                 assert!(table[$number].is_none(), "a number is given twice");
-                table[$number] = Some(Entry { call: $call });
+                table[$number] = Some(Entry { call: $call, leaves_notes: leaves_notes($number) });
             )*
             table
         };

@@ -13,6 +13,7 @@ use kernel::abi::signal;
 use kernel::drivers::stdio;
 use kernel::file::tree::Last;
 use kernel::file::{self, Mounts, Place, Table};
+use kernel::mm::frame::allocator;
 use kernel::process::exec::{self, ExecError, Image, Program, Start};
 use kernel::process::{self, Ending};
 use kernel::syscall::Error;
@@ -70,6 +71,7 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
             AppError::Failed(format!("the streams of programs cannot be connected: {missing}"))
         })?;
     }
+    keep_memory_for_the_kernel();
     let request = Request::read(system)?;
     let name = request.name();
     let (files, place) = surroundings(system).map_err(|why| not_started(&name, NotStarted::Open(why)))?;
@@ -98,6 +100,14 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
         },
         message,
     })
+}
+
+/// Programs take what they can get; the kernel has to be able to note that down.
+fn keep_memory_for_the_kernel() {
+    const LEAST: u64 = 1024;
+    const MOST: u64 = 8192;
+    let frames = allocator().stats().managed / 16;
+    allocator().keep_for_heap(frames.clamp(LEAST, MOST));
 }
 
 /// The descriptors and the place of the first process.
