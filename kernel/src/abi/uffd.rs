@@ -20,3 +20,21 @@ pub const PAGEFAULT_FLAG_WRITE: u64 = 1;
 pub const PAGEFAULT_FLAG_WP: u64 = 2;
 /// Of a page fault: the page is in the cache.
 pub const PAGEFAULT_FLAG_MINOR: u64 = 4;
+
+/// Of `/dev/userfaultfd`: opens a context.
+pub const USERFAULTFD_IOC_NEW: u32 = 0xaa00;
+
+/// The ioctls of a context.
+#[expect(missing_docs, reason = "named after Linux's")]
+pub mod ioctl {
+    pub const API: u32 = 0xc018_aa3f;
+    pub const REGISTER: u32 = 0xc020_aa00;
+    pub const UNREGISTER: u32 = 0x8010_aa01;
+    pub const WAKE: u32 = 0x8010_aa02;
+    pub const COPY: u32 = 0xc028_aa03;
+    pub const ZEROPAGE: u32 = 0xc020_aa04;
+    pub const MOVE: u32 = 0xc028_aa05;
+    pub const WRITEPROTECT: u32 = 0xc018_aa06;
+    pub const CONTINUE: u32 = 0xc020_aa07;
+    pub const POISON: u32 = 0xc020_aa08;
+}

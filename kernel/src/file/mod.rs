@@ -43,6 +43,7 @@ mod sys;
 pub mod table;
 pub mod tmpfs;
 pub mod tree;
+pub mod userfault;
 
 pub use buffer::{PIECE, Segment, Sink, Source};
 pub use flags::OpenFlags;

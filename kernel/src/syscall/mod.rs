@@ -18,6 +18,7 @@ mod memory;
 mod names;
 mod process;
 pub mod table;
+mod uffd;
 pub mod user;
 
 use alloc::sync::Arc;

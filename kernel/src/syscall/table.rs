@@ -104,6 +104,7 @@ calls! {
     218 process::set_tid_address;
     221 file::transfer::advise;
     231 process::exit_group;
+    323 uffd::userfaultfd;
     257 file::open::openat;
     258 file::names::mkdirat;
     259 file::names::mknodat;

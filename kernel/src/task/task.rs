@@ -143,6 +143,15 @@ impl Task {
         self.thread.get()
     }
 
+    /// The number that programs know it by: its thread's, or its own where it runs none.
+    #[inline]
+    pub fn told_id(&self) -> TaskId {
+        match self.thread() {
+            Some(thread) => TaskId::from_u64(thread.tid().as_u32().into()),
+            None => self.id(),
+        }
+    }
+
     /// Says which thread it runs; once, before the task does.
     pub(super) fn set_thread(&self, thread: Arc<Thread>) {
         self.thread.call_once(|| thread);

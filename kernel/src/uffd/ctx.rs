@@ -21,6 +21,7 @@ use super::delivery::Delivery;
 use super::event::{Event, ReadError};
 use super::guest::GuestBacking;
 use super::queue::{Queue, State};
+use super::readers::Watcher;
 use super::release::Release;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::fault::Origin;
@@ -274,6 +275,12 @@ impl Uffd {
     /// Whether a read would find something (Linux: POLLIN): a fault or an event that is not read yet.
     pub fn is_readable(&self) -> bool {
         self.ctx.has_message()
+    }
+
+    /// Has `watcher` told from now on when there is something to read that no reader was given; instead of whom it told
+    /// before.
+    pub fn watch(&self, watcher: Arc<dyn Watcher>) {
+        self.ctx.watch(watcher);
     }
 
     /// Closes the context although there are other handles: registrations end, whoever waits is woken and finds plain

@@ -78,6 +78,7 @@ pub use layout::EventSlot;
 pub(crate) use layout::{Change, Changes};
 pub use ops::{FillMode, MoveMode, Outcome, RangeError, Refusal, WakeError, WriteProtectError};
 pub use policy::MonitorDeath;
+pub use readers::Watcher;
 pub use register::{RegisterError, Registered, UnregisterError};
 pub use release::Release;
 pub use slot::{Fault, FaultSlot};

@@ -6,6 +6,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
 use intrusive_collections::LinkedList;
 
@@ -14,7 +15,7 @@ use super::classify::Trap;
 use super::ctx::Ctx;
 use super::event::{Event, Pagefault, ReadError};
 use super::policy::{Monitor, MonitorDeath};
-use super::readers::Readers;
+use super::readers::{Readers, Watcher};
 use super::slot::{Fault, FaultState, Outstanding};
 use super::waiters::Waiters;
 use crate::arch::{Clock, Machine};
@@ -34,11 +35,32 @@ pub(super) struct Queue {
     events: LinkedList<FaultAdapter>,
     /// Tasks that sleep until there is something to read.
     pub(super) readers: Readers,
+    /// Told when there is something that no reader was given.
+    pub(super) watcher: Watched,
     pub(super) state: State,
     /// The attached monitor; the one that was lost, while there is no other.
     pub(super) monitor: Option<Monitor>,
     /// What is to happen when it ends.
     pub(super) on_death: MonitorDeath,
+}
+
+/// Who is told when there is something to read.
+#[derive(Default)]
+pub(super) struct Watched(Option<Arc<dyn Watcher>>);
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "watched" } else { "not watched" })
+    }
+}
+
+impl Watched {
+    #[inline]
+    fn tell(&self) {
+        if let Some(watcher) = &self.0 {
+            watcher.readable();
+        }
+    }
 }
 
 /// Whether a context still delivers.
@@ -84,6 +106,7 @@ impl Queue {
             read: Waiters::new(),
             events: LinkedList::new(FaultAdapter::new()),
             readers: Readers::new(),
+            watcher: Watched::default(),
             state: State::Fresh,
             monitor: None,
             on_death: MonitorDeath::default(),
@@ -158,7 +181,8 @@ impl Queue {
         if task.is_killed() {
             return Err(FaultError::Killed);
         }
-        if self.is_served_by_itself(task) {
+        // A thread of a Linux program waits like on Linux: another may be about to read.
+        if task.thread().is_none() && self.is_served_by_itself(task) {
             return Err(FaultError::SelfFault { monitor: task.id() });
         }
         Ok(())
@@ -216,6 +240,7 @@ impl Ctx {
         } else {
             task.fault.arm(fault, message.addr, now, FaultState::Pending);
             queue.pending.push(task.clone());
+            queue.watcher.tell();
         }
         drop(queue);
         Ok(())
@@ -237,7 +262,15 @@ impl Ctx {
         queue.events.push_back(task.clone());
         // All of them, as on Linux: the one that is woken may find a fault first, or end.
         queue.readers.wake_all();
+        queue.watcher.tell();
         Ok(())
+    }
+
+    /// Has `watcher` told from now on when there is something to read.
+    pub(super) fn watch(&self, watcher: Arc<dyn Watcher>) {
+        let old = self.queue.lock().watcher.0.replace(watcher);
+        // Without the lock: it may own anything.
+        drop(old);
     }
 
     /// Takes back the fault that `task` waits for here, read or not; its message is gone, or stays read. False when it does
@@ -351,7 +384,7 @@ impl Ctx {
 
     #[inline]
     fn message(&self, trap: Trap, addr: VirtAddr, task: &Task) -> Pagefault {
-        let thread = self.has(Features::THREAD_ID).then(|| task.id());
+        let thread = self.has(Features::THREAD_ID).then(|| task.told_id());
         Pagefault { trap, addr, thread }
     }
 

@@ -11,6 +11,12 @@ use intrusive_collections::LinkedList;
 use crate::task::Task;
 use crate::task::link::WaitAdapter;
 
+/// Somebody who does not sleep in read, but wants to know when there is something to read (Linux: poll).
+pub trait Watcher: Send + Sync {
+    /// There is a message, or there was. Called with the context's queue locked: neither sleeps nor allocates.
+    fn readable(&self);
+}
+
 /// The readers of a context. Under its queue lock.
 #[derive(Debug)]
 pub(super) struct Readers {

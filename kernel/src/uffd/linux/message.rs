@@ -52,6 +52,15 @@ pub fn encode(event: &Event, descriptor: impl FnOnce(&Uffd) -> u32) -> [u8; MESS
         Event::Remove { range } => (EVENT_REMOVE, [range.start.as_u64(), range.end.as_u64(), 0]),
         Event::Unmap { range } => (EVENT_UNMAP, [range.start.as_u64(), range.end.as_u64(), 0]),
     };
+    pack(number, words)
+}
+
+/// The message about a fork whose context the reader has under this descriptor.
+pub fn fork(descriptor: u32) -> [u8; MESSAGE_SIZE] {
+    pack(EVENT_FORK, [descriptor.into(), 0, 0])
+}
+
+fn pack(number: u8, words: [u64; 3]) -> [u8; MESSAGE_SIZE] {
     let mut message = [0; MESSAGE_SIZE];
     message[0] = number;
     for (bytes, word) in message[8..].chunks_exact_mut(8).zip(words) {
