@@ -1,6 +1,6 @@
 //! Every system call that there is.
 
-use super::{Call, Result, file, memory, process};
+use super::{Call, Result, file, memory, process, uffd};
 
 /// A system call.
 #[derive(Clone, Copy, Debug)]

@@ -13,5 +13,10 @@ pub fn userfaultfd(call: &mut Call<'_>) -> Result {
     };
     let process = call.thread.process();
     let flags = call.args[0] as u32;
-    Ok(UserfaultFile::open(process.mm().space(), &process.files(), flags, opener)?)
+    Ok(UserfaultFile::open(
+        process.mm().space(),
+        &process.files(),
+        flags,
+        opener,
+    )?)
 }

@@ -50,7 +50,11 @@ pub(super) struct Watched(Option<Arc<dyn Watcher>>);
 
 impl fmt::Debug for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "watched" } else { "not watched" })
+        f.write_str(if self.0.is_some() {
+            "watched"
+        } else {
+            "not watched"
+        })
     }
 }
 

@@ -54,7 +54,7 @@ static DEVICES: &[Device] = &[
     device("full", (1, 7), 0o666, |_| Ok(Arc::new(MemoryFile::Full))),
     device("random", (1, 8), 0o666, |_| Ok(Arc::new(random::RandomFile))),
     device("urandom", (1, 9), 0o666, |_| Ok(Arc::new(random::RandomFile))),
-    device("userfaultfd", (10, 126), 0o600, |_| Ok(Arc::new(DeviceFile))),
+    device("userfaultfd", (10, 257), 0o600, |_| Ok(Arc::new(DeviceFile))),
     device("tty", (5, 0), 0o666, |_| Err(Errno::ENXIO.into())),
     device("console", (5, 1), 0o600, |_| {
         Ok(Arc::new(ConsoleFile::new(Stream::Both)))

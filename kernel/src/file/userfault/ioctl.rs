@@ -14,8 +14,8 @@ use crate::mm::addr::VirtAddr;
 use crate::mm::memtype::Modes;
 use crate::mm::range::VirtRange;
 use crate::mm::space::Space;
-use crate::syscall::user;
 use crate::syscall::Error;
+use crate::syscall::user;
 use crate::task;
 use crate::uffd::api::Handshake;
 use crate::uffd::linux::{self, WriteProtectMode};
@@ -40,13 +40,31 @@ pub(super) fn perform(uffd: &Uffd, command: u32, argument: u64) -> Done {
             Filled::new(dst, len, wake, outcome, linux::fill)
         }),
         ioctl::ZEROPAGE => fill(uffd, argument, |[start, len, mode]| {
-            on_range(start, len, mode, |range, mode| uffd.zeropage(range, mode), linux::fill)
+            on_range(
+                start,
+                len,
+                mode,
+                |range, mode| uffd.zeropage(range, mode),
+                linux::fill,
+            )
         }),
         ioctl::CONTINUE => fill(uffd, argument, |[start, len, mode]| {
-            on_range(start, len, mode, |range, mode| uffd.cont(range, mode), linux::cont)
+            on_range(
+                start,
+                len,
+                mode,
+                |range, mode| uffd.cont(range, mode),
+                linux::cont,
+            )
         }),
         ioctl::POISON => fill(uffd, argument, |[start, len, mode]| {
-            on_range(start, len, mode, |range, mode| uffd.poison(range, mode), linux::fill)
+            on_range(
+                start,
+                len,
+                mode,
+                |range, mode| uffd.poison(range, mode),
+                linux::fill,
+            )
         }),
         ioctl::MOVE => fill(uffd, argument, |[dst, src, len, mode]| {
             move_pages(uffd, VirtAddr::new(dst), VirtAddr::new(src), len, mode)
@@ -108,9 +126,7 @@ fn register(uffd: &Uffd, argument: u64) -> Done {
     let modes = u8::try_from(mode).ok().and_then(Modes::from_bits);
     let modes = modes.ok_or(Errno::EINVAL)?;
     let range = range(start, len)?;
-    let registered = uffd
-        .register_areas(range, modes)
-        .map_err(linux::register)?;
+    let registered = uffd.register_areas(range, modes).map_err(linux::register)?;
     let ioctls = linux::register_ioctls(&Release::V6_18, modes, registered.basic);
     user::write(argument + 24, &ioctls.bits().to_le_bytes())
 }

@@ -63,12 +63,13 @@ impl UserfaultFile {
         let notifier = Arc::new(Notifier::new(&READING));
         let watcher: Arc<dyn Watcher> = Arc::<Notifier>::clone(&notifier);
         uffd.watch(watcher);
-        let file = Arc::new(Self { uffd, flags, notifier });
+        let file = Arc::new(Self {
+            uffd,
+            flags,
+            notifier,
+        });
         let mut status = OpenFlags::empty();
-        status.set(
-            OpenFlags::NONBLOCK,
-            flags.contains(linux::OpenFlags::NONBLOCK),
-        );
+        status.set(OpenFlags::NONBLOCK, flags.contains(linux::OpenFlags::NONBLOCK));
         files.install(
             OpenFile::new(file, status),
             flags.contains(linux::OpenFlags::CLOEXEC),
@@ -91,6 +92,7 @@ impl UserfaultFile {
                     return Ok(message::fork(fd as u32));
                 }
                 Ok(event) => return Ok(message::encode(&event, |_| 0)),
+                // Told of a signal that is dealt with by now.
                 Err(ReadError::Interrupted) if !signals::is_pending() => {}
                 Err(ReadError::Interrupted) => return Err(Restart::IfAsked.into()),
                 Err(error) => return Err(linux::read(error).unwrap_or(Errno::EINVAL).into()),
@@ -109,9 +111,10 @@ impl File for UserfaultFile {
         if !self.uffd.ctx().is_ready() {
             return Err(Errno::EINVAL.into());
         }
-        let files = crate::process::current().process().files();
+        let thread = crate::process::current();
+        let files = Arc::clone(&thread.process().files());
         let mut nonblocking = io.nonblocking;
-        let ended = loop {
+        let ended: Result<(), Error> = loop {
             if to.left() < MESSAGE_SIZE {
                 break Err(Errno::EINVAL.into());
             }
@@ -159,4 +162,10 @@ impl File for UserfaultFile {
 /// Whether everybody may.
 pub fn everybody_may() -> bool {
     EVERYBODY_MAY.load(Ordering::Relaxed)
+}
+
+/// Whether the current thread may trace other processes (`CAP_SYS_PTRACE`), and so watch accesses of the kernel. There is no
+/// user but root.
+pub fn may_trace() -> bool {
+    true
 }
