@@ -116,8 +116,8 @@ fn explain(run: &Run, verbose: bool) {
     if let Some(panic) = boot::named_panic(&run.job, &run.outcome, &ui) {
         say(&boot::render_panic(&panic));
     }
-    let lines: Vec<&String> = match run.ending.code() {
-        _ if run.ending.is_ours() => run.console.iter().collect(),
+    let lines: Vec<&str> = match run.ending.code() {
+        _ if run.ending.is_ours() => run.console.iter().map(String::as_str).collect(),
         0 => Vec::new(),
         _ => run.remarks().collect(),
     };

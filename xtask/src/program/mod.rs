@@ -1,7 +1,7 @@
 //! Linux programs on Faultline: what `cargo xtask run` is made of, and whatever else runs programs.
 //!
 //! ```text
-//!   Packing ──► ramdisk: .faultline/{args,env,program}, then the program's file system
+//!   Packing ──► ramdisk: .faultline/{args,env,program,stdin}, then the program's file system
 //!      │                                                  ┌──── port 0xea ──► sink for standard output
 //!      ▼                                                  │
 //!   run ──► Job ──► machine ◄── sockets, a thread each ───┼──── port 0xeb ──► sink for standard error
@@ -42,8 +42,8 @@ pub use streams::{Input, Sockets, Streams};
 /// Bytes that a file system in memory takes for each byte of the archive it comes from: the archive itself and the copy.
 const COPIES: u64 = 2;
 
-/// How a line of the console begins that is about a program's system calls.
-const REMARK: &str = "linux: ";
+/// How the console is told of a system call that is not there, behind the time and the place.
+const REMARK: &str = "linux: system call ";
 
 /// A run that came to an end, whatever that was.
 #[derive(Debug)]
@@ -60,8 +60,11 @@ pub struct Run {
 
 impl Run {
     /// What the kernel said of the program: system calls that are not there.
-    pub fn remarks(&self) -> impl Iterator<Item = &String> {
-        self.console.iter().filter(|line| line.starts_with(REMARK))
+    pub fn remarks(&self) -> impl Iterator<Item = &str> {
+        let remark = |line: &'_ str| line.find(REMARK);
+        self.console
+            .iter()
+            .filter_map(move |line| Some(&line[remark(line)?..]))
     }
 }
 
@@ -90,13 +93,16 @@ impl Observer for () {}
 /// # Errors
 /// When it could not be run at all: it does not fit into the machine, a file cannot be read, the emulator cannot be started.
 pub fn run(
-    packing: Packing,
+    mut packing: Packing,
     machine: &Qemu,
     kernel: Kernel,
     streams: Streams,
     conditions: Conditions,
     observer: &mut dyn Observer,
 ) -> anyhow::Result<Run> {
+    if let Input::Bytes(bytes) = &streams.input {
+        packing.set_input(bytes);
+    }
     let archive = packing.into_archive();
     let pages = (archive.len() * COPIES).div_ceil(crate::size::PAGE);
     crate::size::check_fits(

@@ -10,8 +10,8 @@
 //! | `--file HOST:/etc/` | `/etc/HOST`'s base name, unless HOST is a directory |
 //!
 //! A directory is packed with everything below it, symbolic links as links; what is named itself is followed. Permissions are
-//! kept; sockets, pipes and devices are left out. Three members at the front are for the kernel: arguments, environment, and the
-//! path of the program.
+//! kept; sockets, pipes and devices are left out. Members below `.faultline` are for the kernel: arguments, environment, the path of
+//! the program, and its standard input where that is known.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -86,6 +86,11 @@ impl Packing {
             packing.program(Path::new(&request.program), &program, request.libs)?;
         }
         Ok(packing)
+    }
+
+    /// Makes `bytes` the program's standard input.
+    pub fn set_input(&mut self, bytes: &[u8]) {
+        self.member("stdin", bytes.to_vec());
     }
 
     /// The ramdisk.

@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,10 +23,39 @@ const FRAME: usize = u8::MAX as usize;
 /// Where a program's input comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
-    /// Our own standard input.
+    /// Our own standard input, as it comes.
     Inherited,
-    /// These bytes.
+    /// These bytes. A run puts them into the ramdisk, and nothing comes over the line.
     Bytes(Vec<u8>),
+}
+
+/// Most bytes of a file that travel in the ramdisk.
+const SMALL: u64 = 64 << 20;
+
+impl Input {
+    /// Our own standard input: what is left of a file of no great size at once, so that it is read fast and a run with it is the
+    /// same every time; anything else as it comes.
+    ///
+    /// # Errors
+    /// When it is a file that cannot be read.
+    fn inherited() -> io::Result<Self> {
+        let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() else {
+            // Closed: nothing can be read.
+            return Ok(Self::Bytes(Vec::new()));
+        };
+        let mut file = File::from(stdin);
+        let about = file.metadata()?;
+        let is_null = || fs::metadata("/dev/null").is_ok_and(|null| about.rdev() == null.rdev());
+        if about.is_file() && about.len() <= SMALL {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(Self::Bytes(bytes))
+        } else if about.file_type().is_char_device() && is_null() {
+            Ok(Self::Bytes(Vec::new()))
+        } else {
+            Ok(Self::Inherited)
+        }
+    }
 }
 
 /// Where a program's streams come from and go to.
@@ -43,13 +72,13 @@ impl Streams {
     /// Our own.
     ///
     /// # Errors
-    /// When one of them is closed.
+    /// When an output is closed, or the input cannot be read.
     pub fn inherited() -> io::Result<Self> {
         // Unbuffered, and apart from what else is printed.
         let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let err = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         Ok(Self {
-            input: Input::Inherited,
+            input: Input::inherited()?,
             out: Box::new(out),
             err: Box::new(err),
         })

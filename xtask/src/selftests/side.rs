@@ -183,8 +183,8 @@ impl Side for Faultline {
             &mut (),
         )?;
         for line in run.remarks() {
-            if !self.remarks.contains(line) {
-                self.remarks.push(line.clone());
+            if !self.remarks.iter().any(|known| known == line) {
+                self.remarks.push(line.to_owned());
             }
         }
         let text = |captured: Captured| String::from_utf8_lossy(&captured.take()).into_owned();

@@ -1,7 +1,8 @@
 //! `run`: a Linux program, from the ramdisk.
 //!
 //! The ramdisk says what is run in three members at its front: `.faultline/program` (the path), `.faultline/args` and
-//! `.faultline/env` (strings, each with a zero byte behind it). Everything else in it is the program's file system.
+//! `.faultline/env` (strings, each with a zero byte behind it). `.faultline/stdin`, if it is there, is the program's standard input.
+//! Everything else in it is the program's file system.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -72,6 +73,9 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
         })?;
     }
     keep_memory_for_the_kernel();
+    if let Some(input) = system.ramdisk.file(".faultline/stdin") {
+        stdio::set_input(input);
+    }
     let request = Request::read(system)?;
     let name = request.name();
     let (files, place) = surroundings(system).map_err(|why| not_started(&name, NotStarted::Open(why)))?;

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The ports are debug consoles like that of the records (QEMU's `isa-debugcon`): a byte that is written there has arrived.
-//! Input is framed and comes when it is asked for ([`inbox`]). Without [`start_ports`] output goes to the kernel's own
-//! console, where text that is no UTF-8 is shown with replacement characters, and input is at its end.
+//! Input is framed and comes when it is asked for ([`inbox`]), unless it is all there from the start ([`set_input`]). Without
+//! [`start_ports`] output goes to the kernel's own console, where text that is no UTF-8 is shown with replacement characters, and
+//! input is at its end.
 //!
 //! **Locks.** One for each direction, taken last of all; that of input also by the interrupt handler, so nothing is done under
 //! it but to move bytes. Who waits for input is told after it was released ([`tell_of_input`]).
@@ -19,7 +20,9 @@ mod line;
 #[cfg(not(target_os = "none"))]
 pub use self::host::{is_readable, take_output, try_read, write_err, write_out};
 #[cfg(target_os = "none")]
-pub use self::target::{NoStdio, is_readable, on_interrupt, start_ports, try_read, write_err, write_out};
+pub use self::target::{
+    NoStdio, is_readable, on_interrupt, set_input, start_ports, try_read, write_err, write_out,
+};
 use crate::sync::Once;
 
 static INPUT_HOOK: Once<fn()> = Once::new();
@@ -52,12 +55,15 @@ mod target {
     static OUT: SpinLock<Debugcon> = SpinLock::new(Debugcon::silent());
     static ERR: SpinLock<Debugcon> = SpinLock::new(Debugcon::silent());
     static INPUT: IrqLock<Input> = IrqLock::new(Input {
+        whole: &[],
         line: None,
         inbox: Inbox::new(),
         awaited: None,
     });
 
     struct Input {
+        /// What is left of an input that does not come over the line.
+        whole: &'static [u8],
         line: Option<Line>,
         inbox: Inbox,
         /// While a frame is on its way, a machine on which nothing runs is not at a standstill.
@@ -65,7 +71,7 @@ mod target {
     }
 
     impl Input {
-        /// Whether there is an answer to whoever wants input; asks for one if there is none. Without a line the file has ended.
+        /// Whether there is an answer to whoever wants input; asks for one if there is none.
         fn is_ready(&mut self) -> bool {
             let Some(line) = &mut self.line else { return true };
             if self.inbox.ask() {
@@ -73,6 +79,14 @@ mod target {
                 line.send(REQUEST);
             }
             self.inbox.is_ready()
+        }
+
+        /// Moves input that did not come over the line into `buffer`.
+        fn take_whole(&mut self, buffer: &mut [u8]) -> usize {
+            let (now, left) = self.whole.split_at(self.whole.len().min(buffer.len()));
+            buffer[..now.len()].copy_from_slice(now);
+            self.whole = left;
+            now.len()
         }
 
         /// Takes what has come; says whether somebody can read it.
@@ -133,6 +147,13 @@ mod target {
         Ok(())
     }
 
+    /// Has `bytes` be the input, instead of what comes over the line.
+    pub fn set_input(bytes: &'static [u8]) {
+        let mut input = INPUT.lock();
+        input.whole = bytes;
+        input.line = None;
+    }
+
     /// Writes all of `bytes` to standard output.
     pub fn write_out(bytes: &[u8]) {
         write(&OUT, bytes);
@@ -170,7 +191,7 @@ mod target {
             return None;
         }
         if input.line.is_none() {
-            return Some(0);
+            return Some(input.take_whole(buffer));
         }
         input.inbox.take(buffer)
     }
