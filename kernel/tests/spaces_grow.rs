@@ -120,7 +120,7 @@ fn a_hint_is_followed_where_there_is_room() {
     };
     let first = world
         .space
-        .map_with(ask(None, 2), options)
+        .map_with(ask(None, 2), options.clone())
         .expect("there is room");
     assert_eq!(first.start, hint);
     let other = MapRequest {

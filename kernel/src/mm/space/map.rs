@@ -5,10 +5,10 @@ use alloc::sync::{Arc, Weak};
 use super::{MAP_BOTTOM, Privilege, Space, UnmapError};
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use crate::mm::cache::{NoRoomForView, Object, View};
-use crate::mm::memtype::{MemType, Privately};
+use crate::mm::memtype::{Granule, MemType, Privately};
 use crate::mm::pt::Prot;
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{Backing, Sharing, TooManyVmas, Vma, VmaFlags, VmaSet};
+use crate::mm::vma::{Backing, MappedFile, Sharing, TooManyVmas, Vma, VmaFlags, VmaSet};
 use crate::uffd::{Changes, Event};
 
 /// The memory behind a mapping.
@@ -51,6 +51,11 @@ impl Memory {
         }
     }
 
+    /// The unit in which it is mapped.
+    pub fn granule(&self) -> Granule {
+        self.ty().granule()
+    }
+
     fn ty(&self) -> &'static MemType {
         match self {
             Self::Own(ty) => ty,
@@ -73,7 +78,7 @@ pub struct MapRequest {
 }
 
 /// How else a mapping is made than where there is room, of memory as it comes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MapOptions {
     /// There, if there is room (a hint).
     pub near: Option<VirtAddr>,
@@ -85,6 +90,8 @@ pub struct MapOptions {
     pub window: Option<VirtRange>,
     /// What else there is to know about it.
     pub flags: VmaFlags,
+    /// The file that the object belongs to, which the mapping keeps open.
+    pub file: Option<MappedFile>,
 }
 
 impl Default for MapOptions {
@@ -95,6 +102,7 @@ impl Default for MapOptions {
             align: PAGE_SIZE,
             window: None,
             flags: VmaFlags::empty(),
+            file: None,
         }
     }
 }
@@ -196,7 +204,10 @@ impl Space {
             return Err(MapError::BadLength);
         }
         let prot = super::possible(request.prot);
-        let (backing, flags) = Self::backing(request.memory, len, prot)?;
+        let (mut backing, flags) = Self::backing(request.memory, len, prot)?;
+        if let Some(backing) = &mut backing {
+            backing.file.clone_from(&options.file);
+        }
         let flags = flags | options.flags;
         let mut vmas = self.vmas.write();
         let mut changes = Changes::default();
@@ -302,6 +313,7 @@ impl Space {
             object,
             offset,
             sharing,
+            file: None,
         };
         Ok((Some(backing), flags))
     }

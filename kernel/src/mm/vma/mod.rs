@@ -8,6 +8,8 @@ mod tests;
 pub use set::{MAX_VMAS, TooManyVmas, VmaSet};
 
 use alloc::sync::Arc;
+use core::any::Any;
+use core::fmt;
 
 use bitflags::bitflags;
 
@@ -43,6 +45,23 @@ pub enum Sharing {
     Private,
 }
 
+/// The file that an area was mapped from: kept open, and shown as the area's name. Areas of two openings of a file are not
+/// one, as on Linux.
+#[derive(Clone)]
+pub struct MappedFile(pub Arc<dyn Any + Send + Sync>);
+
+impl PartialEq for MappedFile {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for MappedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MappedFile")
+    }
+}
+
 /// The part of a memory object that an area maps.
 #[derive(Clone, Debug)]
 pub struct Backing {
@@ -52,6 +71,8 @@ pub struct Backing {
     pub offset: u64,
     /// Whether stores reach it.
     pub sharing: Sharing,
+    /// The file that it was mapped from, if it was.
+    pub file: Option<MappedFile>,
 }
 
 impl Backing {
@@ -68,6 +89,7 @@ impl Backing {
         Arc::ptr_eq(&self.object, &next.object)
             && self.offset + len == next.offset
             && self.sharing == next.sharing
+            && self.file == next.file
     }
 }
 

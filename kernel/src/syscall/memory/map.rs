@@ -1,24 +1,27 @@
 //! `mmap` and `munmap`.
 //!
 //! The checks stand in Linux's order, since a call that is wrong twice answers with the first: file, length, offset, place,
-//! kind.
+//! kind, rights of the file, seals.
+
+use alloc::sync::Arc;
 
 use super::super::{Call, Result};
 use super::{in_pages, rights, space};
 use crate::abi::errno::Errno;
 use crate::abi::mman::{
-    MAP_DROPPABLE, MAP_HUGE_MASK, MAP_HUGE_SHIFT, MAP_PRIVATE, MAP_SHARED, MAP_TYPE, MapFlags,
+    LEGACY_MAP_MASK, MAP_DROPPABLE, MAP_HUGE_MASK, MAP_HUGE_SHIFT, MAP_PRIVATE, MAP_SHARED,
+    MAP_SHARED_VALIDATE, MAP_TYPE, MapFlags,
 };
+use crate::file::{Mapped, Mapping, OpenFile};
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use crate::mm::cache::Object;
 use crate::mm::fault::Access;
 use crate::mm::frame;
-use crate::mm::memtype::Granule;
-use crate::mm::memtype::{anon::ANON, droppable::DROPPABLE, hugetlb::HUGETLB, shmem::SHMEM};
+use crate::mm::memtype::{Granule, anon::ANON, droppable::DROPPABLE, hugetlb::HUGETLB, shmem::SHMEM};
 use crate::mm::pt::Prot;
 use crate::mm::range::VirtRange;
 use crate::mm::space::{MAP_BOTTOM, MapError, MapOptions, MapRequest, Memory, UnmapError};
-use crate::mm::vma::VmaFlags;
+use crate::mm::vma::{MappedFile, Sharing, VmaFlags};
 
 /// Where `MAP_32BIT` puts things.
 const LOW_WINDOW: VirtRange = VirtRange {
@@ -28,58 +31,96 @@ const LOW_WINDOW: VirtRange = VirtRange {
 
 /// `mmap`.
 pub fn mmap(call: &mut Call<'_>) -> Result {
-    let [addr, len, protection, flags, _fd, offset] = call.args;
+    let [addr, len, protection, flags, fd, offset] = call.args;
     if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
-    }
-    let known = MapFlags::from_bits_truncate(flags);
-    if !known.contains(MapFlags::ANONYMOUS) {
-        return Err(Errno::EBADF.into());
-    }
-    let huge = known.contains(MapFlags::HUGETLB);
-    if huge {
-        huge_size(flags)?;
     }
     let wanted = Wanted {
         addr,
         len,
         prot: rights(protection),
         flags,
-        known,
+        known: MapFlags::from_bits_truncate(flags),
         offset,
-        huge,
     };
-    let request = wanted.check()?;
-    let options = wanted.options(&request);
+    let source = if wanted.has(MapFlags::ANONYMOUS) {
+        wanted.check_huge_size()?;
+        Source::Nothing
+    } else {
+        let open = call.files().get(fd)?;
+        let mapping = open.file().mapping();
+        if wanted.has(MapFlags::HUGETLB) && !is_huge(&mapping) {
+            return Err(Errno::EINVAL.into());
+        }
+        Source::File { open, mapping }
+    };
+    let granule = source.granule(&wanted);
+    let len = wanted.check(granule)?;
+    let (memory, file) = source.memory(&wanted, len)?;
+    wanted.check_amount(len, granule, &memory)?;
+    let options = wanted.options(len, &memory, file);
+    let request = MapRequest {
+        at: wanted.is_fixed().then(|| VirtAddr::new(addr)),
+        len,
+        prot: wanted.prot,
+        memory,
+    };
     let space = space(call);
-    let prot = request.prot;
     let range = space.map_with(request, options).map_err(errno)?;
-    let populate = known & (MapFlags::POPULATE | MapFlags::NONBLOCK) == MapFlags::POPULATE;
-    if populate || known.contains(MapFlags::LOCKED) {
-        // What cannot be populated is left to the first touch.
-        let access = if prot.contains(Prot::WRITE) {
+    let populate = wanted.known & (MapFlags::POPULATE | MapFlags::NONBLOCK) == MapFlags::POPULATE;
+    if (populate || wanted.has(MapFlags::LOCKED)) && !wanted.prot.is_empty() {
+        let access = if wanted.prot.contains(Prot::WRITE) {
             Access::Write
         } else {
             Access::Read
         };
-        if !prot.is_empty() {
-            let _ = space.populate(range, access);
-        }
+        // What cannot be populated is left to the first touch.
+        let _ = space.populate(range, access);
     }
     Ok(range.start.as_u64())
 }
 
-/// The size that the flags say huge pages have.
-fn huge_size(flags: u64) -> core::result::Result<(), Errno> {
-    match flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK {
-        0 | 21 => Ok(()),
-        // There are such pages; none is set aside.
-        30 => Err(Errno::ENOMEM),
-        _ => Err(Errno::EINVAL),
+type Checked<T> = core::result::Result<T, Errno>;
+
+fn is_huge(mapping: &Checked<Mapping>) -> bool {
+    matches!(mapping, Ok(Mapping { memory: Mapped::Object(object), .. }) if object.ty().granule() == Granule::Huge)
+}
+
+/// What is to be mapped.
+enum Source {
+    /// Memory without a file.
+    Nothing,
+    /// That of a file, if it can be mapped.
+    File {
+        open: Arc<OpenFile>,
+        mapping: Checked<Mapping>,
+    },
+}
+
+impl Source {
+    /// The bytes that lengths and places are multiples of.
+    fn granule(&self, wanted: &Wanted) -> u64 {
+        let huge = match self {
+            Self::Nothing => wanted.has(MapFlags::HUGETLB),
+            Self::File { mapping, .. } => is_huge(mapping),
+        };
+        if huge { Granule::Huge.size() } else { PAGE_SIZE }
+    }
+
+    /// The memory, and the file that it keeps open.
+    fn memory(self, wanted: &Wanted, len: u64) -> Checked<(Memory, Option<MappedFile>)> {
+        match self {
+            Self::Nothing => Ok((wanted.own_memory(len)?, None)),
+            Self::File { open, mapping } => {
+                let memory = wanted.memory_of(&open, mapping, len)?;
+                let file = matches!(memory, Memory::Object { .. }).then(|| MappedFile(open));
+                Ok((memory, file))
+            }
+        }
     }
 }
 
-/// A mapping without a file, as asked for.
+/// A mapping as asked for.
 struct Wanted {
     addr: u64,
     len: u64,
@@ -87,20 +128,36 @@ struct Wanted {
     flags: u64,
     known: MapFlags,
     offset: u64,
-    huge: bool,
 }
 
 impl Wanted {
+    fn has(&self, flag: MapFlags) -> bool {
+        self.known.contains(flag)
+    }
+
+    fn kind(&self) -> u64 {
+        self.flags & MAP_TYPE
+    }
+
     fn is_fixed(&self) -> bool {
         self.known.intersects(MapFlags::FIXED | MapFlags::FIXED_NOREPLACE)
     }
 
-    fn check(&self) -> core::result::Result<MapRequest, Errno> {
-        let granule = if self.huge {
-            Granule::Huge.size()
-        } else {
-            PAGE_SIZE
-        };
+    /// Whether the size that the flags give huge pages is one.
+    fn check_huge_size(&self) -> Checked<()> {
+        if !self.has(MapFlags::HUGETLB) {
+            return Ok(());
+        }
+        match self.flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK {
+            0 | 21 => Ok(()),
+            // There are such pages; none is set aside.
+            30 => Err(Errno::ENOMEM),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The length in whole granules, if length, offset and place make sense.
+    fn check(&self, granule: u64) -> Checked<u64> {
         if self.len == 0 {
             return Err(Errno::EINVAL);
         }
@@ -109,84 +166,115 @@ impl Wanted {
         if last.is_none_or(|last| last > u64::MAX / PAGE_SIZE + 1) {
             return Err(Errno::EOVERFLOW);
         }
-        if len > USER_TOP.as_u64() {
+        if len > USER_TOP.as_u64() || self.is_fixed() && self.addr > USER_TOP.as_u64() - len {
             return Err(Errno::ENOMEM);
         }
-        if self.is_fixed() {
-            if self.addr > USER_TOP.as_u64() - len {
-                return Err(Errno::ENOMEM);
-            }
-            if !self.addr.is_multiple_of(granule) {
-                return Err(Errno::EINVAL);
-            }
+        if self.is_fixed() && !self.addr.is_multiple_of(granule) {
+            return Err(Errno::EINVAL);
         }
-        let memory = self.memory(len)?;
-        // As Linux guesses: more than there is at all is too much.
-        let counts = self.flags & MAP_TYPE == MAP_SHARED || self.prot.contains(Prot::WRITE);
-        let reserved = counts && !self.known.contains(MapFlags::NORESERVE) && !self.droppable();
-        if self.huge {
-            let free = frame::allocator().huge_pages().free;
-            if !self.known.contains(MapFlags::NORESERVE) && len / granule > free {
-                return Err(Errno::ENOMEM);
-            }
-        } else if reserved && len / PAGE_SIZE > frame::allocator().managed() {
-            return Err(Errno::ENOMEM);
-        }
-        Ok(MapRequest {
-            at: self.is_fixed().then(|| VirtAddr::new(self.addr)),
-            len,
-            prot: self.prot,
-            memory,
-        })
+        Ok(len)
     }
 
-    fn droppable(&self) -> bool {
-        self.flags & MAP_TYPE == MAP_DROPPABLE
-    }
-
-    fn memory(&self, len: u64) -> core::result::Result<Memory, Errno> {
-        let grows = self.known.contains(MapFlags::GROWSDOWN);
-        match self.flags & MAP_TYPE {
+    /// Memory without a file.
+    fn own_memory(&self, len: u64) -> Checked<Memory> {
+        let (grows, huge) = (self.has(MapFlags::GROWSDOWN), self.has(MapFlags::HUGETLB));
+        match self.kind() {
             MAP_SHARED if grows => Err(Errno::EINVAL),
             MAP_SHARED => {
-                let ty = if self.huge { &HUGETLB } else { &SHMEM };
+                let ty = if huge { &HUGETLB } else { &SHMEM };
                 Ok(Memory::shared(&Object::new(ty, len)))
             }
-            MAP_DROPPABLE if grows || self.known.intersects(MapFlags::LOCKED.union(MapFlags::HUGETLB)) => {
-                Err(Errno::EINVAL)
-            }
+            MAP_DROPPABLE if grows || huge || self.has(MapFlags::LOCKED) => Err(Errno::EINVAL),
             MAP_DROPPABLE => Ok(Memory::Own(&DROPPABLE)),
-            MAP_PRIVATE if self.huge && grows => Err(Errno::EINVAL),
-            MAP_PRIVATE if self.huge => Ok(Memory::Own(&HUGETLB)),
+            MAP_PRIVATE if huge && grows => Err(Errno::EINVAL),
+            MAP_PRIVATE if huge => Ok(Memory::Own(&HUGETLB)),
             MAP_PRIVATE => Ok(Memory::Own(&ANON)),
             _ => Err(Errno::EINVAL),
         }
     }
 
-    fn options(&self, request: &MapRequest) -> MapOptions {
+    /// Memory of a file, if it may be mapped like this.
+    fn memory_of(&self, open: &OpenFile, mapping: Checked<Mapping>, len: u64) -> Checked<Memory> {
+        let status = open.status();
+        let shared = match self.kind() {
+            MAP_SHARED | MAP_SHARED_VALIDATE => true,
+            MAP_PRIVATE => false,
+            _ => return Err(Errno::EINVAL),
+        };
+        if self.kind() == MAP_SHARED_VALIDATE && self.flags & !LEGACY_MAP_MASK != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let writes = self.prot.contains(Prot::WRITE);
+        if shared && writes && !status.writes() || !status.reads() {
+            return Err(Errno::EACCES);
+        }
+        let mapping = mapping?;
+        if self.has(MapFlags::GROWSDOWN) {
+            return Err(Errno::EINVAL);
+        }
+        let writable = status.writes() && mapping.may_share_to_write;
+        if shared && writes && !mapping.may_share_to_write {
+            return Err(Errno::EPERM);
+        }
+        Ok(match mapping.memory {
+            Mapped::Anonymous if shared => Memory::shared(&Object::new(&SHMEM, len)),
+            Mapped::Anonymous => Memory::Own(&ANON),
+            Mapped::Object(object) => {
+                let end = self.offset.checked_add(len).ok_or(Errno::EOVERFLOW)?;
+                if end > i64::MAX as u64 {
+                    return Err(Errno::EOVERFLOW);
+                }
+                if object.ty().granule() == Granule::Huge && writes && object.size() < end {
+                    // As on Linux, where such a mapping makes the file longer.
+                    object.truncate(end).map_err(|_| Errno::ENOMEM)?;
+                }
+                Memory::Object {
+                    object,
+                    offset: self.offset,
+                    sharing: if shared { Sharing::Shared } else { Sharing::Private },
+                    read_only: !writable,
+                }
+            }
+        })
+    }
+
+    /// Whether there can be so much memory, as Linux guesses: not more than there is at all.
+    fn check_amount(&self, len: u64, granule: u64, memory: &Memory) -> Checked<()> {
+        if self.has(MapFlags::NORESERVE) || self.kind() == MAP_DROPPABLE {
+            return Ok(());
+        }
+        let most = match (granule == PAGE_SIZE, memory) {
+            (false, Memory::Own(_)) => frame::allocator().huge_pages().free,
+            (true, Memory::Own(_)) if !self.prot.contains(Prot::WRITE) => return Ok(()),
+            (true, _) if self.has(MapFlags::ANONYMOUS) => frame::allocator().managed(),
+            _ => return Ok(()),
+        };
+        if len / granule > most {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(())
+    }
+
+    fn options(&self, len: u64, memory: &Memory, file: Option<MappedFile>) -> MapOptions {
         let mut flags = VmaFlags::empty();
-        flags.set(VmaFlags::GROWS_DOWN, self.known.contains(MapFlags::GROWSDOWN));
-        flags.set(
-            VmaFlags::LOCKED,
-            self.known.contains(MapFlags::LOCKED) && !self.huge,
-        );
-        flags.set(VmaFlags::NO_RESERVE, self.known.contains(MapFlags::NORESERVE));
-        if self.droppable() {
+        let large = Granule::Huge.size();
+        let in_base_pages = memory.granule() == Granule::Base;
+        flags.set(VmaFlags::GROWS_DOWN, self.has(MapFlags::GROWSDOWN));
+        flags.set(VmaFlags::LOCKED, self.has(MapFlags::LOCKED) && in_base_pages);
+        flags.set(VmaFlags::NO_RESERVE, self.has(MapFlags::NORESERVE));
+        if self.kind() == MAP_DROPPABLE {
             flags |= VmaFlags::NO_RESERVE | VmaFlags::WIPE_ON_FORK | VmaFlags::DONT_DUMP;
         }
         let hint = self.addr & !(PAGE_SIZE - 1);
-        let large = Granule::Huge.size();
+        // As Linux, which hopes to put large pages there.
+        let aligned = hint == 0 && file.is_none() && len.is_multiple_of(large);
         MapOptions {
             near: (hint != 0).then(|| VirtAddr::new(hint.max(MAP_BOTTOM.as_u64()))),
-            replaces: self.known.contains(MapFlags::FIXED) && !self.known.contains(MapFlags::FIXED_NOREPLACE),
-            // As Linux, which hopes to put large pages there.
-            align: if hint == 0 && request.len.is_multiple_of(large) {
-                large
-            } else {
-                PAGE_SIZE
-            },
-            window: self.known.contains(MapFlags::BITS32).then_some(LOW_WINDOW),
+            replaces: self.has(MapFlags::FIXED) && !self.has(MapFlags::FIXED_NOREPLACE),
+            align: if aligned { large } else { PAGE_SIZE },
+            window: self.has(MapFlags::BITS32).then_some(LOW_WINDOW),
             flags,
+            file,
         }
     }
 }
@@ -216,9 +304,13 @@ pub fn munmap(call: &mut Call<'_>) -> Result {
     let start = VirtAddr::new(addr);
     space(call)
         .unmap(VirtRange::new(start, start + len))
-        .map_err(|error| match error {
-            UnmapError::BadRange | UnmapError::SplitsPage => Errno::EINVAL,
-            UnmapError::TooManyAreas | UnmapError::OutOfMemory => Errno::ENOMEM,
-        })?;
+        .map_err(unmapped)?;
     Ok(0)
+}
+
+fn unmapped(error: UnmapError) -> Errno {
+    match error {
+        UnmapError::BadRange | UnmapError::SplitsPage => Errno::EINVAL,
+        UnmapError::TooManyAreas | UnmapError::OutOfMemory => Errno::ENOMEM,
+    }
 }
