@@ -1,8 +1,10 @@
 //! Linux's application interface, as data: numbers and layouts, no behaviour.
 
+pub mod clone;
 pub mod errno;
 pub mod guest;
 pub mod mman;
 pub mod signal;
 pub mod stat;
 pub mod uffd;
+pub mod wait;

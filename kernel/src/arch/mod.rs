@@ -13,7 +13,7 @@ pub mod x86_64;
 #[cfg(target_os = "none")]
 pub use x86_64::interrupt::GUEST_FAULT;
 #[cfg(target_os = "none")]
-pub use x86_64::user::{Extra, claim_fpu, user_capabilities};
+pub use x86_64::user::{Extra, claim_fpu, run as run_user, user_capabilities};
 #[cfg(target_os = "none")]
 pub use x86_64::{Machine, hypercall};
 
@@ -22,7 +22,7 @@ pub mod host;
 #[cfg(not(target_os = "none"))]
 pub use host::Machine;
 #[cfg(not(target_os = "none"))]
-pub use host::user::{Extra, claim_fpu, user_capabilities};
+pub use host::user::{Extra, claim_fpu, run as run_user, user_capabilities};
 
 /// Most CPUs that per-CPU tables are sized for.
 pub const MAX_CPUS: usize = 16;
@@ -174,6 +174,13 @@ pub trait TaskMemory {
 
     /// Stores an aligned word with one instruction; `false` when the access failed.
     fn store_u64(dst: VirtAddr, value: u64) -> bool;
+
+    /// Loads four aligned bytes with one instruction; `None` when the access failed.
+    fn load_u32(src: VirtAddr) -> Option<u32>;
+
+    /// Stores `new` to four aligned bytes if they are `old`, in one step; what was there, or `None` when the access failed.
+    /// A store's faults are raised in either case.
+    fn compare_exchange_u32(dst: VirtAddr, old: u32, new: u32) -> Option<u32>;
 }
 
 #[cfg(any(test, target_os = "none"))]

@@ -87,3 +87,12 @@ pub enum Exit {
     /// An interrupt came in between. It has been served.
     Interrupt,
 }
+
+/// The x87, SSE and AVX registers of user mode, as they are saved.
+#[derive(Clone, Copy, Debug)]
+pub struct FpuArea<'a> {
+    /// What XSAVE writes in its standard format, or FXSAVE.
+    pub bytes: &'a [u8],
+    /// The components in it, as in XCR0; 0: FXSAVE alone.
+    pub components: u64,
+}

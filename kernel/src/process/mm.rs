@@ -1,6 +1,7 @@
 //! A program's memory: its address space, and where in it what is.
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::mm::addr::VirtAddr;
 use crate::mm::range::VirtRange;
@@ -11,6 +12,8 @@ use crate::sync::SpinLock;
 #[derive(Debug)]
 pub struct Mm {
     space: Arc<Space>,
+    /// Processes that run in it; the last one that leaves empties it.
+    users: AtomicUsize,
     /// The heap: where it begins for ever, and where it ends now.
     heap: SpinLock<VirtRange>,
     layout: Layout,
@@ -32,10 +35,11 @@ pub struct Layout {
 }
 
 impl Mm {
-    /// The memory of a new image.
+    /// The memory of a new image, which nobody runs in yet.
     pub fn new(space: Arc<Space>, layout: Layout) -> Arc<Self> {
         Arc::new(Self {
             space,
+            users: AtomicUsize::new(0),
             heap: SpinLock::new(VirtRange::new(layout.heap, layout.heap)),
             layout,
         })
@@ -65,8 +69,27 @@ impl Mm {
     pub fn forked(&self, space: Arc<Space>) -> Arc<Self> {
         Arc::new(Self {
             space,
+            users: AtomicUsize::new(0),
             heap: SpinLock::new(self.heap()),
             layout: self.layout.clone(),
         })
+    }
+
+    /// A process runs in it.
+    pub(super) fn enter(&self) {
+        self.users.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A process runs in it no more. The last one gives everything back that is mapped: whoever still knows the space finds
+    /// it empty, and for its userfault contexts it is gone.
+    pub(super) fn leave(&self) {
+        if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.space.retire();
+        }
+    }
+
+    /// Whether other processes run in it than one.
+    pub fn is_shared(&self) -> bool {
+        self.users.load(Ordering::Acquire) > 1
     }
 }

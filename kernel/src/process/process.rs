@@ -1,14 +1,18 @@
 //! A process.
 
 use alloc::string::String;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use super::table::{self, Pid};
-use super::{Mm, Thread};
-use crate::file::{Place, Table};
+use super::limits::Limits;
+use super::signal::{Actions, ProcessSignals};
+use super::table::{Claim, Pid};
+use super::tree::{News, Times};
+use super::{Credentials, Mm, Thread, exit, with_tree};
+use crate::file::{Notifier, Place, Table};
 use crate::sync::SpinLock;
-use crate::task::{Completion, WaitReason};
+use crate::task::{Completion, WaitQueue, WaitReason};
 
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,56 +23,114 @@ pub enum Ending {
     Signalled(u8),
 }
 
+impl Ending {
+    /// As `wait4` tells it.
+    pub fn status(self) -> u32 {
+        match self {
+            Self::Exited(status) => u32::from(status) << 8,
+            Self::Signalled(signal) => signal.into(),
+        }
+    }
+}
+
+/// What a process is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its memory.
+    pub mm: Arc<Mm>,
+    /// The path that was executed.
+    pub exe: String,
+    /// Its descriptors.
+    pub files: Arc<Table>,
+    /// Where it stands in the tree of files.
+    pub place: Arc<Place>,
+    /// What it does about signals.
+    pub actions: Arc<Actions>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
 /// A process: threads that share memory, files and signal handlers.
 #[derive(Debug)]
 pub struct Process {
-    pid: Pid,
-    parent: SpinLock<Weak<Self>>,
+    claim: Arc<Claim>,
     mm: SpinLock<Arc<Mm>>,
-    files: Arc<Table>,
-    place: Arc<Place>,
-    /// The path that was executed.
     exe: SpinLock<String>,
+    files: SpinLock<Arc<Table>>,
+    place: SpinLock<Arc<Place>>,
+    limits: SpinLock<Limits>,
+    /// Its signals.
+    pub signals: ProcessSignals,
+    /// Told of every signal that is sent to it.
+    pub signal_readers: Notifier,
+    /// Those that have not ended; the first one first, while it lives.
     threads: SpinLock<Vec<Arc<Thread>>>,
+    /// Told when one of them ends.
+    pub(super) threads_changed: WaitQueue,
+    /// Told when a child has something to tell.
+    pub(super) children_changed: WaitQueue,
+    /// `PR_SET_DUMPABLE`.
+    dumpable: AtomicBool,
+    stopped: AtomicBool,
+    going_on: WaitQueue,
     ending: SpinLock<Option<Ending>>,
+    is_ending: AtomicBool,
+    /// Its user, when its last thread ended.
+    uid_at_end: AtomicU32,
+    /// CPU time of threads that have ended, in ticks.
+    past_ticks: AtomicU64,
+    /// What its first thread said when that ended alone.
+    leader_status: AtomicU8,
     ended: Completion,
 }
 
 static ENDS: WaitReason = WaitReason("the end of process");
+static THREADS: WaitReason = WaitReason("the ends of other threads");
+static CHILDREN: WaitReason = WaitReason("a child");
+static CONTINUES: WaitReason = WaitReason("SIGCONT");
+static SIGNALS: WaitReason = WaitReason("a signal, by its descriptor");
 
 impl Process {
-    /// A process without threads, whose first one will have number `pid`.
-    pub fn new(
-        pid: Pid,
-        parent: Weak<Self>,
-        mm: Arc<Mm>,
-        files: Arc<Table>,
-        place: Arc<Place>,
-        exe: String,
-    ) -> Arc<Self> {
-        let process = Arc::new(Self {
-            pid,
-            parent: SpinLock::new(parent),
-            mm: SpinLock::new(mm),
-            files,
-            place,
-            exe: SpinLock::new(exe),
+    /// A process without threads, whose first one will have the claimed number. Nobody knows it yet.
+    pub fn new(claim: &Arc<Claim>, parts: Parts) -> Arc<Self> {
+        parts.mm.enter();
+        Arc::new(Self {
+            claim: Arc::clone(claim),
+            mm: SpinLock::new(parts.mm),
+            exe: SpinLock::new(parts.exe),
+            files: SpinLock::new(parts.files),
+            place: SpinLock::new(parts.place),
+            limits: SpinLock::new(parts.limits),
+            signals: ProcessSignals::new(parts.actions),
+            signal_readers: Notifier::new(&SIGNALS),
             threads: SpinLock::new(Vec::new()),
+            threads_changed: WaitQueue::new(&THREADS),
+            children_changed: WaitQueue::new(&CHILDREN),
+            dumpable: AtomicBool::new(true),
+            stopped: AtomicBool::new(false),
+            going_on: WaitQueue::new(&CONTINUES),
             ending: SpinLock::new(None),
-            ended: Completion::new(&ENDS).about(pid.as_u32() as usize),
-        });
-        table::enter_process(&process);
-        process
+            is_ending: AtomicBool::new(false),
+            uid_at_end: AtomicU32::new(0),
+            past_ticks: AtomicU64::new(0),
+            leader_status: AtomicU8::new(0),
+            ended: Completion::new(&ENDS).about(claim.pid().as_u32() as usize),
+        })
     }
 
     /// Its number.
     pub fn pid(&self) -> Pid {
-        self.pid
+        self.claim.pid()
     }
 
-    /// The process that is told of its end.
-    pub fn parent(&self) -> Option<Arc<Self>> {
-        self.parent.lock().upgrade()
+    /// The claim on that.
+    pub(super) fn claim(&self) -> &Arc<Claim> {
+        &self.claim
+    }
+
+    /// The number of the process that is told of its end.
+    pub fn parent_pid(&self) -> Pid {
+        with_tree(|tree| tree.parent(self.pid()))
     }
 
     /// Its memory.
@@ -76,14 +138,18 @@ impl Process {
         Arc::clone(&self.mm.lock())
     }
 
-    /// Its descriptors.
-    pub fn files(&self) -> &Arc<Table> {
-        &self.files
+    /// Another program's memory takes the place of its own.
+    pub(super) fn replace_mm(&self, mm: Arc<Mm>, exe: String) {
+        mm.enter();
+        let old = core::mem::replace(&mut *self.mm.lock(), mm);
+        let old_exe = core::mem::replace(&mut *self.exe.lock(), exe);
+        old.leave();
+        drop((old, old_exe));
     }
 
-    /// Where it stands in the tree of files.
-    pub fn place(&self) -> &Arc<Place> {
-        &self.place
+    /// It has no memory any more.
+    pub(super) fn leave_mm(&self) {
+        self.mm().leave();
     }
 
     /// The path that was executed.
@@ -91,19 +157,120 @@ impl Process {
         self.exe.lock().clone()
     }
 
+    /// Its descriptors.
+    pub fn files(&self) -> Arc<Table> {
+        Arc::clone(&self.files.lock())
+    }
+
+    /// Other descriptors take the place of its own.
+    pub fn set_files(&self, files: Arc<Table>) {
+        let old = core::mem::replace(&mut *self.files.lock(), files);
+        drop(old);
+    }
+
+    /// Where it stands in the tree of files.
+    pub fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place.lock())
+    }
+
+    /// It stands elsewhere from now on.
+    pub fn set_place(&self, place: Arc<Place>) {
+        let old = core::mem::replace(&mut *self.place.lock(), place);
+        drop(old);
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> Limits {
+        *self.limits.lock()
+    }
+
+    /// Changes its limits.
+    pub fn change_limits<R>(&self, change: impl FnOnce(&mut Limits) -> R) -> R {
+        change(&mut self.limits.lock())
+    }
+
     /// Its threads that have not ended.
     pub fn threads(&self) -> Vec<Arc<Thread>> {
         self.threads.lock().clone()
     }
 
-    /// Another thread of it begins.
-    pub fn add_thread(&self, thread: &Arc<Thread>) {
-        self.threads.lock().push(Arc::clone(thread));
+    /// How many they are.
+    pub fn thread_count(&self) -> usize {
+        self.threads.lock().len()
+    }
+
+    /// Whom it acts as: its first thread.
+    pub fn credentials(&self) -> Credentials {
+        let first = self.threads.lock().first().cloned();
+        first.map_or_else(Credentials::root, |thread| thread.credentials())
+    }
+
+    /// CPU time that its threads have used.
+    pub fn times(&self) -> Times {
+        let living: u64 = self.threads().iter().map(|thread| thread.ticks()).sum();
+        let ticks = living + self.past_ticks.load(Ordering::Relaxed);
+        Times {
+            user: ticks * super::thread::TICK,
+            system: 0,
+        }
+    }
+
+    /// Another thread of it begins; false when it is ending and none may.
+    pub(super) fn add_thread(&self, thread: &Arc<Thread>) -> bool {
+        let mut threads = self.threads.lock();
+        if self.is_ending() {
+            return false;
+        }
+        threads.push(Arc::clone(thread));
+        true
+    }
+
+    /// A thread has ended; true when it was the last one.
+    pub(super) fn remove_thread(&self, thread: &Thread) -> bool {
+        self.past_ticks.fetch_add(thread.ticks(), Ordering::Relaxed);
+        let mut threads = self.threads.lock();
+        let place = threads.iter().position(|other| core::ptr::eq(&**other, thread));
+        let removed = place.map(|place| threads.remove(place));
+        let was_last = threads.is_empty();
+        drop(threads);
+        drop(removed);
+        self.threads_changed.wake_all();
+        was_last
+    }
+
+    /// It is to end like this, unless it is ending already: every thread ends where it is.
+    pub fn begin_exit(&self, ending: Ending) {
+        self.end(ending);
+        let threads = self.threads.lock();
+        self.is_ending.store(true, Ordering::Release);
+        let all = threads.clone();
+        drop(threads);
+        for thread in all {
+            thread.kill();
+        }
+        self.going_on.wake_all();
+    }
+
+    /// Its first thread ends alone, with this status; that is the process's if nobody ends it otherwise.
+    pub(super) fn note_leader_status(&self, status: u8) {
+        self.leader_status.store(status, Ordering::Relaxed);
+    }
+
+    /// Its last thread has ended: nobody says any more how.
+    pub(super) fn settle_ending(&self) -> Ending {
+        self.end(Ending::Exited(self.leader_status.load(Ordering::Relaxed)));
+        self.ending().unwrap_or(Ending::Exited(0))
     }
 
     /// Says how it ends; the first one who says so is right.
-    pub fn end(&self, ending: Ending) {
+    pub(super) fn end(&self, ending: Ending) {
         self.ending.lock().get_or_insert(ending);
+    }
+
+    /// Whether every thread is to end.
+    #[inline]
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Acquire)
     }
 
     /// How it ends, or has ended.
@@ -111,16 +278,59 @@ impl Process {
         *self.ending.lock()
     }
 
-    /// A thread has ended; with the last one, the process.
-    pub fn remove_thread(&self, thread: &Thread) {
-        let mut threads = self.threads.lock();
-        threads.retain(|other| other.tid() != thread.tid());
-        let was_last = threads.is_empty();
-        drop(threads);
-        if was_last {
-            self.files.close_all();
-            self.ended.complete();
+    /// Whether others of its user may look into it.
+    pub fn is_dumpable(&self) -> bool {
+        self.dumpable.load(Ordering::Relaxed)
+    }
+
+    /// Says whether they may.
+    pub fn set_dumpable(&self, dumpable: bool) {
+        self.dumpable.store(dumpable, Ordering::Relaxed);
+    }
+
+    /// Whether it was stopped by a signal.
+    #[inline]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Every thread stops on its way to user mode.
+    pub fn stop(self: &Arc<Self>, signal: u8) {
+        if !self.stopped.swap(true, Ordering::AcqRel) {
+            for thread in self.threads() {
+                thread.interrupt();
+            }
+            exit::tell_parent(self, News::Stopped(signal));
         }
+    }
+
+    /// Threads that were stopped go on.
+    pub fn go_on(self: &Arc<Self>) {
+        if self.stopped.swap(false, Ordering::AcqRel) {
+            self.going_on.wake_all();
+            exit::tell_parent(self, News::Continued);
+        }
+    }
+
+    /// Waits until the process goes on, or is to end.
+    pub(super) fn stay_stopped(&self, thread: &Thread) {
+        self.going_on
+            .wait_until(|| (!self.is_stopped() || thread.must_end()).then_some(()));
+    }
+
+    /// Its user when its last thread ended.
+    pub(super) fn uid_at_end(&self) -> u32 {
+        self.uid_at_end.load(Ordering::Relaxed)
+    }
+
+    /// Notes that.
+    pub(super) fn note_uid(&self, uid: u32) {
+        self.uid_at_end.store(uid, Ordering::Relaxed);
+    }
+
+    /// It is over; whoever waits for that may know.
+    pub(super) fn complete(&self) {
+        self.ended.complete();
     }
 
     /// Waits until its last thread has ended; says how.

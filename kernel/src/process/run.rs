@@ -3,20 +3,26 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 
 use super::exec::Program;
-use super::table::Claim;
-use super::{Ending, Process, Thread};
+use super::limits::Limits;
+use super::signal::deliver::{Next, settle};
+use super::signal::{Actions, SignalSet, force, of_exception};
+use super::table::{Claim, Pid};
+use super::{Credentials, Ending, Process, Scheduling, Thread, exit, process, thread, with_tree};
+use crate::abi::signal::{SIGCHLD, SIGKILL, SIGSEGV, SigInfo};
 use crate::arch::user::{Exit, Registers};
-use crate::arch::x86_64::user::{self, Extra};
+use crate::arch::{Extra, run_user};
 use crate::file::{Place, Table};
-use crate::mm::fault;
-use crate::syscall;
+use crate::mm::addr::{USER_TOP, VirtAddr};
+use crate::mm::fault::{self, FaultError, FaultInfo};
+use crate::mm::uaccess::{self, on_behalf};
+use crate::syscall::{self, After};
 use crate::task::{self, SpawnError};
 use crate::uffd::linux;
 
-/// Starts `program` as a process of its own.
+/// Starts `program`, found at `exe`, as a process of its own.
 ///
 /// # Errors
 /// No memory for its first thread's stack.
@@ -27,63 +33,158 @@ pub fn start(
     exe: String,
 ) -> Result<Arc<Process>, SpawnError> {
     let claim = Claim::next().ok_or(SpawnError::NoStack)?;
-    let process = Process::new(claim.pid(), Weak::new(), program.mm, files, place, exe);
-    let thread = Thread::new(claim, &process);
-    begin(&thread, program.registers, Extra::new())?;
+    let name = base_name(exe.as_bytes()).iter().copied().take(15).collect();
+    let parts = process::Parts {
+        mm: program.mm,
+        exe,
+        files,
+        place,
+        actions: Arc::new(Actions::default()),
+        limits: Limits::DEFAULT,
+    };
+    let process = Process::new(&claim, parts);
+    let parts = thread::Parts {
+        claim,
+        credentials: Credentials::root(),
+        name,
+        blocked: SignalSet::EMPTY,
+        scheduling: Scheduling::default(),
+    };
+    let thread = Thread::new(&process, parts).map_err(|_| SpawnError::NoStack)?;
+    with_tree(|tree| tree.enter(process.pid(), Pid::INIT, SIGCHLD, Arc::clone(&process)));
+    let context = Context {
+        registers: program.registers,
+        extra: Extra::new(),
+        tell_tid: None,
+    };
+    if let Err(error) = begin(&thread, context) {
+        abandon(&thread);
+        return Err(error);
+    }
     Ok(process)
-}
-
-/// Starts the task of `thread`, in its process's memory as it is now.
-pub(super) fn begin(thread: &Arc<Thread>, registers: Registers, extra: Box<Extra>) -> Result<(), SpawnError> {
-    let space = Arc::clone(thread.process().mm().space());
-    let name = format!("thread {}", thread.tid());
-    let me = Arc::clone(thread);
-    let mut context = Context { registers, extra };
-    let task = task::spawn_thread(&name, space, Arc::clone(thread), move || {
-        run(&me, &mut context);
-        me.set_task(None);
-        me.process().remove_thread(&me);
-    })?;
-    thread.set_task(Some(task));
-    Ok(())
 }
 
 /// What user mode has while it does not run.
 #[derive(Debug)]
-struct Context {
-    registers: Registers,
-    extra: Box<Extra>,
+pub(super) struct Context {
+    /// Its registers.
+    pub registers: Registers,
+    /// And the others.
+    pub extra: Box<Extra>,
+    /// Where the thread's number is to be stored first.
+    pub tell_tid: Option<VirtAddr>,
 }
 
-fn run(thread: &Arc<Thread>, context: &mut Context) {
+/// Starts the task of `thread`, in its process's memory as it is now.
+///
+/// # Errors
+/// No memory for its stack.
+pub(super) fn begin(thread: &Arc<Thread>, mut context: Context) -> Result<(), SpawnError> {
+    let space = Arc::clone(thread.process().mm().space());
+    let name = format!("thread {}", thread.tid());
+    let me = Arc::clone(thread);
+    task::spawn_thread(&name, space, Arc::clone(thread), move || {
+        me.set_task(Some(task::current_arc()));
+        if let Some(word) = context.tell_tid {
+            // As Linux: a word that cannot be written is the program's own business.
+            let _ = on_behalf(|| uaccess::write(word, &me.tid().as_u32().to_le_bytes()));
+        }
+        if run(&me, &mut context) == End::OfThread {
+            exit::finish(&me);
+        }
+    })?;
+    Ok(())
+}
+
+/// Takes a thread back whose task could not be started.
+pub(super) fn abandon(thread: &Arc<Thread>) {
+    thread.process().end(Ending::Signalled(SIGKILL));
+    exit::finish(thread);
+}
+
+/// Why a task's loop ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// Its thread ends.
+    OfThread,
+    /// Another task runs the thread from now on.
+    OfTask,
+}
+
+fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
+    let Context { registers, extra, .. } = context;
+    let mut interrupted = None;
     loop {
-        match user::run(&mut context.registers, &mut context.extra) {
-            Exit::Syscall => syscall::call(thread, &mut context.registers, &mut context.extra),
-            Exit::PageFault(info) => {
-                if let Err(error) = fault::handle(&info) {
-                    let signal = linux::signal(error);
-                    log::warn!(
-                        "thread {}: {error} at {}, rip {:#x}",
-                        thread.tid(),
-                        info.addr,
-                        context.registers.rip
-                    );
-                    let _ = signal;
-                    thread.process().end(Ending::Signalled(11));
-                }
-            }
+        if settle(thread, registers, extra, interrupted.take()) == Next::End {
+            return End::OfThread;
+        }
+        if !is_canonical(registers.rip) {
+            // The CPU would refuse to go there while it is still the kernel's.
+            thread.note_trap(13, 0, None);
+            force(thread, SigInfo::kernel(SIGSEGV));
+            registers.restore_all();
+            registers.rip = 0;
+            continue;
+        }
+        match run_user(registers, extra) {
+            Exit::Syscall => match syscall::call(thread, registers, extra) {
+                After::Done => {}
+                After::Interrupted(call) => interrupted = Some(call),
+                After::Ended => return End::OfThread,
+                After::Replaced => return End::OfTask,
+            },
+            Exit::PageFault(info) => page_fault(thread, &info, registers),
             Exit::Exception { vector, error } => {
-                log::warn!(
-                    "thread {}: exception {vector} ({error:#x}), rip {:#x}",
-                    thread.tid(),
-                    context.registers.rip
-                );
-                thread.process().end(Ending::Signalled(4));
+                thread.note_trap(vector.into(), error, None);
+                force(thread, of_exception(vector, registers.rip, extra));
             }
             Exit::Interrupt => {}
         }
-        if thread.process().ending().is_some() {
-            return;
+    }
+}
+
+/// Whether an address is one that a CPU could have in RIP; addresses of the kernel are, and fault.
+fn is_canonical(address: u64) -> bool {
+    (address as i64) << 16 >> 16 == address as i64
+}
+
+fn page_fault(thread: &Arc<Thread>, info: &FaultInfo, registers: &Registers) {
+    let Err(error) = fault::handle(info) else {
+        return;
+    };
+    match error {
+        FaultError::OutOfMemory => out_of_memory(thread),
+        FaultError::Killed => {
+            if !thread.must_end() {
+                thread.process().begin_exit(Ending::Signalled(SIGKILL));
+            }
+        }
+        _ => {
+            let signal = linux::signal(error);
+            let error_code = registers.error | u64::from(info.addr >= USER_TOP);
+            thread.note_trap(14, error_code, Some(info.addr));
+            force(
+                thread,
+                SigInfo::fault(signal.number, signal.code, info.addr.as_u64()),
+            );
         }
     }
+}
+
+/// There is no memory for a page, and nobody has any to give: the thread's process is ended, and what it has is given back.
+pub(super) fn out_of_memory(thread: &Thread) {
+    let process = thread.process();
+    if !process.is_ending() {
+        log::error!(
+            "linux: out of memory: ended process {} ({})",
+            process.pid(),
+            thread.name()
+        );
+        process.begin_exit(Ending::Signalled(SIGKILL));
+    }
+}
+
+/// What follows the last slash.
+pub(super) fn base_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }

@@ -1,17 +1,24 @@
 //! Process and thread numbers. A process has the number of its first thread.
+//!
+//! A number is in use as long as somebody owns its [`Claim`]: its thread, its process until that is waited for, or a process
+//! group or session that has its name.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Process, Thread};
+use super::Thread;
 use crate::sync::SpinLock;
-use alloc::collections::BTreeMap;
 
 /// The number of a process or a thread; from 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Pid(u32);
 
 impl Pid {
+    /// The parent of those that have no other. It is the kernel's, has no threads, and waits for every child of its.
+    pub const INIT: Self = Self(1);
+
     /// The number.
     pub const fn as_u32(self) -> u32 {
         self.0
@@ -31,19 +38,18 @@ impl fmt::Display for Pid {
 
 /// Numbers are given in turn and come again after this one (Linux: `kernel.pid_max`).
 const MAX: u32 = 32768;
-/// Where numbers begin again.
-const AGAIN_FROM: u32 = 300;
+/// Where numbers begin, and begin again: the first ones are a system's own (as on Linux).
+const FROM: u32 = 300;
 
 struct Table {
     last: u32,
-    threads: BTreeMap<u32, Weak<Thread>>,
-    processes: BTreeMap<u32, Weak<Process>>,
+    /// Numbers in use, with the thread that has them.
+    numbers: BTreeMap<u32, Weak<Thread>>,
 }
 
 static TABLE: SpinLock<Table> = SpinLock::new(Table {
-    last: 0,
-    threads: BTreeMap::new(),
-    processes: BTreeMap::new(),
+    last: FROM - 1,
+    numbers: BTreeMap::new(),
 });
 
 /// A number in use; free again when dropped.
@@ -52,18 +58,18 @@ pub struct Claim(Pid);
 
 impl Claim {
     /// The next free number; `None` when all are in use.
-    pub fn next() -> Option<Self> {
+    pub fn next() -> Option<Arc<Self>> {
         let mut table = TABLE.lock();
         for _ in 0..MAX {
             table.last = if table.last + 1 < MAX {
                 table.last + 1
             } else {
-                AGAIN_FROM
+                FROM
             };
             let number = table.last;
-            if !table.threads.contains_key(&number) && !table.processes.contains_key(&number) {
-                table.threads.insert(number, Weak::new());
-                return Some(Self(Pid(number)));
+            if !table.numbers.contains_key(&number) {
+                table.numbers.insert(number, Weak::new());
+                return Some(Arc::new(Self(Pid(number))));
             }
         }
         None
@@ -77,40 +83,38 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut table = TABLE.lock();
-        table.threads.remove(&self.0.0);
-        table.processes.remove(&self.0.0);
+        let gone = TABLE.lock().numbers.remove(&self.0.0);
+        // It may be the last that holds the thread's memory.
+        drop(gone);
     }
 }
 
-/// Makes `thread` known under its number.
+/// Makes `thread` known under the number that it has claimed.
 pub fn enter_thread(thread: &Arc<Thread>) {
-    TABLE
-        .lock()
-        .threads
-        .insert(thread.tid().as_u32(), Arc::downgrade(thread));
+    let entry = Arc::downgrade(thread);
+    let old = TABLE.lock().numbers.insert(thread.tid().as_u32(), entry);
+    drop(old);
 }
 
-/// Makes `process` known under its number.
-pub fn enter_process(process: &Arc<Process>) {
-    TABLE
-        .lock()
-        .processes
-        .insert(process.pid().as_u32(), Arc::downgrade(process));
+/// Has the number of a thread that has ended mean nobody.
+pub fn leave_thread(tid: Pid) {
+    let mut table = TABLE.lock();
+    let old = table.numbers.get_mut(&tid.0).map(core::mem::take);
+    drop(table);
+    drop(old);
 }
 
 /// The thread with this number.
 pub fn thread(tid: Pid) -> Option<Arc<Thread>> {
-    TABLE.lock().threads.get(&tid.0)?.upgrade()
+    TABLE.lock().numbers.get(&tid.0)?.upgrade()
 }
 
-/// The process with this number.
-pub fn process(pid: Pid) -> Option<Arc<Process>> {
-    TABLE.lock().processes.get(&pid.0)?.upgrade()
+/// All threads, by number.
+pub fn threads() -> Vec<Arc<Thread>> {
+    TABLE.lock().numbers.values().filter_map(Weak::upgrade).collect()
 }
 
-/// All processes, by number.
-pub fn processes() -> alloc::vec::Vec<Arc<Process>> {
-    let table = TABLE.lock();
-    table.processes.values().filter_map(Weak::upgrade).collect()
+/// How many numbers are in use.
+pub fn in_use() -> usize {
+    TABLE.lock().numbers.len()
 }

@@ -76,3 +76,29 @@ pub fn read_string(at: u64, max: usize) -> Result<Vec<u8>, Error> {
     }
     Err(Errno::ENAMETOOLONG.into())
 }
+
+/// `N` bytes.
+///
+/// # Errors
+/// EFAULT.
+pub fn read_array<const N: usize>(at: u64) -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    read(at, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Stores a 64-bit word.
+///
+/// # Errors
+/// EFAULT.
+pub fn write_u64(at: u64, word: u64) -> Result<(), Error> {
+    write(at, &word.to_le_bytes())
+}
+
+/// Stores a 32-bit word.
+///
+/// # Errors
+/// EFAULT.
+pub fn write_u32(at: u64, word: u32) -> Result<(), Error> {
+    write(at, &word.to_le_bytes())
+}

@@ -56,6 +56,14 @@ impl Completion {
         self.waiters.wait_until(|| self.is_done().then_some(()));
     }
 
+    /// Waits until it is done or `gives_up` says so; says whether it is done. Whoever makes `gives_up` true unparks the task.
+    #[track_caller]
+    pub fn wait_unless(&self, gives_up: impl Fn() -> bool) -> bool {
+        self.waiters
+            .wait_until(|| (self.is_done() || gives_up()).then_some(()));
+        self.is_done()
+    }
+
     /// Waits until it is done, but no longer than `timeout`; says whether it is done.
     #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {

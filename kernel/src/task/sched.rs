@@ -322,6 +322,9 @@ pub fn on_tick() {
     if cpu.idle_runs() {
         return;
     }
+    if let Some(thread) = current().thread() {
+        thread.charge_tick();
+    }
     let left = cpu.slice.load(Ordering::Relaxed).saturating_sub(1);
     cpu.slice.store(left, Ordering::Relaxed);
     if left == 0 && cpu.is_wanted() {

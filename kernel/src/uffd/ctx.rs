@@ -419,7 +419,7 @@ impl Ctx {
     /// The space whose faults are delivered, unless it is gone.
     #[inline]
     pub(super) fn space(&self) -> Option<Arc<Space>> {
-        self.space.upgrade()
+        self.space.upgrade().filter(|space| !space.is_retired())
     }
 
     /// The guest's memory that it serves, if that is what it serves.

@@ -222,4 +222,12 @@ impl TaskMemory for Machine {
     fn store_u64(dst: VirtAddr, value: u64) -> bool {
         task_memory::store_word(dst, value, Mode::Supervisor)
     }
+
+    fn load_u32(src: VirtAddr) -> Option<u32> {
+        task_memory::load_half(src, Mode::Supervisor)
+    }
+
+    fn compare_exchange_u32(dst: VirtAddr, old: u32, new: u32) -> Option<u32> {
+        task_memory::compare_exchange_half(dst, old, new, Mode::Supervisor)
+    }
 }

@@ -1,6 +1,7 @@
 //! Task memory through the software MMU, with faults that go to the kernel.
 
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::machine::SoftMachine;
 use super::processor;
@@ -92,7 +93,7 @@ pub fn load_word(src: VirtAddr, mode: Mode) -> Option<u64> {
             .arena()
             .word(physical)
             .unwrap_or_else(|| bus_error(physical));
-        word.load(core::sync::atomic::Ordering::Acquire)
+        word.load(Ordering::Acquire)
     })
 }
 
@@ -107,9 +108,39 @@ pub fn store_word(dst: VirtAddr, value: u64, mode: Mode) -> bool {
             .arena()
             .word(physical)
             .unwrap_or_else(|| bus_error(physical));
-        word.store(value, core::sync::atomic::Ordering::Release);
+        word.store(value, Ordering::Release);
     })
     .is_some()
+}
+
+/// Loads four aligned bytes at once.
+pub fn load_half(src: VirtAddr, mode: Mode) -> Option<u32> {
+    access(src, Access::Read, mode, |machine, physical| {
+        let (word, shift) = word_around(machine, physical);
+        (word.load(Ordering::Acquire) >> shift) as u32
+    })
+}
+
+/// Stores four aligned bytes at once if they are `old`; what they were.
+pub fn compare_exchange_half(dst: VirtAddr, old: u32, new: u32, mode: Mode) -> Option<u32> {
+    access(dst, Access::Write, mode, |machine, physical| {
+        let (word, shift) = word_around(machine, physical);
+        let with_new = |present: u64| {
+            let others = present & !(u64::from(u32::MAX) << shift);
+            ((present >> shift) as u32 == old).then_some(others | u64::from(new) << shift)
+        };
+        match word.fetch_update(Ordering::AcqRel, Ordering::Acquire, with_new) {
+            Ok(before) | Err(before) => (before >> shift) as u32,
+        }
+    })
+}
+
+/// The word that holds four aligned bytes, and by how many bits they are off its end.
+fn word_around(machine: &SoftMachine, physical: PhysAddr) -> (&AtomicU64, u32) {
+    let offset = physical.as_u64() % 8;
+    let aligned = PhysAddr::new(physical.as_u64() - offset);
+    let word = machine.arena().word(aligned);
+    (word.unwrap_or_else(|| bus_error(physical)), offset as u32 * 8)
 }
 
 fn in_ram(reached: bool, physical: PhysAddr) {

@@ -1,16 +1,34 @@
-//! User mode's extra registers on the software machine, whose CPUs have none: only what system calls set and get.
+//! User mode on the software machine. Its CPUs know no instructions: whatever is to be run is an invalid opcode, at the first
+//! address. What programs are told and what they leave in their registers can be tested all the same.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::arch::user::{Exit, FpuArea, Registers};
 use crate::arch::{Cpu, MAX_CPUS, Machine};
 use crate::mm::addr::VirtAddr;
 
-/// As on bare metal, without the x87 and vector registers.
-#[derive(Clone, Debug, Default)]
+/// Bytes of x87, SSE and AVX registers, as XSAVE writes them.
+const FPU_SIZE: usize = 832;
+/// Which these are.
+const COMPONENTS: u64 = 7;
+
+/// As on bare metal.
+#[derive(Clone, Debug)]
 pub struct Extra {
+    fpu: [u8; FPU_SIZE],
     fs_base: u64,
     gs_base: u64,
+}
+
+impl Default for Extra {
+    fn default() -> Self {
+        Self {
+            fpu: [0; FPU_SIZE],
+            fs_base: 0,
+            gs_base: 0,
+        }
+    }
 }
 
 impl Extra {
@@ -23,6 +41,26 @@ impl Extra {
     #[must_use]
     pub fn duplicate(&mut self) -> Box<Self> {
         Box::new(self.clone())
+    }
+
+    /// The x87, SSE and AVX registers.
+    pub fn fpu_area(&mut self) -> FpuArea<'_> {
+        FpuArea {
+            bytes: &self.fpu,
+            components: COMPONENTS,
+        }
+    }
+
+    /// Sets them; those that `area` does not reach are reset.
+    pub fn set_fpu_area(&mut self, area: &[u8]) {
+        self.reset_fpu();
+        let len = area.len().min(FPU_SIZE);
+        self.fpu[..len].copy_from_slice(&area[..len]);
+    }
+
+    /// Sets them as a program finds them.
+    pub fn reset_fpu(&mut self) {
+        self.fpu = [0; FPU_SIZE];
     }
 
     /// FS's base.
@@ -55,4 +93,16 @@ pub fn claim_fpu(number: u64) -> bool {
 /// What programs are told that the CPU can do.
 pub fn user_capabilities() -> u64 {
     0
+}
+
+/// The vector of an invalid opcode.
+const INVALID_OPCODE: u8 = 6;
+
+/// Finds no instruction that it knows.
+pub fn run(registers: &mut Registers, _extra: &mut Extra) -> Exit {
+    registers.vector = INVALID_OPCODE.into();
+    Exit::Exception {
+        vector: INVALID_OPCODE,
+        error: 0,
+    }
 }

@@ -155,4 +155,52 @@ impl TaskMemory for Machine {
         });
         done != 0
     }
+
+    #[inline]
+    fn load_u32(src: VirtAddr) -> Option<u32> {
+        if !in_task_half(src, 4) {
+            return None;
+        }
+        let (mut value, mut done) = (0u32, 0u32);
+        // SAFETY: reads task memory only; an impossible access resumes at label 3 with `done` still 0.
+        with_user_pages(|| unsafe {
+            asm!(
+                "2: mov {value:e}, [{src}]",
+                "mov {done:e}, 1",
+                "3:",
+                ".pushsection .fixups, \"a\"",
+                ".quad 2b, 3b",
+                ".popsection",
+                src = in(reg) src.as_u64(),
+                value = inout(reg) value,
+                done = inout(reg) done,
+                options(nostack, readonly, preserves_flags),
+            );
+        });
+        (done != 0).then_some(value)
+    }
+
+    fn compare_exchange_u32(dst: VirtAddr, old: u32, new: u32) -> Option<u32> {
+        if !in_task_half(dst, 4) {
+            return None;
+        }
+        let (mut value, mut done) = (old, 0u32);
+        // SAFETY: writes task memory only; an impossible access resumes at label 3 with `done` still 0.
+        with_user_pages(|| unsafe {
+            asm!(
+                "2: lock cmpxchg [{dst}], {new:e}",
+                "mov {done:e}, 1",
+                "3:",
+                ".pushsection .fixups, \"a\"",
+                ".quad 2b, 3b",
+                ".popsection",
+                dst = in(reg) dst.as_u64(),
+                new = in(reg) new,
+                inout("eax") value,
+                done = inout(reg) done,
+                options(nostack),
+            );
+        });
+        (done != 0).then_some(value)
+    }
 }

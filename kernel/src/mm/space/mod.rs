@@ -6,7 +6,7 @@
 //! | `grow` | stacks that become longer when they are touched below |
 //! | `discard`, `guard` | operations on the contents of areas that stay |
 //! | `access` | the memory as the kernel reaches it on somebody's behalf |
-//! | `fork` | copying the space |
+//! | `fork`, `retire` | copying the space; its end |
 //! | `fault` | one step of a page fault: look, then resolve or delegate |
 //! | `fill`, `put` | the loop behind COPY, ZEROPAGE, CONTINUE and POISON; what it puts into an entry |
 //! | `move_pages` | pages that change their address, behind MOVE |
@@ -23,7 +23,7 @@
 //! What changes under `table` with `vmas` shared is flushed after `table`: `turns` says how others know.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::addr::{PAGE_SIZE, Pfn, USER_TOP, VirtAddr};
 use super::frame::OutOfFrames;
@@ -48,6 +48,7 @@ mod pagemap;
 mod protect;
 mod put;
 mod remap;
+mod retire;
 mod scan;
 mod secondary;
 #[cfg(test)]
@@ -109,6 +110,8 @@ pub struct Space {
     ceiling: AtomicU64,
     /// Bytes that an area that grows may come to have.
     stack_limit: AtomicU64,
+    /// Everything was given back, for good (`retire`).
+    retired: AtomicBool,
 }
 
 impl Space {
@@ -129,6 +132,7 @@ impl Space {
             faults: AtomicU64::new(0),
             ceiling: AtomicU64::new(USER_TOP.as_u64()),
             stack_limit: AtomicU64::new(DEFAULT_STACK_LIMIT),
+            retired: AtomicBool::new(false),
         }))
     }
 

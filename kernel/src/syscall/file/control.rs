@@ -131,7 +131,7 @@ fn is_shared_to_write(object: &Arc<Object>) -> bool {
             && area.is_shared()
             && !area.flags.contains(VmaFlags::READ_ONLY)
     };
-    let processes = process::table::processes();
+    let processes = process::all();
     let mut spaces = processes.iter().map(|process| process.mm());
     spaces.any(|mm| mm.space().areas().iter().any(maps))
 }

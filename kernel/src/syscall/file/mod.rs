@@ -47,12 +47,12 @@ const AT_EMPTY_PATH: u64 = 0x1000;
 
 impl Call<'_> {
     /// The descriptors of the calling process.
-    pub(super) fn files(&self) -> &Arc<Table> {
+    pub(super) fn files(&self) -> Arc<Table> {
         self.thread.process().files()
     }
 
     /// Where it stands in the tree.
-    pub(super) fn place(&self) -> &Arc<Place> {
+    pub(super) fn place(&self) -> Arc<Place> {
         self.thread.process().place()
     }
 

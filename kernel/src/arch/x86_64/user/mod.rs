@@ -26,7 +26,7 @@ use x86_64::registers::rflags::RFlags;
 
 use super::{Machine, interrupt, page_fault, percpu};
 use crate::arch::fault_code::PageFaultCode;
-use crate::arch::user::{Exit, Registers, SYSCALL};
+use crate::arch::user::{Exit, FpuArea, Registers, SYSCALL};
 use crate::arch::{Cpu, Irq, MAX_CPUS};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::{FaultInfo, Origin};
@@ -131,10 +131,25 @@ impl Extra {
         self.gs_base = base.as_u64();
     }
 
-    /// The x87, SSE and AVX registers, to look at and to change.
-    pub fn fpu(&mut self) -> &mut Fpu {
+    /// The x87, SSE and AVX registers.
+    pub fn fpu_area(&mut self) -> FpuArea<'_> {
         self.unload();
-        &mut self.fpu
+        FpuArea {
+            bytes: self.fpu.bytes(),
+            components: fpu::components(),
+        }
+    }
+
+    /// Sets them; those that `area` does not reach are reset, and what the CPU would not load is put right.
+    pub fn set_fpu_area(&mut self, area: &[u8]) {
+        self.unload();
+        self.fpu.set(area);
+    }
+
+    /// Sets them as a program finds them.
+    pub fn reset_fpu(&mut self) {
+        self.unload();
+        self.fpu.reset();
     }
 
     fn word(&self) -> u64 {

@@ -1,0 +1,130 @@
+//! Signals.
+//!
+//! ```text
+//!   send ──► Pending (of the thread or of the process) ──► deliver, on the thread's way back to user mode ──► a frame on its
+//!    │                                                        │                                              stack (frame)
+//!    └ ends the process at once where nothing else can happen └ default: ends or stops the process
+//! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `set`, `pending`, `action` | sets of signals; those that wait; what is done about each |
+//! | `send` | who gets a signal, and what sending alone does |
+//! | `deliver` | what a thread does about its signals before it goes back to user mode; calls that are begun again |
+//! | `frame` | what a handler finds on its stack, and what `rt_sigreturn` makes of it |
+//! | `altstack` | the alternate stack |
+//! | `wait` | waiting for signals |
+//! | `cause` | exceptions of user mode, as signals |
+//!
+//! **Locks.** Pending signals have a lock each, and so has the table of actions; neither is held while another is taken. What
+//! a thread has to look at before user mode are four words without a lock ([`ThreadSignals::is_pending`]).
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::SpinLock;
+
+mod action;
+mod altstack;
+mod cause;
+pub mod deliver;
+pub mod frame;
+mod pending;
+mod send;
+mod set;
+pub mod wait;
+
+pub use action::{Action, Actions, DefaultAction, STOPPING, default_of};
+pub use altstack::AltStack;
+pub use cause::of_exception;
+pub use pending::{Pending, QueueFull};
+pub use send::{force, may_signal, send_to_group, send_to_process, send_to_thread, set_action};
+pub use set::SignalSet;
+
+/// The signals of a process.
+#[derive(Debug, Default)]
+pub struct ProcessSignals {
+    /// Those that any thread may take.
+    pub pending: Pending,
+    actions: SpinLock<Arc<Actions>>,
+}
+
+impl ProcessSignals {
+    /// With these actions.
+    pub fn new(actions: Arc<Actions>) -> Self {
+        Self {
+            pending: Pending::default(),
+            actions: SpinLock::new(actions),
+        }
+    }
+
+    /// What is done about each.
+    pub fn actions(&self) -> Arc<Actions> {
+        Arc::clone(&self.actions.lock())
+    }
+
+    /// Replaces all of it.
+    pub fn set_actions(&self, actions: Arc<Actions>) {
+        let old = core::mem::replace(&mut *self.actions.lock(), actions);
+        drop(old);
+    }
+}
+
+/// The signals of a thread.
+#[derive(Debug, Default)]
+pub struct ThreadSignals {
+    /// Those that only this thread may take.
+    pub pending: Pending,
+    blocked: AtomicU64,
+    /// What is blocked again after the next delivery, while something else is (`rt_sigsuspend`, `ppoll`).
+    saved: SpinLock<Option<SignalSet>>,
+    /// The alternate stack.
+    pub altstack: SpinLock<AltStack>,
+}
+
+impl ThreadSignals {
+    /// Nothing pending, and `blocked` blocked.
+    pub fn new(blocked: SignalSet) -> Self {
+        Self {
+            blocked: AtomicU64::new(blocked.bits()),
+            ..Self::default()
+        }
+    }
+
+    /// What is blocked.
+    #[inline]
+    pub fn blocked(&self) -> SignalSet {
+        SignalSet::from_bits(self.blocked.load(Ordering::Acquire))
+    }
+
+    /// Blocks these and no others; what was blocked before. What cannot be blocked is not.
+    pub fn block(&self, set: SignalSet) -> SignalSet {
+        let set = set - SignalSet::UNSTOPPABLE;
+        SignalSet::from_bits(self.blocked.swap(set.bits(), Ordering::AcqRel))
+    }
+
+    /// Blocks these for one wait: what was blocked is blocked again after the signal that ends it, or when
+    /// [`Self::unblock_after_wait`] is called.
+    pub fn block_for_wait(&self, set: SignalSet) {
+        let before = self.block(set);
+        self.saved.lock().get_or_insert(before);
+    }
+
+    /// Ends [`Self::block_for_wait`], if no signal did.
+    pub fn unblock_after_wait(&self) {
+        if let Some(saved) = self.take_saved() {
+            self.block(saved);
+        }
+    }
+
+    /// What is to be blocked after a delivery.
+    fn take_saved(&self) -> Option<SignalSet> {
+        self.saved.lock().take()
+    }
+
+    /// Whether there is one to deliver.
+    #[inline]
+    pub fn is_pending(&self, of_process: &Pending) -> bool {
+        !((self.pending.set() | of_process.set()) - self.blocked()).is_empty()
+    }
+}

@@ -1,0 +1,152 @@
+//! Signals that were sent and not delivered yet.
+
+use alloc::collections::VecDeque;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::SignalSet;
+use crate::abi::signal::{SI_USER, SIGBUS, SIGFPE, SIGILL, SIGRTMIN, SIGSEGV, SIGSYS, SIGTRAP, SigInfo};
+use crate::sync::SpinLock;
+
+/// Signals that an instruction of the thread itself causes. They come first.
+const SYNCHRONOUS: SignalSet = SignalSet::of(&[SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS]);
+
+/// Why a signal was not queued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QueueFull;
+
+/// The pending signals of a thread, or of a process. Of the signals below [`SIGRTMIN`] each is there once at most.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// The numbers that are in the queue, for a look without the lock.
+    set: AtomicU64,
+    queue: SpinLock<VecDeque<SigInfo>>,
+}
+
+impl Pending {
+    /// Which are there.
+    #[inline]
+    pub fn set(&self) -> SignalSet {
+        SignalSet::from_bits(self.set.load(Ordering::Acquire))
+    }
+
+    /// Adds one, unless it is one that is there already. At most `limit` stand in line.
+    ///
+    /// # Errors
+    /// The queue is full, or there is no memory; only for real-time signals, and not for those of `kill`: they are there then
+    /// without their particulars.
+    pub fn push(&self, info: SigInfo, limit: usize) -> Result<(), QueueFull> {
+        let mut queue = self.queue.lock();
+        let there = self.set().contains(info.signal);
+        if there && info.signal < SIGRTMIN {
+            return Ok(());
+        }
+        let has_room = queue.len() < limit && queue.try_reserve(1).is_ok();
+        if has_room {
+            queue.push_back(info);
+        } else if info.signal >= SIGRTMIN && info.code != SI_USER {
+            return Err(QueueFull);
+        }
+        self.set
+            .fetch_or(SignalSet::of(&[info.signal]).bits(), Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Takes the next one that is in `wanted`: those of the thread's own instructions first, then by number, and those of one
+    /// number in the order in which they were sent.
+    pub fn take(&self, wanted: SignalSet) -> Option<SigInfo> {
+        let mut queue = self.queue.lock();
+        let there = self.set() & wanted;
+        let signal = (there & SYNCHRONOUS).first().or(there.first())?;
+        let place = queue.iter().position(|info| info.signal == signal);
+        // One without particulars counts as sent by nobody.
+        let info = place.and_then(|place| queue.remove(place)).unwrap_or(SigInfo {
+            signal,
+            code: SI_USER,
+            ..SigInfo::default()
+        });
+        if !queue.iter().any(|info| info.signal == signal) {
+            let left = !SignalSet::of(&[signal]);
+            self.set.fetch_and(left.bits(), Ordering::AcqRel);
+        }
+        Some(info)
+    }
+
+    /// Forgets those in `set`.
+    pub fn discard(&self, set: SignalSet) {
+        let mut queue = self.queue.lock();
+        self.set.fetch_and((!set).bits(), Ordering::AcqRel);
+        queue.retain(|info| !set.contains(info.signal));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::abi::signal::{SI_QUEUE, SIGCHLD, SIGTERM, SIGUSR1};
+
+    fn numbered(signal: u8, number: u64) -> SigInfo {
+        SigInfo {
+            signal,
+            code: SI_QUEUE,
+            words: [0, number, 0, 0],
+            ..SigInfo::default()
+        }
+    }
+
+    fn drain(pending: &Pending) -> Vec<(u8, u64)> {
+        core::iter::from_fn(|| pending.take(!SignalSet::EMPTY))
+            .map(|info| (info.signal, info.words[1]))
+            .collect()
+    }
+
+    #[test]
+    fn signals_come_by_number_and_real_time_signals_queue_up() {
+        let pending = Pending::default();
+        for (number, signal) in [40, SIGTERM, 40, SIGUSR1, SIGTERM, 34].into_iter().enumerate() {
+            pending.push(numbered(signal, number as u64), 100).expect("room");
+        }
+        assert_eq!(
+            drain(&pending),
+            vec![(SIGUSR1, 3), (SIGTERM, 1), (34, 5), (40, 0), (40, 2)]
+        );
+        assert_eq!(pending.set(), SignalSet::EMPTY);
+    }
+
+    #[test]
+    fn what_the_thread_did_itself_comes_first() {
+        let pending = Pending::default();
+        pending.push(numbered(1, 0), 100).expect("room");
+        pending.push(numbered(SIGSEGV, 1), 100).expect("room");
+        assert_eq!(drain(&pending), vec![(SIGSEGV, 1), (1, 0)]);
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_taken() {
+        let pending = Pending::default();
+        pending.push(numbered(SIGCHLD, 1), 100).expect("room");
+        assert_eq!(pending.take(SignalSet::of(&[SIGTERM])), None);
+        assert!(pending.take(SignalSet::of(&[SIGTERM, SIGCHLD])).is_some());
+    }
+
+    #[test]
+    fn a_full_queue_refuses_real_time_signals_and_forgets_the_particulars_of_others() {
+        let pending = Pending::default();
+        pending.push(numbered(40, 1), 1).expect("room");
+        assert_eq!(pending.push(numbered(41, 2), 1), Err(QueueFull));
+        assert_eq!(pending.push(numbered(SIGTERM, 2), 1), Ok(()));
+        assert_eq!(drain(&pending), vec![(SIGTERM, 0), (40, 1)]);
+    }
+
+    #[test]
+    fn what_is_discarded_does_not_come() {
+        let pending = Pending::default();
+        for signal in [SIGTERM, 40, 40, SIGCHLD] {
+            pending.push(numbered(signal, 7), 100).expect("room");
+        }
+        pending.discard(SignalSet::of(&[40, SIGTERM]));
+        assert_eq!(drain(&pending), vec![(SIGCHLD, 7)]);
+    }
+}
