@@ -11,8 +11,9 @@ pub struct Args {
 }
 
 /// All there is.
-const EVERYTHING: [Need; 9] = [
+const EVERYTHING: [Need; 10] = [
     Need::BareMetalTarget,
+    Need::LinuxTarget,
     Need::Component("rustfmt"),
     Need::Component("clippy"),
     Need::ImageToolchain,

@@ -166,6 +166,7 @@ impl Rung {
             Self::Commands => {
                 let mut needs = machine_needs(&TestMachine::ALL);
                 needs.push(Need::Tool(Tool::QemuImg));
+                needs.push(Need::LinuxTarget);
                 needs
             }
             Self::Host | Self::Loom | Self::Kernel => vec![],

@@ -131,11 +131,13 @@ fn prepare(request: &Request, place: &Place) -> Result<Program, NotStarted> {
         Err(Error::Restart(_)) => Err(Errno::EINTR),
     };
     let image = open(request.path).map_err(NotStarted::Open)?;
+    let mut random = [0; 16];
+    file::random::fill(&mut random);
     let start = Start {
         args: &request.args,
         env: &request.env,
         path: request.path,
-        random: [7; 16],
+        random,
     };
     exec::prepare(&image, &start, &open).map_err(NotStarted::Exec)
 }
