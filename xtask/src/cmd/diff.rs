@@ -209,8 +209,17 @@ impl Diff {
                     break;
                 }
                 if let Some(case) = cases.iter().find(|case| case.name == row.section) {
+                    let at = |sections: &[Section]| {
+                        sections
+                            .iter()
+                            .find(|section| section.name == row.section)
+                            .cloned()
+                            .unwrap_or_default()
+                    };
+                    let seen =
+                        Divergence::new(Some(args.seed), &case.name, case, &at(&linux), &at(&faultline));
                     let shortest = self.shortest(args.seed, case)?;
-                    self.report.divergences.push(shortest);
+                    self.report.divergences.push(shortest.unwrap_or(seen));
                 }
             }
             all.add(found);
@@ -230,8 +239,8 @@ impl Diff {
         )
     }
 
-    /// Shrinks a case that differs.
-    fn shortest(&mut self, seed: u64, case: &Case) -> anyhow::Result<Divergence> {
+    /// Shrinks a case that differs; none if it does not do so again.
+    fn shortest(&mut self, seed: u64, case: &Case) -> anyhow::Result<Option<Divergence>> {
         self.ui.note(&format!(
             "case {} differs; looking for its shortest form",
             case.name
@@ -246,14 +255,17 @@ impl Diff {
         })?;
         let alone = std::slice::from_ref(&shortest);
         let (linux, faultline) = (self.linux.play(alone)?, self.faultline.play(alone)?);
+        let again = self.compare_cases(&linux, &faultline).unlisted().next().is_some();
         let section = |sections: Vec<Section>| sections.into_iter().next().unwrap_or_default();
-        Ok(Divergence::new(
-            Some(seed),
-            &case.name,
-            &shortest,
-            &section(linux),
-            &section(faultline),
-        ))
+        Ok(again.then(|| {
+            Divergence::new(
+                Some(seed),
+                &case.name,
+                &shortest,
+                &section(linux),
+                &section(faultline),
+            )
+        }))
     }
 
     /// Shows what was found.

@@ -51,7 +51,7 @@ impl fmt::Display for Divergence {
         match self.seed {
             Some(seed) => writeln!(
                 f,
-                "case {} of seed {seed} differs; the shortest script that does:",
+                "case {} of seed {seed} differs; the shortest script that does so on every run:",
                 self.case
             )?,
             None => writeln!(f, "case {} differs:", self.case)?,

@@ -210,10 +210,11 @@ impl Play {
             }
         }
         for actor in THREADS..ACTORS.len() {
+            // Its end may close the last descriptor of a channel that another one waits at.
             process::kill(self.control, actor);
             self.watch.forget(actor);
+            settle(self, &mut before)?;
         }
-        settle(self, &mut before)?;
         for (actor, look) in before.iter().enumerate() {
             if let Some(look) = look {
                 self.control.transcript().line(format_args!(

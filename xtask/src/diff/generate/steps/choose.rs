@@ -89,6 +89,17 @@ impl Maker {
         }
     }
 
+    /// A range for an ioctl: most often where its trap is registered.
+    pub(super) fn range_for(&mut self, mode: u64) -> Range {
+        let fits = |region: &&Region| region.registered.is_some_and(|(_, modes)| modes & mode != 0);
+        let fitting: Vec<Region> = self.picture.regions.iter().filter(fits).copied().collect();
+        if fitting.is_empty() || self.chance(25) {
+            return self.range();
+        }
+        let region = self.pick(&fitting);
+        self.range_in(&region)
+    }
+
     /// Start and length as words, spoilt now and then.
     pub(super) fn words(&mut self, range: Range) -> (String, String) {
         let (mut start, mut length) = (range.start(), range.length());

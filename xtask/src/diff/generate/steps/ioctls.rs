@@ -5,7 +5,7 @@ use super::super::picture::{Range, Region};
 
 impl Maker {
     pub(super) fn copy(&mut self) {
-        let range = self.range();
+        let range = self.range_for(1);
         let (channel, actor) = (self.channel_of(range), self.monitor());
         let (to, length) = self.words(range);
         let mode = self.mode(&[(10, 0), (2, 1), (5, 2), (1, 3)]);
@@ -19,8 +19,8 @@ impl Maker {
         self.picture.resolve(range);
     }
 
-    pub(super) fn fill(&mut self, verb: &str, modes: &[(u64, u64)]) {
-        let range = self.range();
+    pub(super) fn fill(&mut self, verb: &str, trap: u64, modes: &[(u64, u64)]) {
+        let range = self.range_for(trap);
         let (channel, actor) = (self.channel_of(range), self.monitor());
         let (at, length) = self.words(range);
         let mode = self.mode(modes);
@@ -29,23 +29,23 @@ impl Maker {
     }
 
     pub(super) fn zero(&mut self) {
-        self.fill("zero", &[(8, 0), (1, 1)]);
+        self.fill("zero", 1, &[(8, 0), (1, 1)]);
     }
 
     pub(super) fn cont(&mut self) {
-        self.fill("cont", &[(8, 0), (1, 1), (3, 2)]);
+        self.fill("cont", 4, &[(8, 0), (1, 1), (3, 2)]);
     }
 
     pub(super) fn poison(&mut self) {
-        self.fill("poison", &[(8, 0), (1, 1)]);
+        self.fill("poison", 7, &[(8, 0), (1, 1)]);
     }
 
     pub(super) fn write_protect(&mut self) {
-        self.fill("wp", &[(8, 1), (4, 0), (1, 2)]);
+        self.fill("wp", 2, &[(8, 1), (4, 0), (1, 2)]);
     }
 
     pub(super) fn move_pages(&mut self) {
-        let to = self.range();
+        let to = self.range_for(1);
         // A page that is there: most often one that somebody has just written, where nobody listens.
         let anonymous = |region: &&Region| region.kind.word == "anon" && region.registered.is_none();
         let open: Vec<Region> = self.picture.regions.iter().filter(anonymous).copied().collect();

@@ -200,11 +200,11 @@ impl Maker {
         };
         let page = self.rng.below(pages as u64 + 1) as usize;
         let offset = Range::len(huge, page);
-        let step = match self.rng.below(5) {
-            0 | 1 if !huge => format!("put {file} {offset}"),
-            2 => format!("get {file} {offset}"),
+        let step = match self.rng.below(8) {
+            0..5 if !huge => format!("put {file} {offset}"),
+            5 => format!("get {file} {offset}"),
             // Keeps the size: punches a hole.
-            3 => format!(
+            6 => format!(
                 "fallocate {file} 3 {offset} {}",
                 Range::len(huge, 1 + self.rng.below(3) as usize)
             ),

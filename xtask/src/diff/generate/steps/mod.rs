@@ -36,7 +36,7 @@ const STEPS: &[(u64, Step)] = &[
     (5, Maker::remap),
     (8, Maker::advise),
     (2, Maker::lock),
-    (3, Maker::file),
+    (5, Maker::file),
     (2, Maker::resize),
     // Processes, and what the kernel touches for them.
     (4, Maker::fork),
