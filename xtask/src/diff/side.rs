@@ -90,7 +90,9 @@ pub struct Run {
 /// When they do not compile.
 pub fn programs() -> anyhow::Result<PathBuf> {
     let line = elf::cargo()
-        .args(["build", "--package", "guest-tests", "--target", LINUX])
+        .args(["build", "--release", "--package", "guest-tests", "--target", LINUX])
+        // It travels in ramdisks.
+        .var("CARGO_PROFILE_RELEASE_STRIP", "true")
         .arg("--message-format=json-render-diagnostics");
     elf::executable_of(&line, "the programs of tests/guest")
 }
