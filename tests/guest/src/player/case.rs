@@ -108,7 +108,7 @@ impl Play {
     }
 
     fn settle(&mut self) -> Result<Looks, Restless> {
-        let (looks, quiet) = self.watch.settle();
+        let (looks, quiet) = self.watch.settle(&self.waiting);
         if quiet {
             self.waiting = looks;
             return Ok(looks);

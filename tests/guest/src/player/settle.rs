@@ -15,6 +15,9 @@ use super::pen::Pen;
 
 /// Seconds after which something that never becomes quiet is given up.
 const LIMIT: i64 = 10;
+/// Rounds that tell the same before somebody who has just fallen asleep counts as asleep: with something of the kernel's own,
+/// a lock that another process holds, it is over sooner.
+const CALM_ROUNDS: usize = 4;
 /// Rounds that only give the processor away; later ones sleep as well.
 const EAGER_ROUNDS: usize = 200;
 
@@ -46,28 +49,37 @@ impl Watch {
         }
     }
 
-    /// Waits until all is quiet: the looks of the last round, and whether all is.
-    pub fn settle(&mut self) -> (Looks, bool) {
+    /// Waits until all is quiet, where `before` is how it was the last time: the looks of the last round, and whether all is.
+    pub fn settle(&mut self, before: &Looks) -> (Looks, bool) {
         let begin = seconds();
-        let mut round = 0_usize;
+        let mut eager = EAGER_ROUNDS;
         loop {
             let looks = self.round();
-            if self.quiet(&looks) && (looks == [None; ACTORS.len()] || looks == self.round()) {
+            if quiet(&looks) && self.stays(&looks, before) {
                 return (looks, true);
             }
-            round += 1;
-            if round < EAGER_ROUNDS {
+            if eager > 0 {
+                eager -= 1;
                 let _ = sys::call(libc::SYS_sched_yield, &[]);
             } else {
-                let pause = libc::timespec {
-                    tv_sec: 0,
-                    tv_nsec: 50_000,
-                };
-                let _ = sys::call(libc::SYS_nanosleep, &[&raw const pause as usize, 0]);
+                pause(50);
                 if seconds() - begin > LIMIT {
                     return (looks, false);
                 }
             }
+        }
+    }
+
+    /// Whether more rounds tell the same.
+    fn stays(&mut self, looks: &Looks, before: &Looks) -> bool {
+        let woken = |(now, before): (&Option<Look>, &Option<Look>)| now.is_some() && now != before;
+        if looks.iter().zip(before).any(woken) {
+            (0..CALM_ROUNDS).all(|_| {
+                pause(150);
+                *looks == self.round()
+            })
+        } else {
+            looks.iter().all(Option::is_none) || *looks == self.round()
         }
     }
 
@@ -98,13 +110,6 @@ impl Watch {
             }
         }
         looks
-    }
-
-    fn quiet(&self, looks: &Looks) -> bool {
-        looks
-            .iter()
-            .flatten()
-            .all(|look| matches!(look.state, b'S' | b'D' | b'Z'))
     }
 
     fn look(&mut self, actor: usize) -> Look {
@@ -165,6 +170,21 @@ impl Watch {
             switches: count("voluntary_ctxt_switches:") + count("nonvoluntary_ctxt_switches:"),
         }
     }
+}
+
+fn quiet(looks: &Looks) -> bool {
+    looks
+        .iter()
+        .flatten()
+        .all(|look| matches!(look.state, b'S' | b'D' | b'Z'))
+}
+
+fn pause(microseconds: i64) {
+    let pause = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: microseconds * 1000,
+    };
+    let _ = sys::call(libc::SYS_nanosleep, &[&raw const pause as usize, 0]);
 }
 
 /// Seconds of a clock that runs on.

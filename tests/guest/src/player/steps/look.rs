@@ -47,21 +47,29 @@ fn pagemap(at: usize, len: usize, out: &mut impl Write) -> Outcome {
             libc::SYS_pread64,
             &[file, &raw mut word as usize, 8, page / PAGE * 8],
         );
-        runs.push(read.map_or(Entry(u64::MAX), |_| Entry(word)))?;
+        runs.push(read.map_or(Entry(u64::MAX), |_| Entry::of(word)))?;
     }
     runs.end()?;
     let _ = sys::call(libc::SYS_close, &[file]);
     Ok(())
 }
 
-/// A pagemap word.
+/// A pagemap word, without what the kernel decides at will: the frame, and whether it was written since some time.
 #[derive(PartialEq)]
 struct Entry(u64);
 
+impl Entry {
+    fn of(word: u64) -> Self {
+        const FRAME: u64 = (1 << 55) - 1;
+        const SOFT_DIRTY: u64 = 1 << 55;
+        let present = word & 1 << 63 != 0;
+        Self(word & !SOFT_DIRTY & if present { !FRAME } else { u64::MAX })
+    }
+}
+
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SOFT_DIRTY: u64 = 1 << 55;
-        let word = self.0 & !SOFT_DIRTY;
+        let word = self.0;
         if word == 0 {
             return f.write_char('-');
         }
