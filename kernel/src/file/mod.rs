@@ -19,7 +19,8 @@
 //! | `tmpfs` | files in memory |
 //! | `pseudo`, `proc`, `sys` | files that are made up when they are read |
 //! | `dev` | devices |
-//! | `pipe`, `directory` | other open files |
+//! | `pipe`, `eventfd`, `epoll`, `directory` | other open files |
+//! | `poll` | waiting for several files |
 //! | `clock`, `random`, `signals` | what files have to do with the rest |
 //!
 //! A call on a file may sleep, in the file or at the caller's memory, so **no spin lock is held across one**.
@@ -28,17 +29,19 @@ mod buffer;
 pub mod clock;
 pub mod dev;
 mod directory;
+pub mod epoll;
 pub mod eventfd;
 mod flags;
 mod mounts;
 mod open;
 mod ops;
 pub mod pipe;
+pub mod poll;
 mod proc;
 mod pseudo;
 pub mod random;
 pub mod readiness;
-mod signals;
+pub(crate) mod signals;
 mod sys;
 pub mod table;
 pub mod tmpfs;

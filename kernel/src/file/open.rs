@@ -1,7 +1,7 @@
 //! An open file description: what descriptors share that are copies of each other, also across fork.
 
 use alloc::string::String;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -9,10 +9,11 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::buffer::{Sink, Source};
 use super::flags::OpenFlags;
 use super::ops::{Content, DirEntry, File, Io, Seeking};
-use super::readiness::Readiness;
+use super::readiness::{Readiness, Watcher};
 use super::tree::{Entry, Inode};
 use crate::abi::errno::Errno;
 use crate::abi::stat::Stat;
+use crate::sync::SpinLock;
 use crate::syscall::Error;
 use crate::task::{SleepLock, WaitReason};
 
@@ -60,6 +61,18 @@ pub struct OpenFile {
     position: AtomicU64,
     /// Held by calls that use and move the position.
     moving: SleepLock,
+    /// Who is told when it is closed for good.
+    watchers: SpinLock<Vec<Weak<dyn Watcher>>>,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        for watcher in core::mem::take(self.watchers.get_mut()) {
+            if let Some(watcher) = watcher.upgrade() {
+                watcher.closing(self);
+            }
+        }
+    }
 }
 
 impl fmt::Debug for OpenFile {
@@ -94,6 +107,7 @@ impl OpenFile {
             status: AtomicU32::new((flags - OpenFlags::ONCE).bits()),
             position: AtomicU64::new(0),
             moving: SleepLock::new(&POSITION),
+            watchers: SpinLock::new(Vec::new()),
         })
     }
 
@@ -106,6 +120,18 @@ impl OpenFile {
     pub fn as_file<T: File>(&self) -> Option<&T> {
         let any: &dyn core::any::Any = &*self.file;
         any.downcast_ref()
+    }
+
+    /// Has `watcher` told when it is closed for good.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn watch(&self, watcher: Weak<dyn Watcher>) -> Result<(), Errno> {
+        let mut watchers = self.watchers.lock();
+        watchers.retain(|watcher| watcher.strong_count() > 0);
+        watchers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        watchers.push(watcher);
+        Ok(())
     }
 
     /// How it was opened, and what was changed since.

@@ -457,11 +457,14 @@ impl Drop for PipeFile {
         } else {
             VecDeque::new()
         };
+        let last_of_its_kind = (state.readers == 0) != (state.writers == 0);
         drop(state);
         drop(pages);
-        self.pipe
-            .notifier
-            .notify(Readiness::ALWAYS | Readiness::HUP | Readiness::ERR);
+        if last_of_its_kind {
+            self.pipe
+                .notifier
+                .notify(Readiness::ALWAYS | Readiness::HUP | Readiness::ERR);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use core::time::Duration;
 
 use bitflags::bitflags;
 
-use super::signals;
+use super::{OpenFile, signals};
 use crate::abi::errno::Errno;
 use crate::sync::model::Lock;
 use crate::sync::model::atomic::{AtomicBool, Ordering};
@@ -70,6 +70,12 @@ impl Readiness {
 pub trait Listener: Send + Sync {
     /// It may have, in these respects. Neither sleeps nor allocates.
     fn notify(&self, changed: Readiness);
+}
+
+/// Somebody who wants to know when an open file is closed for good.
+pub trait Watcher: Send + Sync {
+    /// It is. No lock is held.
+    fn closing(&self, file: &OpenFile);
 }
 
 /// The number of a listener at its notifier.
@@ -138,6 +144,18 @@ impl Notifier {
             look().ok_or(Errno::EAGAIN.into())
         } else {
             self.wait(look)
+        }
+    }
+
+    /// Waits until `look` gives something, or `timeout` has passed. Whether a signal ends the wait is for `look` to say.
+    ///
+    /// # Panics
+    /// A spin lock is held.
+    #[track_caller]
+    pub fn wait_for<T>(&self, timeout: Option<Duration>, look: impl FnMut() -> Option<T>) -> Option<T> {
+        match timeout {
+            Some(timeout) => self.waiters.wait_timeout(timeout, look),
+            None => Some(self.waiters.wait_until(look)),
         }
     }
 

@@ -1,7 +1,9 @@
 //! What files have to do with signals.
 
+use crate::abi::errno::Errno;
 use crate::abi::signal::{SI_USER, SIGPIPE, SigInfo};
-use crate::process::signal::send_to_thread;
+use crate::process::signal::{SignalSet, send_to_thread};
+use crate::syscall::Error;
 use crate::task;
 
 /// Whether a signal waits for the current task, so that its waits end.
@@ -21,4 +23,22 @@ pub fn broken_pipe() {
     let info = SigInfo::sent(SIGPIPE, SI_USER, pid.as_u32(), uid);
     // There is always room for it.
     let _ = send_to_thread(thread, info);
+}
+
+/// Runs a wait of the current thread during which the signals of `mask` are blocked and no others, if there is one. A signal
+/// that ends it is delivered with that mask in place.
+///
+/// # Errors
+/// What `wait` says.
+pub fn with_mask(mask: Option<u64>, wait: impl FnOnce() -> Result<u64, Error>) -> Result<u64, Error> {
+    let task = task::current();
+    let (Some(thread), Some(mask)) = (task.thread(), mask) else {
+        return wait();
+    };
+    thread.signals.block_for_wait(SignalSet::from_bits(mask));
+    let outcome = wait();
+    if !matches!(outcome, Err(Error::Restart(_) | Error::Errno(Errno::EINTR))) {
+        thread.signals.unblock_after_wait();
+    }
+    outcome
 }

@@ -19,6 +19,7 @@ mod identity;
 mod info;
 mod memory;
 mod names;
+pub mod poll;
 mod process;
 mod scheduling;
 mod signal;

@@ -1,7 +1,7 @@
 //! Every system call that there is.
 
 use super::{
-    Call, Result, file, futex, identity, info, memory, process, scheduling, signal, thread, time, uffd,
+    Call, Result, file, futex, identity, info, memory, poll, process, scheduling, signal, thread, time, uffd,
 };
 
 /// A system call.
@@ -55,6 +55,7 @@ calls! {
     4 file::stat::stat;
     5 file::stat::fstat;
     6 file::stat::lstat;
+    7 poll::poll;
     8 file::transfer::lseek;
     9 memory::mmap;
     10 memory::mprotect;
@@ -70,6 +71,7 @@ calls! {
     20 file::transfer::writev;
     21 file::stat::access;
     22 file::open::pipe;
+    23 poll::select;
     24 scheduling::sched_yield;
     28 memory::madvise;
     32 file::open::dup;
@@ -167,6 +169,7 @@ calls! {
     202 futex::futex;
     203 scheduling::sched_setaffinity;
     204 scheduling::sched_getaffinity;
+    213 poll::epoll_create;
     217 file::names::getdents64;
     218 thread::set_tid_address;
     219 time::restart_syscall;
@@ -175,6 +178,8 @@ calls! {
     229 time::clock_getres;
     230 time::clock_nanosleep;
     231 process::exit_group;
+    232 poll::epoll_wait;
+    233 poll::epoll_ctl;
     234 signal::tgkill;
     247 process::waitid;
     257 file::open::openat;
@@ -189,12 +194,16 @@ calls! {
     267 file::stat::readlinkat;
     268 file::attributes::fchmodat;
     269 file::stat::faccessat;
+    270 poll::pselect6;
+    271 poll::ppoll;
     273 thread::set_robust_list;
     274 thread::get_robust_list;
     280 file::attributes::utimensat;
+    281 poll::epoll_pwait;
     284 file::special::eventfd;
     285 file::size::fallocate;
     290 file::special::eventfd2;
+    291 poll::epoll_create1;
     292 file::open::dup3;
     293 file::open::pipe2;
     295 file::transfer::preadv;
@@ -217,6 +226,7 @@ calls! {
     436 file::open::close_range;
     437 file::open::openat2;
     439 file::stat::faccessat2;
+    441 poll::epoll_pwait2;
     452 file::attributes::fchmodat2;
 }
 

@@ -1,0 +1,82 @@
+//! Waiting for several files at once: what `poll` and `select` have in common.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::OpenFile;
+use super::readiness::{Listener, Poller, Readiness, Ticket};
+use crate::abi::errno::Errno;
+use crate::syscall::Error;
+use crate::task;
+
+/// A file that is waited for.
+pub struct Watched {
+    /// The file; `None` is never ready.
+    pub file: Option<Arc<OpenFile>>,
+    /// For what; for nothing else, errors included.
+    pub wanted: Readiness,
+    /// What was found of that.
+    pub found: Readiness,
+}
+
+/// A poller's place at a file, given up when dropped.
+struct Registration<'a> {
+    file: &'a OpenFile,
+    ticket: Ticket,
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        if let Some(notifier) = self.file.file().notifier() {
+            notifier.remove(self.ticket);
+        }
+    }
+}
+
+/// Looks at each; how many have something of what is wanted.
+fn look(watched: &mut [Watched]) -> usize {
+    let mut ready = 0;
+    for one in watched {
+        if let Some(file) = &one.file {
+            one.found = file.readiness() & one.wanted;
+        }
+        ready += usize::from(!one.found.is_empty());
+    }
+    ready
+}
+
+/// Waits until one of them is ready, or `timeout` has passed; how many are.
+///
+/// # Errors
+/// ENOMEM. A signal came first: [`Restart::UnlessHandled`](crate::syscall::Restart::UnlessHandled).
+pub fn wait(watched: &mut [Watched], timeout: Option<Duration>) -> Result<usize, Error> {
+    let ready = look(watched);
+    if ready > 0 || timeout == Some(Duration::ZERO) {
+        return Ok(ready);
+    }
+    let poller = Poller::new();
+    let files: Vec<Arc<OpenFile>> = watched.iter().filter_map(|one| one.file.clone()).collect();
+    let mut registrations = Vec::new();
+    registrations
+        .try_reserve(files.len())
+        .map_err(|_| Errno::ENOMEM)?;
+    for file in &files {
+        if let Some(notifier) = file.file().notifier() {
+            let listener: Arc<dyn Listener> = Arc::<Poller>::clone(&poller);
+            let ticket = notifier.add(listener)?;
+            registrations.push(Registration { file, ticket });
+        }
+    }
+    let end = timeout.map(|timeout| task::now().saturating_add(timeout));
+    loop {
+        let ready = look(watched);
+        if ready > 0 {
+            return Ok(ready);
+        }
+        let left = end.map(|end| end.saturating_sub(task::now()));
+        if left == Some(Duration::ZERO) || !poller.wait(left)? {
+            return Ok(look(watched));
+        }
+    }
+}
