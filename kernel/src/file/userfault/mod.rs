@@ -22,6 +22,7 @@ use super::{File, Io, Notifier, OpenFile, OpenFlags, Readiness, Sink, Table, sig
 use crate::abi::errno::Errno;
 use crate::abi::uffd::MESSAGE_SIZE;
 use crate::mm::space::Space;
+use crate::process::credentials::capability;
 use crate::syscall::{Error, Restart};
 use crate::task::WaitReason;
 use crate::uffd::linux::{self, Opener, message};
@@ -164,8 +165,9 @@ pub fn everybody_may() -> bool {
     EVERYBODY_MAY.load(Ordering::Relaxed)
 }
 
-/// Whether the current thread may trace other processes (`CAP_SYS_PTRACE`), and so watch accesses of the kernel. There is no
-/// user but root.
+/// Whether the current thread may trace other processes (`CAP_SYS_PTRACE`), and so watch accesses of the kernel.
 pub fn may_trace() -> bool {
-    true
+    crate::process::current()
+        .credentials()
+        .can(capability::SYS_PTRACE)
 }

@@ -3,10 +3,16 @@
 //! Nothing here takes pages away to save memory, so a lock changes what others may do: MOVE goes only between areas that
 //! are both locked or both not, and locked memory is neither discarded nor guarded without saying so.
 
+use core::sync::atomic::Ordering;
+
 use super::Space;
+use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::memtype::Granule;
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{TooManyVmas, VmaFlags};
+
+/// How memory is locked.
+pub const LOCKS: VmaFlags = VmaFlags::LOCKED.union(VmaFlags::LOCKED_ON_FAULT);
 
 /// Why memory was not locked or unlocked, or not all of it: what lies before the error is changed, as on Linux.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +38,7 @@ impl Space {
     /// # Errors
     /// See [`LockError`].
     pub fn lock(&self, range: VirtRange) -> Result<(), LockError> {
-        self.set_locked(range, true)
+        self.set_lock(range, VmaFlags::LOCKED)
     }
 
     /// Ends what [`Self::lock`] began.
@@ -40,10 +46,14 @@ impl Space {
     /// # Errors
     /// See [`LockError`].
     pub fn unlock(&self, range: VirtRange) -> Result<(), LockError> {
-        self.set_locked(range, false)
+        self.set_lock(range, VmaFlags::empty())
     }
 
-    fn set_locked(&self, range: VirtRange, locked: bool) -> Result<(), LockError> {
+    /// Has `lock`, of [`LOCKS`], hold in `range`, and nothing else of them.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn set_lock(&self, range: VirtRange, lock: VmaFlags) -> Result<(), LockError> {
         if !Self::is_nameable(range) {
             return Err(LockError::BadRange);
         }
@@ -53,10 +63,30 @@ impl Space {
             let vma = vmas.find(at).ok_or(LockError::NotMapped)?;
             let part = VirtRange::new(at, vma.range.end.min(range.end));
             if vma.ty.granule() == Granule::Base {
-                vmas.update(part, |vma| vma.flags.set(VmaFlags::LOCKED, locked))?;
+                vmas.update(part, |vma| vma.flags = (vma.flags - LOCKS) | lock)?;
             }
             at = part.end;
         }
         Ok(())
+    }
+
+    /// [`Self::set_lock`] on everything that is mapped.
+    pub fn set_lock_of_all(&self, lock: VmaFlags) {
+        let everything = VirtRange::new(VirtAddr::new(0), USER_TOP);
+        self.vmas.write().update_unsplit(everything, |vma| {
+            if vma.ty.granule() == Granule::Base {
+                vma.flags = (vma.flags - LOCKS) | lock;
+            }
+        });
+    }
+
+    /// The flags of [`LOCKS`] that everything gets that will be mapped.
+    pub fn lock_of_future(&self) -> VmaFlags {
+        VmaFlags::from_bits_truncate(self.lock_of_future.load(Ordering::Relaxed))
+    }
+
+    /// Sets them.
+    pub fn set_lock_of_future(&self, lock: VmaFlags) {
+        self.lock_of_future.store(lock.bits(), Ordering::Relaxed);
     }
 }

@@ -208,7 +208,10 @@ impl Space {
         if let Some(backing) = &mut backing {
             backing.file.clone_from(&options.file);
         }
-        let flags = flags | options.flags;
+        let mut flags = flags | options.flags;
+        if align == PAGE_SIZE {
+            flags |= self.lock_of_future();
+        }
         let mut vmas = self.vmas.write();
         let mut changes = Changes::default();
         let range = match request.at {

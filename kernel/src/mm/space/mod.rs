@@ -112,6 +112,8 @@ pub struct Space {
     stack_limit: AtomicU64,
     /// Everything was given back, for good (`retire`).
     retired: AtomicBool,
+    /// [`VmaFlags`](super::vma::VmaFlags) that what will be mapped is locked with.
+    lock_of_future: AtomicU32,
 }
 
 impl Space {
@@ -133,6 +135,7 @@ impl Space {
             ceiling: AtomicU64::new(USER_TOP.as_u64()),
             stack_limit: AtomicU64::new(DEFAULT_STACK_LIMIT),
             retired: AtomicBool::new(false),
+            lock_of_future: AtomicU32::new(0),
         }))
     }
 

@@ -14,6 +14,7 @@
 
 use super::Space;
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::cache::Lookup;
 use crate::mm::frame::allocator;
 use crate::mm::memtype::Granule;
 use crate::mm::pt::{AttrFlags, Entry, Marker};
@@ -88,6 +89,26 @@ impl Space {
             _ => PageFacts::default(),
         };
         pagemap_word(&entry, vma.ty.granule(), facts)
+    }
+}
+
+impl Space {
+    /// Whether a touch of the page at `addr` would find it, here or in the cache of its object (Linux: `mincore`); `None`
+    /// where nothing is mapped.
+    pub fn is_resident(&self, addr: VirtAddr) -> Option<bool> {
+        let vmas = self.vmas.read();
+        let vma = vmas.find(addr)?;
+        if self.table.lock().lookup(addr).0.is_leaf() {
+            return Some(true);
+        }
+        let Some(backing) = vma.backing.as_ref().filter(|_| vma.ty.granule() == Granule::Base) else {
+            return Some(false);
+        };
+        let offset = vma.offset_of(addr.align_down(PAGE_SIZE));
+        Some(matches!(
+            vma.ty.lookup(&backing.object, offset),
+            Lookup::Present(_)
+        ))
     }
 }
 

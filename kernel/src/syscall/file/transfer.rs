@@ -32,7 +32,7 @@ pub(super) fn segment(addr: u64, len: u64) -> core::result::Result<Segment, Errn
 }
 
 /// The parts that an array of `iovec` names.
-pub(super) fn segments(array: u64, count: u64) -> core::result::Result<Vec<Segment>, Error> {
+pub(in crate::syscall) fn segments(array: u64, count: u64) -> core::result::Result<Vec<Segment>, Error> {
     // It is an unsigned long, but compared after it became an unsigned int.
     if count > MAX_PARTS {
         return Err(Errno::EINVAL.into());

@@ -15,7 +15,6 @@ use crate::abi::mman::{
 use crate::file::{Mapped, Mapping, OpenFile};
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use crate::mm::cache::Object;
-use crate::mm::fault::Access;
 use crate::mm::frame;
 use crate::mm::memtype::{Granule, anon::ANON, droppable::DROPPABLE, hugetlb::HUGETLB, shmem::SHMEM};
 use crate::mm::pt::Prot;
@@ -68,14 +67,10 @@ pub fn mmap(call: &mut Call<'_>) -> Result {
     let space = space(call);
     let range = space.map_with(request, options).map_err(errno)?;
     let populate = wanted.known & (MapFlags::POPULATE | MapFlags::NONBLOCK) == MapFlags::POPULATE;
-    if (populate || wanted.has(MapFlags::LOCKED)) && !wanted.prot.is_empty() {
-        let access = if wanted.prot.contains(Prot::WRITE) {
-            Access::Write
-        } else {
-            Access::Read
-        };
+    let locks = wanted.has(MapFlags::LOCKED) || space.lock_of_future() == VmaFlags::LOCKED;
+    if (populate || locks) && !wanted.prot.is_empty() {
         // What cannot be populated is left to the first touch.
-        let _ = space.populate(range, access);
+        let _ = space.populate_to_lock(range);
     }
     Ok(range.start.as_u64())
 }

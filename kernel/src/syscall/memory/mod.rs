@@ -3,19 +3,34 @@
 //! | file | calls |
 //! | --- | --- |
 //! | `map` | mmap, munmap |
-//! | `protect` | mprotect, pkey_mprotect |
+//! | `protect` | mprotect, pkey_mprotect and what else there is of keys |
+//! | `remap` | mremap |
 //! | `heap` | brk |
 //! | `advise` | madvise |
+//! | `lock` | mlock, mlock2, munlock, mlockall, munlockall |
+//! | `residence` | mincore, msync |
+//! | `across` | process_vm_readv, process_vm_writev |
+//! | `policy` | mbind, set_mempolicy, get_mempolicy |
 
+mod across;
 mod advise;
 mod heap;
+mod lock;
 mod map;
+mod policy;
 mod protect;
+mod remap;
+mod residence;
 
+pub use across::{process_vm_readv, process_vm_writev};
 pub use advise::madvise;
 pub use heap::brk;
+pub use lock::{mlock, mlock2, mlockall, munlock, munlockall};
 pub use map::{mmap, munmap};
-pub use protect::mprotect;
+pub use policy::{get_mempolicy, mbind, set_mempolicy};
+pub use protect::{mprotect, pkey_alloc, pkey_free, pkey_mprotect};
+pub use remap::mremap;
+pub use residence::{mincore, msync};
 
 use alloc::sync::Arc;
 

@@ -15,6 +15,26 @@ pub fn mprotect(call: &mut Call<'_>) -> Result {
     protect(call, start, len, protection)
 }
 
+/// `pkey_mprotect`: there are no keys but the one that everything has.
+pub fn pkey_mprotect(call: &mut Call<'_>) -> Result {
+    let [start, len, protection, key, ..] = call.args;
+    let key = key as u32 as i32;
+    if key != -1 && key != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    protect(call, start, len, protection)
+}
+
+/// `pkey_alloc`: as on a CPU without keys.
+pub fn pkey_alloc(_call: &mut Call<'_>) -> Result {
+    Err(Errno::EINVAL.into())
+}
+
+/// `pkey_free`: none was given.
+pub fn pkey_free(_call: &mut Call<'_>) -> Result {
+    Err(Errno::EINVAL.into())
+}
+
 fn protect(call: &Call<'_>, start: u64, len: u64, protection: u64) -> Result {
     let extends = Protection::GROWSDOWN | Protection::GROWSUP;
     let wanted = Protection::from_bits_retain(protection);

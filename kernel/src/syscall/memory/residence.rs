@@ -1,0 +1,71 @@
+//! `mincore` and `msync`: memory and what is behind it.
+
+use super::super::{Call, Result, user};
+use super::{pages, space};
+use crate::abi::errno::Errno;
+use crate::abi::mman::SyncFlags;
+use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
+use crate::mm::space::AdviseError;
+use crate::mm::vma::VmaFlags;
+
+/// Pages whose bytes are stored at a time.
+const BATCH: usize = 256;
+
+/// `mincore`: a byte for each page, 1 where a touch would find it.
+pub fn mincore(call: &mut Call<'_>) -> Result {
+    let [start, len, bytes, ..] = call.args;
+    if !start.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL.into());
+    }
+    let top = USER_TOP.as_u64();
+    if start > top || len > top - start {
+        return Err(Errno::ENOMEM.into());
+    }
+    let count = len.div_ceil(PAGE_SIZE);
+    if bytes > top || count > top - bytes {
+        return Err(Errno::EFAULT.into());
+    }
+    let space = space(call);
+    let mut done = 0;
+    while done < count {
+        let mut batch = [0; BATCH];
+        let part = (count - done).min(BATCH as u64) as usize;
+        let mut found = 0;
+        for byte in &mut batch[..part] {
+            let addr = VirtAddr::new(start + (done + found as u64) * PAGE_SIZE);
+            let Some(resident) = space.is_resident(addr) else {
+                break;
+            };
+            *byte = u8::from(resident);
+            found += 1;
+        }
+        user::write(bytes + done, &batch[..found])?;
+        if found < part {
+            return Err(Errno::ENOMEM.into());
+        }
+        done += part as u64;
+    }
+    Ok(0)
+}
+
+/// `msync`. No object here is on a disk, so there is nothing to write.
+pub fn msync(call: &mut Call<'_>) -> Result {
+    let [start, len, flags, ..] = call.args;
+    let flags = SyncFlags::from_bits(u64::from(flags as u32)).ok_or(Errno::EINVAL)?;
+    if !start.is_multiple_of(PAGE_SIZE) || flags.contains(SyncFlags::ASYNC | SyncFlags::SYNC) {
+        return Err(Errno::EINVAL.into());
+    }
+    // A length that wraps is none here.
+    let len = len.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    let Some(range) = pages(start, len).map_err(|_| Errno::ENOMEM)? else {
+        return Ok(0);
+    };
+    let stale = flags.contains(SyncFlags::INVALIDATE);
+    space(call)
+        .check_each(range, |vma| !stale || !vma.flags.contains(VmaFlags::LOCKED))
+        .map_err(|error| match error {
+            AdviseError::Unfit => Errno::EBUSY,
+            _ => Errno::ENOMEM,
+        })?;
+    Ok(0)
+}
