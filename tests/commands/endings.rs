@@ -153,7 +153,7 @@ fn a_kernel_that_does_not_compile_is_a_build_failure() {
 }
 
 /// Processes whose command line contains `needle`.
-fn processes_with(needle: &str) -> usize {
+pub fn processes_with(needle: &str) -> usize {
     let dirs = fs::read_dir("/proc").into_iter().flatten().flatten();
     dirs.filter(|dir| {
         fs::read(dir.path().join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(needle))

@@ -13,6 +13,7 @@ mod guest_snapshots;
 mod images;
 mod live_snapshots;
 mod network;
+mod programs;
 mod restores;
 mod setup;
 mod snapshots;

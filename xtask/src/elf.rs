@@ -39,6 +39,23 @@ impl std::error::Error for BuildError {}
 struct Message {
     reason: String,
     executable: Option<PathBuf>,
+    message: Option<Diagnostic>,
+}
+
+/// What the compiler says, where cargo does not print it itself.
+#[derive(Deserialize)]
+struct Diagnostic {
+    level: String,
+    rendered: Option<String>,
+}
+
+/// What is heard of a build.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Heard {
+    /// Cargo's progress, warnings, errors.
+    All,
+    /// Errors.
+    Errors,
 }
 
 /// The kernel image.
@@ -56,19 +73,19 @@ impl Kernel {
     /// # Errors
     /// [`BuildError`] when it does not compile.
     pub fn build() -> anyhow::Result<Self> {
-        Self::build_with(&[])
+        Self::build_with(Heard::All)
     }
 
-    /// [`build`](Self::build) without cargo's words on its progress.
+    /// [`build`](Self::build) of which nothing is heard unless it fails.
     ///
     /// # Errors
-    /// As there; the compiler's words are printed all the same.
+    /// As there.
     pub fn build_quietly() -> anyhow::Result<Self> {
-        Self::build_with(&["--quiet"])
+        Self::build_with(Heard::Errors)
     }
 
-    fn build_with(options: &[&str]) -> anyhow::Result<Self> {
-        let path = build("faultline-boot", "the kernel", options)?;
+    fn build_with(heard: Heard) -> anyhow::Result<Self> {
+        let path = build("faultline-boot", "the kernel", heard)?;
         let size = path
             .metadata()
             .with_context(|| format!("cannot read {}", path.display()))?
@@ -95,18 +112,21 @@ impl Kernel {
 /// # Errors
 /// [`BuildError`] when it does not compile; and when it cannot be read.
 pub fn built_in_guest() -> anyhow::Result<Vec<u8>> {
-    let path = build("faultline-guest", "the built-in guest", &[])?;
+    let path = build("faultline-guest", "the built-in guest", Heard::All)?;
     let data = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     strip(&data).with_context(|| format!("cannot strip {}", path.display()))
 }
 
 /// Builds the program of `package` for bare metal.
-fn build(package: &str, what: &'static str, options: &[&str]) -> anyhow::Result<PathBuf> {
+fn build(package: &str, what: &'static str, heard: Heard) -> anyhow::Result<PathBuf> {
+    let options: &[&str] = match heard {
+        Heard::All => &["--message-format=json-render-diagnostics"],
+        Heard::Errors => &["--quiet", "--message-format=json"],
+    };
     let line = cargo()
         .args(["build", "--package", package, "--profile", "kernel"])
         .args(["--target", BARE_METAL])
-        .args(options)
-        .arg("--message-format=json-render-diagnostics");
+        .args(options);
     executable_of(&line, what)
 }
 
@@ -135,7 +155,7 @@ pub fn cargo() -> CommandLine {
     CommandLine::new("cargo")
 }
 
-/// Runs a cargo build that prints JSON messages; returns the executable it names.
+/// Runs a cargo build that prints JSON messages; returns the executable it names. Errors that cargo leaves to us are printed.
 pub fn executable_of(line: &CommandLine, what: &'static str) -> anyhow::Result<PathBuf> {
     let failure = || BuildError {
         what,
@@ -148,7 +168,7 @@ pub fn executable_of(line: &CommandLine, what: &'static str) -> anyhow::Result<P
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {}", line.program()))?;
-    let mut executable = None;
+    let (mut executable, mut errors) = (None, Vec::new());
     if let Some(stdout) = child.stdout.take() {
         for text in BufReader::new(stdout).lines() {
             let text = text.context("cannot read cargo's messages")?;
@@ -156,6 +176,9 @@ pub fn executable_of(line: &CommandLine, what: &'static str) -> anyhow::Result<P
                 Ok(message) if message.reason == "compiler-artifact" => {
                     executable = message.executable.or(executable);
                 }
+                Ok(Message {
+                    message: Some(said), ..
+                }) if said.level == "error" => errors.extend(said.rendered),
                 _ => {}
             }
         }
@@ -168,7 +191,10 @@ pub fn executable_of(line: &CommandLine, what: &'static str) -> anyhow::Result<P
     }
     match executable {
         Some(path) if status.success() => Ok(path),
-        _ => Err(failure().into()),
+        _ => {
+            errors.iter().for_each(|error| eprint!("{error}"));
+            Err(failure().into())
+        }
     }
 }
 

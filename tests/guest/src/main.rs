@@ -6,11 +6,13 @@
 //! guest-tests all             runs every one that a Linux machine survives
 //! guest-tests role NAME ARG.. plays a part in a program that executes this binary again
 //! guest-tests play FILE       plays the cases of a script (see `player`)
+//! guest-tests plain WORDS     does something simple (see `plain`)
 //! ```
 //!
 //! The transcript of a program stands between `=== NAME` and `=== NAME: exit 0` (or `signal 11`, or `out of time`).
 //! The status is 0 when every program ended with status 0, 1 when one did not, 2 for a bad command line.
 
+mod plain;
 mod player;
 mod programs;
 mod roles;
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             runner::run(chosen.into_iter())
         }
         Some((&"role", words)) => roles::play(words),
+        Some((&"plain", words)) => plain::run(words),
         _ => {
             eprintln!("usage: guest-tests list | run NAME.. | all | play FILE");
             ExitCode::from(2)

@@ -90,7 +90,14 @@ pub struct Run {
 /// When they do not compile.
 pub fn programs() -> anyhow::Result<PathBuf> {
     let line = elf::cargo()
-        .args(["build", "--release", "--package", "guest-tests", "--target", LINUX])
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "guest-tests",
+            "--target",
+            LINUX,
+        ])
         // It travels in ramdisks.
         .var("CARGO_PROFILE_RELEASE_STRIP", "true")
         .arg("--message-format=json-render-diagnostics");

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::process::CommandLine;
 
-/// The interpreter and every library that it would load for `program`, by their paths on this machine.
+/// What glibc's interpreter looks libraries up in that are in no folder of its own.
+const CACHE: &str = "/etc/ld.so.cache";
+
+/// The interpreter, every library that it would load for `program`, and what it finds them by, by their paths on this machine.
 ///
 /// # Errors
 /// A sentence: the interpreter is not here or cannot list, or a library is missing.
@@ -17,7 +20,12 @@ pub fn of(program: &Path, interpreter: &Path) -> Result<Vec<PathBuf>, String> {
     }
     // Without a slash the interpreter would look in its library path.
     let program = std::path::absolute(program).map_err(|error| error.to_string())?;
-    let line = CommandLine::new(interpreter).arg("--list").arg(&program);
+    // What our own environment adds is not there for the program.
+    let line = CommandLine::new(interpreter)
+        .arg("--list")
+        .arg(&program)
+        .without_var("LD_LIBRARY_PATH")
+        .without_var("LD_PRELOAD");
     let output = line
         .command()
         .output()
@@ -31,6 +39,9 @@ pub fn of(program: &Path, interpreter: &Path) -> Result<Vec<PathBuf>, String> {
         if !paths.contains(&path) {
             paths.push(path);
         }
+    }
+    if Path::new(CACHE).is_file() {
+        paths.push(CACHE.into());
     }
     Ok(paths)
 }
