@@ -51,6 +51,7 @@ pub(super) fn leave_memory(thread: &Arc<Thread>) {
 /// The last thread has ended.
 fn finish_process(process: &Arc<Process>, last: &Thread) {
     let ending = process.settle_ending();
+    process.timers.stop_all();
     process.set_files(Table::new());
     process.leave_mm();
     process.signal_readers.notify(crate::file::Readiness::IN);

@@ -16,7 +16,8 @@
 //! | [`clone`], `exit`, [`wait`] | beginnings, ends, and waiting for them |
 //! | `run` | a thread's loop: user mode, what ended its turn, signals, user mode |
 //! | [`signal`] | signals |
-//! | [`futex`], `robust` | waiting for words in memory; locks whose owner ends |
+//! | [`futex`], `robust`, `rseq` | waiting for words in memory; locks whose owner ends; restartable sequences |
+//! | [`timer`] | timers of programs |
 //! | [`credentials`], [`limits`] | what a thread may do, and how much a process may have |
 //!
 //! **Locks**, in this order: the tree, a process's threads, then everything else of processes and threads, which are taken one
@@ -38,10 +39,12 @@ pub mod mm;
 #[expect(clippy::module_inception, reason = "the process itself")]
 mod process;
 mod robust;
+mod rseq;
 mod run;
 pub mod signal;
 pub mod table;
 mod thread;
+pub mod timer;
 pub mod tree;
 pub mod wait;
 

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use super::limits::Limits;
 use super::signal::{Actions, ProcessSignals};
 use super::table::{Claim, Pid};
+use super::timer::Timers;
 use super::tree::{News, Times};
 use super::{Credentials, Mm, Thread, exit, with_tree};
 use crate::file::{Notifier, Place, Table};
@@ -71,6 +72,8 @@ pub struct Process {
     pub(super) children_changed: WaitQueue,
     /// `PR_SET_DUMPABLE`.
     dumpable: AtomicBool,
+    /// A thread ends the others to execute a program.
+    executing: AtomicBool,
     stopped: AtomicBool,
     going_on: WaitQueue,
     ending: SpinLock<Option<Ending>>,
@@ -79,6 +82,8 @@ pub struct Process {
     uid_at_end: AtomicU32,
     /// CPU time of threads that have ended, in ticks.
     past_ticks: AtomicU64,
+    /// Its timers.
+    pub timers: Timers,
     /// What its first thread said when that ended alone.
     leader_status: AtomicU8,
     ended: Completion,
@@ -107,12 +112,14 @@ impl Process {
             threads_changed: WaitQueue::new(&THREADS),
             children_changed: WaitQueue::new(&CHILDREN),
             dumpable: AtomicBool::new(true),
+            executing: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             going_on: WaitQueue::new(&CONTINUES),
             ending: SpinLock::new(None),
             is_ending: AtomicBool::new(false),
             uid_at_end: AtomicU32::new(0),
             past_ticks: AtomicU64::new(0),
+            timers: Timers::default(),
             leader_status: AtomicU8::new(0),
             ended: Completion::new(&ENDS).about(claim.pid().as_u32() as usize),
         })
@@ -215,10 +222,10 @@ impl Process {
         }
     }
 
-    /// Another thread of it begins; false when it is ending and none may.
+    /// Another thread of it begins; false when it is ending, or ends the others to execute a program, and none may.
     pub(super) fn add_thread(&self, thread: &Arc<Thread>) -> bool {
         let mut threads = self.threads.lock();
-        if self.is_ending() {
+        if self.is_ending() || self.executing.load(Ordering::Acquire) {
             return false;
         }
         threads.push(Arc::clone(thread));
@@ -236,6 +243,31 @@ impl Process {
         drop(removed);
         self.threads_changed.wake_all();
         was_last
+    }
+
+    /// Ends every thread but `thread`, the current one, which executes a program, and waits until they are gone. False when it
+    /// is to end itself, or another one executes a program.
+    pub(super) fn end_other_threads(&self, thread: &Thread) -> bool {
+        if self.executing.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        for other in self.threads() {
+            if !core::ptr::eq(&*other, thread) {
+                other.dismiss();
+            }
+        }
+        self.threads_changed
+            .wait_until(|| (self.thread_count() == 1 || thread.must_end()).then_some(()));
+        let alone = !thread.must_end();
+        if !alone {
+            self.executes_no_more();
+        }
+        alone
+    }
+
+    /// Another program begins.
+    pub(super) fn executes_no_more(&self) {
+        self.executing.store(false, Ordering::Release);
     }
 
     /// It is to end like this, unless it is ending already: every thread ends where it is.

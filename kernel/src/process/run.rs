@@ -10,7 +10,7 @@ use super::limits::Limits;
 use super::signal::deliver::{Next, settle};
 use super::signal::{Actions, SignalSet, force, of_exception};
 use super::table::{Claim, Pid};
-use super::{Credentials, Ending, Process, Scheduling, Thread, exit, process, thread, with_tree};
+use super::{Credentials, Ending, Process, Scheduling, Thread, exit, process, rseq, thread, with_tree};
 use crate::abi::signal::{SIGCHLD, SIGKILL, SIGSEGV, SigInfo};
 use crate::arch::user::{Exit, Registers};
 use crate::arch::{Extra, run_user};
@@ -133,12 +133,18 @@ fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
                 After::Ended => return End::OfThread,
                 After::Replaced => return End::OfTask,
             },
-            Exit::PageFault(info) => page_fault(thread, &info, registers),
+            Exit::PageFault(info) => {
+                page_fault(thread, &info, registers);
+                rseq::interrupted(thread, registers);
+            }
             Exit::Exception { vector, error } => {
                 thread.note_trap(vector.into(), error, None);
                 force(thread, of_exception(vector, registers.rip, extra));
             }
-            Exit::Interrupt => {}
+            Exit::Interrupt => {
+                thread.process().timers.intervals.look(thread.process());
+                rseq::interrupted(thread, registers);
+            }
         }
     }
 }

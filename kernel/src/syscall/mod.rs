@@ -13,6 +13,7 @@
 //! | the others | the calls, by subject |
 
 pub mod error;
+mod exec;
 pub mod file;
 mod futex;
 mod identity;
@@ -26,6 +27,7 @@ mod signal;
 pub mod table;
 mod thread;
 mod time;
+mod timer;
 mod uffd;
 pub mod user;
 

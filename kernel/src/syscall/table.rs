@@ -1,7 +1,8 @@
 //! Every system call that there is.
 
 use super::{
-    Call, Result, file, futex, identity, info, memory, poll, process, scheduling, signal, thread, time, uffd,
+    Call, Result, exec, file, futex, identity, info, memory, poll, process, scheduling, signal, thread, time,
+    timer, uffd,
 };
 
 /// A system call.
@@ -81,11 +82,15 @@ calls! {
     33 file::open::dup2;
     34 signal::pause;
     35 time::nanosleep;
+    36 timer::getitimer;
+    37 timer::alarm;
+    38 timer::setitimer;
     39 process::getpid;
     40 file::between::sendfile;
     56 process::clone;
     57 process::fork;
     58 process::vfork;
+    59 exec::execve;
     60 process::exit;
     61 process::wait4;
     62 signal::kill;
@@ -181,6 +186,11 @@ calls! {
     218 thread::set_tid_address;
     219 time::restart_syscall;
     221 file::transfer::advise;
+    222 timer::timer_create;
+    223 timer::timer_settime;
+    224 timer::timer_gettime;
+    225 timer::timer_getoverrun;
+    226 timer::timer_delete;
     228 time::clock_gettime;
     229 time::clock_getres;
     230 time::clock_nanosleep;
@@ -227,6 +237,7 @@ calls! {
     316 file::names::renameat2;
     318 info::getrandom;
     319 file::special::memfd_create;
+    322 exec::execveat;
     323 uffd::userfaultfd;
     324 info::membarrier;
     325 memory::mlock2;

@@ -51,8 +51,7 @@ pub fn get_robust_list(call: &mut Call<'_>) -> Result {
     Ok(0)
 }
 
-/// `rseq`: area, length, flags, signature. There is one CPU, and threads are not preempted into their own sequences by others
-/// on it that would notice: what the area tells never changes.
+/// `rseq`: area, length, flags, signature.
 pub fn rseq(call: &mut Call<'_>) -> Result {
     /// `RSEQ_FLAG_UNREGISTER`.
     const UNREGISTER: u32 = 1;

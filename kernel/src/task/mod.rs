@@ -11,7 +11,7 @@
 //! | [`mod@park`] | the word behind `park` and `unpark`: a token that cannot be lost or doubled |
 //! | [`mod@wait`], [`completion`] | wait queues, one-shot events |
 //! | [`sleep_lock`] | a lock whose holder may sleep |
-//! | [`mod@sleep`] | timed waits |
+//! | [`mod@sleep`], [`timers`] | timed waits; what is to happen at a time |
 //! | [`mod@spawn`], [`mod@exit`] | the beginning and the end of a task, `join`, hooks |
 //! | [`signal`] | what cuts waits short: being killed, being interrupted |
 //! | [`table`] | all tasks, for diagnosis |
@@ -54,6 +54,7 @@ mod task;
 mod tests;
 #[cfg(not(target_os = "none"))]
 mod threads;
+pub mod timers;
 pub mod wait;
 #[cfg(target_os = "none")]
 pub mod watch;

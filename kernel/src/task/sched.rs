@@ -353,6 +353,11 @@ pub(super) fn exit(outcome: Outcome) -> ! {
     unreachable!("a task that has ended was switched to");
 }
 
+/// Nobody waits for what `task` does.
+pub(super) fn wait_in_background(task: &Task) {
+    task.set_in_background();
+}
+
 /// The reaper has done everything before it announced the end.
 pub(super) fn joined(_task: &Task) {}
 

@@ -203,16 +203,7 @@ impl Place {
         path: &[u8],
     ) -> Result<(Arc<Object>, Arc<Entry>), Error> {
         let entry = self.find(start, path, Last::Follow)?;
-        let stat = entry.inode().stat();
-        if stat.mode & S_IFMT != S_IFREG {
-            return Err(Errno::EACCES.into());
-        }
-        permits(&stat, MAY_EXECUTE)?;
-        let file = entry.inode().open(&entry, OpenFlags::empty())?;
-        match file.mapping().map_err(|_| Errno::ENOEXEC)?.memory {
-            Mapped::Object(object) => Ok((object, entry)),
-            Mapped::Anonymous => Err(Errno::EACCES.into()),
-        }
+        Ok((program_of(&entry)?, entry))
     }
 
     /// `mkdir`, `mknod`, `symlink`: makes something else than a file that is opened.
@@ -233,6 +224,23 @@ impl Place {
             _ => mode & 0o7777 & !self.umask(),
         };
         change::make(&found, new, mode)
+    }
+}
+
+/// The contents of a program.
+///
+/// # Errors
+/// EACCES: it is no regular file, or not to be executed.
+pub fn program_of(entry: &Arc<Entry>) -> Result<Arc<Object>, Error> {
+    let stat = entry.inode().stat();
+    if stat.mode & S_IFMT != S_IFREG {
+        return Err(Errno::EACCES.into());
+    }
+    permits(&stat, MAY_EXECUTE)?;
+    let file = entry.inode().open(entry, OpenFlags::empty())?;
+    match file.mapping().map_err(|_| Errno::ENOEXEC)?.memory {
+        Mapped::Object(object) => Ok(object),
+        Mapped::Anonymous => Err(Errno::EACCES.into()),
     }
 }
 

@@ -25,16 +25,20 @@ const MAX_PATH: u64 = 4096;
 /// Why a file is no program that runs here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unfit {
-    /// It does not begin like an ELF, or ends inside its header.
+    /// It does not begin like an ELF.
     NotElf,
+    /// It ends inside its header.
+    TooShort,
     /// It is not for this machine: 32 bits, big-endian, or another processor.
     OtherMachine,
     /// It is no program (an object file, a core).
     NotExecutable,
     /// Its program headers are of another size, or there are none or too many.
     OddProgramHeaders,
-    /// It ends before its program headers or the path of its interpreter do.
+    /// It ends before its program headers do.
     Truncated,
+    /// It ends before the path of its interpreter does.
+    TruncatedPath,
     /// The path of its interpreter is empty, too long or has no end.
     BadInterpreter,
     /// A segment is larger in the file than in memory.
@@ -48,11 +52,13 @@ impl Unfit {
     pub fn errno(self) -> Errno {
         match self {
             Self::NotElf
+            | Self::TooShort
+            | Self::Truncated
             | Self::OtherMachine
             | Self::NotExecutable
             | Self::OddProgramHeaders
             | Self::BadInterpreter => Errno::ENOEXEC,
-            Self::Truncated => Errno::EIO,
+            Self::TruncatedPath => Errno::EIO,
             Self::ContentsExceedMemory | Self::BadSegment => Errno::EINVAL,
         }
     }
@@ -61,13 +67,13 @@ impl Unfit {
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotElf => "is no ELF file",
+            Self::NotElf | Self::TooShort => "is no ELF file",
             Self::OtherMachine => {
                 "is an ELF for another machine; it has to be x86-64, 64 bits, little-endian"
             }
             Self::NotExecutable => "is an ELF file but no executable one",
             Self::OddProgramHeaders => "has program headers of a wrong size or number",
-            Self::Truncated => "is cut off: it ends before its headers do",
+            Self::Truncated | Self::TruncatedPath => "is cut off: it ends before its headers do",
             Self::BadInterpreter => "names an interpreter in a way that makes no sense",
             Self::ContentsExceedMemory => "has a segment with more contents than memory",
             Self::BadSegment => "has a segment outside the memory of programs, or not aligned as it says",
@@ -119,7 +125,7 @@ impl Headers {
     pub fn read(image: &Image) -> Result<Self, Unfit> {
         let mut header = [0; FILE_HEADER];
         if image.read(0, &mut header) < FILE_HEADER {
-            return Err(Unfit::NotElf);
+            return Err(Unfit::TooShort);
         }
         let header = file_header(&header)?;
         let size = usize::from(header.e_phnum) * PROGRAM_HEADER;
@@ -183,10 +189,9 @@ impl Headers {
 }
 
 fn file_header(bytes: &[u8]) -> Result<FileHeader<AnyEndian>, Unfit> {
-    let ident = parse_ident::<AnyEndian>(bytes).map_err(|_| Unfit::NotElf)?;
-    if ident.1 != Class::ELF64 || ident.0 != AnyEndian::Little {
-        return Err(Unfit::OtherMachine);
-    }
+    let mut ident = parse_ident::<AnyEndian>(bytes).map_err(|_| Unfit::NotElf)?;
+    // As Linux: the machine says it all, whatever stands here.
+    (ident.0, ident.1) = (AnyEndian::Little, Class::ELF64);
     let header = FileHeader::parse_tail(ident, &bytes[abi::EI_NIDENT..]).map_err(|_| Unfit::NotElf)?;
     if header.e_machine != abi::EM_X86_64 {
         return Err(Unfit::OtherMachine);
@@ -230,7 +235,7 @@ fn interpreter(image: &Image, header: &ProgramHeader) -> Result<Vec<u8>, Unfit> 
     }
     let mut path = vec![0; header.p_filesz as usize];
     if image.read(header.p_offset, &mut path) < path.len() {
-        return Err(Unfit::Truncated);
+        return Err(Unfit::TruncatedPath);
     }
     match path.pop() {
         Some(0) => Ok(path.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()),

@@ -7,6 +7,7 @@ use super::elf::{Headers, Segment, Unfit};
 use super::{ExecError, Image};
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::fault::Origin;
+use crate::mm::frame;
 use crate::mm::memtype::anon;
 use crate::mm::pt::Prot;
 use crate::mm::space::{MapRequest, Memory, Space};
@@ -60,6 +61,10 @@ fn map(space: &Arc<Space>, image: &Image, segment: &Segment, bias: u64) -> Resul
     let (Some(address), Some(end)) = (address, end) else {
         return Err(ExecError::Unfit(Unfit::BadSegment));
     };
+    // More than there could ever be (Linux refuses by its rules of overcommitment).
+    if segment.memory_len / PAGE_SIZE > frame::allocator().stats().managed {
+        return Err(ExecError::Unfit(Unfit::BadSegment));
+    }
     let start = address & !(PAGE_SIZE - 1);
     let file_end = address + segment.file_len;
     let mapped_end = match segment.file_len {

@@ -4,6 +4,8 @@
 //!   Image (file) ── elf: headers, checked ── load: segments into a new space ── stack: arguments, auxiliary vector ── Program
 //!                        └─ interpreter: another Image, loaded the same way
 //! ```
+//!
+//! `script` finds the program behind a `#!`; `replace` has a thread run a program instead of what it ran.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -19,10 +21,13 @@ use crate::mm::space::{MapError, Privilege, Space};
 
 mod elf;
 mod load;
+mod replace;
+mod script;
 mod stack;
 mod vdso;
 
 pub use elf::Unfit;
+pub use replace::{Executed, Found, execute};
 
 /// A file to execute: its bytes as a memory object.
 #[derive(Clone, Debug)]
@@ -78,11 +83,23 @@ pub enum ExecError {
 }
 
 impl ExecError {
+    /// Whether Linux finds it out when the old program is gone already, and ends the process with SIGSEGV.
+    pub fn is_fatal(self) -> bool {
+        match self {
+            Self::Unfit(why) | Self::UnfitInterpreter(why) => {
+                matches!(why, Unfit::ContentsExceedMemory | Unfit::BadSegment)
+            }
+            Self::Map(_) => true,
+            Self::Interpreter(_) | Self::Arguments | Self::OutOfMemory => false,
+        }
+    }
+
     /// What `execve` answers.
     pub fn errno(self) -> Errno {
         match self {
             Self::Unfit(why) => why.errno(),
             Self::Interpreter(errno) => errno,
+            Self::UnfitInterpreter(Unfit::TooShort) => Errno::EIO,
             Self::UnfitInterpreter(_) => Errno::ELIBBAD,
             Self::Map(_) | Self::OutOfMemory => Errno::ENOMEM,
             Self::Arguments => Errno::E2BIG,

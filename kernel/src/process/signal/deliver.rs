@@ -10,7 +10,7 @@ use crate::abi::signal::{
 };
 use crate::arch::Extra;
 use crate::arch::user::Registers;
-use crate::process::{Ending, Thread};
+use crate::process::{Ending, Thread, rseq};
 use crate::syscall::Restart;
 
 /// Bytes of the SYSCALL instruction.
@@ -106,6 +106,7 @@ fn handle(
     extra: &mut Extra,
 ) {
     let (process, signals) = (thread.process(), &thread.signals);
+    rseq::interrupted(thread, registers);
     if action.flags & SA_RESETHAND != 0 {
         process.signals.actions().set(
             info.signal,

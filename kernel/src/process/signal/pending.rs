@@ -4,7 +4,9 @@ use alloc::collections::VecDeque;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::SignalSet;
-use crate::abi::signal::{SI_USER, SIGBUS, SIGFPE, SIGILL, SIGRTMIN, SIGSEGV, SIGSYS, SIGTRAP, SigInfo};
+use crate::abi::signal::{
+    SI_TIMER, SI_USER, SIGBUS, SIGFPE, SIGILL, SIGRTMIN, SIGSEGV, SIGSYS, SIGTRAP, SigInfo,
+};
 use crate::sync::SpinLock;
 
 /// Signals that an instruction of the thread itself causes. They come first.
@@ -49,6 +51,21 @@ impl Pending {
         self.set
             .fetch_or(SignalSet::of(&[info.signal]).bits(), Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Counts `times` more times that timer number `timer` went off, if a signal of its waits; says whether.
+    pub fn count_timer(&self, signal: u8, timer: u32, times: u64) -> bool {
+        let mut queue = self.queue.lock();
+        let mut all = queue.iter_mut();
+        let is_its = |info: &&mut SigInfo| {
+            info.signal == signal && info.code == SI_TIMER && info.words[0] as u32 == timer
+        };
+        let Some(info) = all.find(is_its) else {
+            return false;
+        };
+        let count = (info.words[0] >> 32).saturating_add(times).min(i32::MAX as u64);
+        info.words[0] = u64::from(timer) | count << 32;
+        true
     }
 
     /// Takes the next one that is in `wanted`: those of the thread's own instructions first, then by number, and those of one

@@ -5,8 +5,9 @@ use core::time::Duration;
 
 use super::SignalSet;
 use crate::abi::errno::Errno;
-use crate::abi::signal::SigInfo;
+use crate::abi::signal::{SI_TIMER, SigInfo};
 use crate::process::Thread;
+use crate::process::timer::PosixTimer;
 use crate::syscall::{Error, Restart};
 use crate::task::{WaitQueue, WaitReason};
 
@@ -15,7 +16,12 @@ static SIGNAL: WaitReason = WaitReason("a signal");
 /// Takes the next signal of `thread`, the current one, that is in `wanted`.
 pub fn take(thread: &Thread, wanted: SignalSet) -> Option<SigInfo> {
     let own = thread.signals.pending.take(wanted);
-    own.or_else(|| thread.process().signals.pending.take(wanted))
+    let process = thread.process();
+    let info = own.or_else(|| process.signals.pending.take(wanted))?;
+    if info.code == SI_TIMER {
+        PosixTimer::delivered(process, &info);
+    }
+    Some(info)
 }
 
 /// Waits until a signal of `wanted` is there, and takes it. They are blocked as a rule; while the thread waits they are not,

@@ -10,6 +10,7 @@
 //! | `names` | making, moving and taking away names; directories |
 //! | `attributes` | modes, owners, times |
 //! | `size` | truncate, fallocate, sync |
+//! | `program` | the file of `execve` |
 //! | `special` | files that are no files: memfd, eventfd |
 
 pub mod attributes;
@@ -17,6 +18,7 @@ pub mod between;
 pub mod control;
 pub mod names;
 pub mod open;
+mod program;
 pub mod size;
 pub mod special;
 pub mod stat;
@@ -29,6 +31,8 @@ use super::{Call, Error, user};
 use crate::abi::errno::Errno;
 use crate::file::tree::{Entry, Found, Last, PATH_MAX};
 use crate::file::{OpenFile, Place, Table};
+
+pub(super) use program::named_program;
 
 /// `AT_FDCWD`: from the working directory.
 const AT_FDCWD: u32 = -100_i32 as u32;
