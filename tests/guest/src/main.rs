@@ -4,6 +4,7 @@
 //! guest-tests list            names, one per line, with what each is about
 //! guest-tests run NAME..      runs these, one process each, in order
 //! guest-tests all             runs every one that a Linux machine survives
+//! guest-tests cost [--json]   what operations cost, in ticks of the time-stamp counter
 //! guest-tests role NAME ARG.. plays a part in a program that executes this binary again
 //! guest-tests play FILE       plays the cases of a script (see `player`)
 //! guest-tests plain WORDS     does something simple (see `plain`)
@@ -12,6 +13,7 @@
 //! The transcript of a program stands between `=== NAME` and `=== NAME: exit 0` (or `signal 11`, or `out of time`).
 //! The status is 0 when every program ended with status 0, 1 when one did not, 2 for a bad command line.
 
+mod cost;
 mod plain;
 mod player;
 mod programs;
@@ -53,10 +55,12 @@ fn main() -> ExitCode {
             }
             runner::run(chosen.into_iter())
         }
+        Some((&"cost", [])) => cost::measure(false),
+        Some((&"cost", [option])) if *option == "--json" => cost::measure(true),
         Some((&"role", words)) => roles::play(words),
         Some((&"plain", words)) => plain::run(words),
         _ => {
-            eprintln!("usage: guest-tests list | run NAME.. | all | play FILE");
+            eprintln!("usage: guest-tests list | run NAME.. | all | cost [--json] | play FILE");
             ExitCode::from(2)
         }
     }

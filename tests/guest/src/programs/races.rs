@@ -127,11 +127,10 @@ fn fork_and_fill() {
         let child = fork(|| {
             let fine = (0..64).all(|index| {
                 let (first, second) = (peek(area.page(index)), peek(area.page(index) + 1));
-                match (first, second) {
-                    (Touch::Byte(0), Touch::Byte(0)) => true,
-                    (Touch::Byte(1 | 0x5c), Touch::Byte(0x5c)) => true,
-                    _ => false,
-                }
+                matches!(
+                    (first, second),
+                    (Touch::Byte(0), Touch::Byte(0)) | (Touch::Byte(1 | 0x5c), Touch::Byte(0x5c))
+                )
             });
             i32::from(!fine)
         });
