@@ -83,6 +83,11 @@ fn with() {
     );
     let event = uffd.next().expect("a fork is told");
     check("4.8 fork: the message", event, "fork");
+    check(
+        "1.3 message of a fork: the rest is zero",
+        event.0[0] == 0x13 && event.0[1] >> 32 == 0 && event.0[2..] == [0, 0],
+        true,
+    );
     check("4.8 fork: one message", uffd.now(), "EAGAIN");
     let theirs = Uffd {
         fd: event.descriptor(),

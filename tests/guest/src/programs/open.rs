@@ -4,7 +4,7 @@ use guest_tests::child::fork;
 use guest_tests::region::{PAGE, RW, mmap};
 use guest_tests::sys::{self, Answer, call};
 use guest_tests::transcript::{answer, check, ok};
-use guest_tests::uffd::{USER_MODE_ONLY, Uffd, command};
+use guest_tests::uffd::{USER_MODE_ONLY, Uffd, command, feature};
 
 const SYSCTL: &str = "/proc/sys/vm/unprivileged_userfaultfd";
 
@@ -77,6 +77,18 @@ fn unprivileged() {
         ("no flag, sysctl 1", 0, "ok"),
         ("unknown bit, sysctl 1", 2, "EINVAL"),
     ]);
+    fork(|| {
+        become_nobody();
+        let uffd = Uffd::open(libc::O_NONBLOCK).expect("anybody may open now");
+        check(
+            "1.4 EVENT_FORK without rights, sysctl 1",
+            ok(uffd.api(feature::EVENT_FORK)),
+            "EPERM",
+        );
+        check("1.4 no feature without rights, sysctl 1", ok(uffd.api(0)), "ok");
+        0
+    })
+    .wait();
     check("1.1 sysctl: 0 again", ok(set("0")), "ok");
 }
 

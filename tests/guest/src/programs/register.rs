@@ -51,13 +51,6 @@ fn arguments() {
         1,
         "EINVAL",
     );
-    row(
-        "a hole up to the end of user space",
-        USER_END - PAGE,
-        PAGE,
-        1,
-        "EINVAL",
-    );
     row("whole", memory.start, memory.len, 1, "0x13c");
 }
 
