@@ -16,7 +16,7 @@ pub struct DirectoryFile {
 
 impl DirectoryFile {
     /// The directory at `entry`.
-    pub fn new(entry: &Arc<Entry>) -> Arc<dyn File> {
+    pub fn of(entry: &Arc<Entry>) -> Arc<dyn File> {
         Arc::new(Self {
             entry: Arc::clone(entry),
         })

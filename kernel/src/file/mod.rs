@@ -37,7 +37,7 @@ mod open;
 mod ops;
 pub mod pipe;
 pub mod poll;
-mod proc;
+pub mod proc;
 mod pseudo;
 pub mod random;
 pub mod readiness;
@@ -57,23 +57,16 @@ pub use readiness::{Notifier, Readiness};
 pub use table::Table;
 pub use tree::Place;
 
-use alloc::sync::Arc;
-
 use crate::abi::errno::Errno;
-use dev::{ConsoleFile, Stream};
+use dev::{Stream, StreamInode};
 
 /// Opens the machine's standard streams as descriptors 0, 1 and 2 of a table that has none.
 ///
 /// # Errors
 /// ENOMEM.
 pub fn open_standard(table: &Table) -> Result<(), Errno> {
-    let streams = [
-        (Stream::In, OpenFlags::empty()),
-        (Stream::Out, OpenFlags::WRONLY),
-        (Stream::Err, OpenFlags::WRONLY),
-    ];
-    for (stream, flags) in streams {
-        table.install(OpenFile::new(Arc::new(ConsoleFile::new(stream)), flags), false)?;
+    for stream in [Stream::In, Stream::Out, Stream::Err] {
+        table.install(StreamInode::open(stream), false)?;
     }
     Ok(())
 }

@@ -131,10 +131,7 @@ impl Inode for Text {
         self.0.fs.stat_fs()
     }
 
-    fn open(&self, _entry: &Arc<Entry>, flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
-        if flags.writes() && self.0.write.is_none() {
-            return Err(Errno::EACCES.into());
-        }
+    fn open(&self, _entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
         Ok(Arc::new(TextFile {
             parts: Arc::clone(&self.0),
             made_up: SpinLock::new(None),
@@ -188,7 +185,7 @@ impl File for TextFile {
     }
 
     fn write(&self, io: &mut Io, from: &mut Source<'_>) -> Result<usize, Error> {
-        let write = self.parts.write.as_ref().ok_or(Errno::EIO)?;
+        let write = self.parts.write.as_ref().ok_or(Errno::EINVAL)?;
         let mut piece = [0; PIECE];
         let (len, read) = from.take(&mut piece);
         read?;
@@ -202,19 +199,32 @@ impl File for TextFile {
 pub struct Link {
     fs: Arc<PseudoFs>,
     ino: u64,
-    #[expect(clippy::type_complexity, reason = "said once")]
-    target: Box<dyn Fn() -> Result<Target, Errno> + Send + Sync>,
+    mode: u32,
+    target: Pointer,
 }
+
+/// Makes up where a link leads.
+type Pointer = Box<dyn Fn() -> Result<Target, Errno> + Send + Sync>;
 
 impl Link {
     /// A link to whatever `target` says.
-    pub fn new(
+    pub fn to(
         fs: &Arc<PseudoFs>,
+        target: impl Fn() -> Result<Target, Errno> + Send + Sync + 'static,
+    ) -> Arc<dyn Inode> {
+        Self::with_mode(fs, 0o777, target)
+    }
+
+    /// The same with other permissions, which are only shown.
+    pub fn with_mode(
+        fs: &Arc<PseudoFs>,
+        mode: u32,
         target: impl Fn() -> Result<Target, Errno> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
         Arc::new(Self {
             fs: Arc::clone(fs),
             ino: fs.next(),
+            mode,
             target: Box::new(target),
         })
     }
@@ -222,7 +232,7 @@ impl Link {
 
 impl Inode for Link {
     fn stat(&self) -> Stat {
-        self.fs.stat(self.ino, S_IFLNK | 0o777)
+        self.fs.stat(self.ino, S_IFLNK | self.mode)
     }
 
     fn stat_fs(&self) -> StatFs {
@@ -247,7 +257,7 @@ pub struct Fixed {
 
 impl Fixed {
     /// A directory with these names.
-    pub fn new(fs: &Arc<PseudoFs>, names: Vec<(&'static str, Arc<dyn Inode>)>) -> Arc<dyn Inode> {
+    pub fn with(fs: &Arc<PseudoFs>, names: Vec<(&'static str, Arc<dyn Inode>)>) -> Arc<dyn Inode> {
         Arc::new(Self {
             fs: Arc::clone(fs),
             ino: fs.next(),
@@ -266,7 +276,7 @@ impl Inode for Fixed {
     }
 
     fn open(&self, entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
-        Ok(DirectoryFile::new(entry))
+        Ok(DirectoryFile::of(entry))
     }
 
     fn directory(&self) -> Option<&dyn Directory> {

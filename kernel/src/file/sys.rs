@@ -17,7 +17,7 @@ const MAGIC: u64 = 0x6265_6572;
 pub fn tree() -> Arc<dyn Inode> {
     let fs = PseudoFs::new(MAGIC);
     let constant = |text: &'static str| Text::readable(&fs, move || Ok(text.into()));
-    let dir = |names| Fixed::new(&fs, names);
+    let dir = |names| Fixed::with(&fs, names);
     let mm = dir(vec![
         ("transparent_hugepage", huge_pages_by_themselves(&fs)),
         ("hugepages", dir(vec![("hugepages-2048kB", pool(&fs))])),
@@ -53,7 +53,7 @@ pub fn tree() -> Arc<dyn Inode> {
 /// `transparent_hugepage`: pages become huge by themselves nowhere; programs only look for the size.
 fn huge_pages_by_themselves(fs: &Arc<PseudoFs>) -> Arc<dyn Inode> {
     let constant = |text: &'static str| Text::readable(fs, move || Ok(text.into()));
-    Fixed::new(
+    Fixed::with(
         fs,
         vec![
             ("enabled", constant("always madvise [never]\n")),
@@ -71,7 +71,7 @@ fn huge_pages_by_themselves(fs: &Arc<PseudoFs>) -> Arc<dyn Inode> {
 /// The counters of the pool of huge pages; `nr_hugepages` can be set.
 fn pool(fs: &Arc<PseudoFs>) -> Arc<dyn Inode> {
     let number = |read: fn() -> u64| Text::readable(fs, move || Ok(line(read())));
-    Fixed::new(
+    Fixed::with(
         fs,
         vec![
             (

@@ -2,6 +2,7 @@
 
 use super::{Call, Result, user};
 use crate::abi::errno::Errno;
+use crate::file::proc::RELEASE;
 use crate::file::random;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame;
@@ -11,7 +12,7 @@ use crate::process::table;
 const NAMES: [&str; 6] = [
     "Linux",
     "faultline",
-    "6.18.0-faultline",
+    RELEASE,
     "#1 SMP PREEMPT_DYNAMIC",
     "x86_64",
     "(none)",

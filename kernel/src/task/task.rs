@@ -13,6 +13,7 @@ use super::signal::Signals;
 use super::sleep::Timer;
 use super::wait::Waiting;
 use super::{engine, table};
+use crate::mm::fault::Origin;
 use crate::mm::space::Space;
 use crate::process::Thread;
 use crate::sync::Once;
@@ -176,6 +177,13 @@ impl Task {
     /// [`Self::state`] without waiting for a lock, for interrupt handlers and panics.
     pub(super) fn seeming_state(&self) -> State {
         self.state_unless(self.ended.seems_ended())
+    }
+
+    /// Whether it waits for an answer that no signal but a fatal one lets it do without: that of a monitor, to something the
+    /// kernel does for it (Linux: `TASK_UNINTERRUPTIBLE` or `TASK_KILLABLE`).
+    pub fn cannot_be_interrupted(&self) -> bool {
+        let fault = self.fault.is_waiting() && self.fault.origin() != Origin::Task;
+        fault || self.event.is_queued()
     }
 
     fn state_unless(&self, ended: bool) -> State {

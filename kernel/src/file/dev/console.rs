@@ -1,10 +1,12 @@
 //! The machine's standard streams.
 
+use alloc::sync::Arc;
 use core::fmt;
 
 use crate::abi::errno::Errno;
-use crate::abi::stat::{S_IFIFO, Stat};
+use crate::abi::stat::{S_IFIFO, Stat, StatFs};
 use crate::drivers::stdio;
+use crate::file::tree::{Entry, Inode};
 use crate::file::{File, Io, Notifier, OpenFile, OpenFlags, PIECE, Readiness, Seeking, Sink, Source};
 use crate::sync::Once;
 use crate::syscall::Error;
@@ -53,21 +55,7 @@ impl ConsoleFile {
 
 impl File for ConsoleFile {
     fn label(&self, f: &mut dyn fmt::Write) -> fmt::Result {
-        f.write_str(match self.stream {
-            Stream::In => "pipe:[1]",
-            Stream::Out => "pipe:[2]",
-            Stream::Err => "pipe:[3]",
-            Stream::Both => "/dev/console",
-        })
-    }
-
-    fn stat(&self) -> Stat {
-        Stat {
-            mode: S_IFIFO | 0o600,
-            nlink: 1,
-            block_size: 4096,
-            ..Stat::default()
-        }
+        write!(f, "pipe:[{}]", number(self.stream))
     }
 
     fn seeking(&self) -> Seeking {
@@ -117,5 +105,52 @@ impl File for ConsoleFile {
 
     fn ioctl(&self, _open: &OpenFile, _command: u32, _argument: u64) -> Result<u64, Error> {
         Err(Errno::ENOTTY.into())
+    }
+}
+
+/// A standard stream as a file of a file system: what the links of `/proc/PID/fd` open.
+pub struct StreamInode(Stream);
+
+impl StreamInode {
+    /// A stream, opened.
+    pub fn open(stream: Stream) -> Arc<OpenFile> {
+        let flags = match stream {
+            Stream::In => OpenFlags::empty(),
+            Stream::Out | Stream::Err => OpenFlags::WRONLY,
+            Stream::Both => OpenFlags::RDWR,
+        };
+        let label = alloc::format!("pipe:[{}]", number(stream));
+        let entry = Entry::unnamed(Arc::new(Self(stream)), label.as_bytes());
+        OpenFile::named(Arc::new(ConsoleFile::new(stream)), entry, flags)
+    }
+}
+
+/// The file's number.
+fn number(stream: Stream) -> u64 {
+    match stream {
+        Stream::In => 1,
+        Stream::Out => 2,
+        Stream::Err => 3,
+        Stream::Both => 4,
+    }
+}
+
+impl Inode for StreamInode {
+    fn stat(&self) -> Stat {
+        Stat {
+            ino: number(self.0),
+            mode: S_IFIFO | 0o600,
+            nlink: 1,
+            block_size: 4096,
+            ..Stat::default()
+        }
+    }
+
+    fn stat_fs(&self) -> StatFs {
+        StatFs::default()
+    }
+
+    fn open(&self, _entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
+        Ok(Arc::new(ConsoleFile::new(self.0)))
     }
 }

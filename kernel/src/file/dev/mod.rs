@@ -14,7 +14,7 @@ mod random;
 
 use alloc::sync::Arc;
 
-pub use console::{ConsoleFile, Stream};
+pub use console::{ConsoleFile, Stream, StreamInode};
 pub use memory::MemoryFile;
 
 use super::tmpfs::{Kind, Node, TmpFs};

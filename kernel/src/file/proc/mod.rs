@@ -3,13 +3,39 @@
 //! | file | what |
 //! | --- | --- |
 //! | `system` | what is said about the machine: meminfo, cpuinfo, sys/ ... |
+//! | `process` | the directories of processes and threads |
+//! | `fd` | their descriptors |
+//! | `status` | status, stat, statm, limits |
+//! | `maps`, `memory` | areas, and what is in them |
+//! | `pagemap`, `memfile` | pages and their contents |
+//!
+//! A process's files say what is so when they are read. They do not keep the process; once it is gone they say ESRCH.
 
+mod fd;
+mod maps;
+mod memfile;
+mod memory;
+mod pagemap;
+mod process;
+mod status;
 mod system;
 
+use alloc::format;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use super::pseudo::PseudoFs;
-use super::tree::Inode;
+pub use system::RELEASE;
+
+use super::directory::DirectoryFile;
+use super::pseudo::{Link, PseudoFs};
+use super::tree::{Directory, Entry, Inode, Target};
+use super::{DirEntry, File, OpenFlags};
+use crate::abi::errno::Errno;
+use crate::abi::stat::{S_IFDIR, Stat, StatFs};
+use crate::process::{Pid, Thread};
+use crate::syscall::Error;
+use crate::task;
+use process::TaskDirectory;
 
 /// Linux's number for the kind of file system.
 const MAGIC: u64 = 0x9fa0;
@@ -17,5 +43,87 @@ const MAGIC: u64 = 0x9fa0;
 /// The tree of `/proc`.
 pub fn tree() -> Arc<dyn Inode> {
     let fs = PseudoFs::new(MAGIC);
-    super::pseudo::Fixed::new(&fs, system::files(&fs))
+    let path = |target: fn(&Thread) -> alloc::string::String| {
+        Link::to(&fs, move || {
+            let task = task::current();
+            let thread = task.thread().ok_or(Errno::ENOENT)?;
+            Ok(Target::Path(target(thread).into_bytes()))
+        })
+    };
+    let mut names = system::files(&fs);
+    names.extend([
+        ("self", path(|thread| format!("{}", thread.process().pid()))),
+        (
+            "thread-self",
+            path(|thread| format!("{}/task/{}", thread.process().pid(), thread.tid())),
+        ),
+        ("mounts", path(|_| "self/mounts".into())),
+    ]);
+    let ino = fs.next();
+    Arc::new(Root { fs, ino, names })
+}
+
+/// A name that is a number, as Linux writes it: without leading zeros.
+fn number(name: &[u8]) -> Option<u64> {
+    let text = core::str::from_utf8(name).ok()?;
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|_| plain)
+}
+
+/// The top: a directory for each process, beside files about the machine.
+struct Root {
+    fs: Arc<PseudoFs>,
+    ino: u64,
+    names: Vec<(&'static str, Arc<dyn Inode>)>,
+}
+
+impl Inode for Root {
+    fn stat(&self) -> Stat {
+        self.fs.stat(self.ino, S_IFDIR | 0o555)
+    }
+
+    fn stat_fs(&self) -> StatFs {
+        self.fs.stat_fs()
+    }
+
+    fn open(&self, entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
+        Ok(DirectoryFile::of(entry))
+    }
+
+    fn directory(&self) -> Option<&dyn Directory> {
+        Some(self)
+    }
+}
+
+impl Directory for Root {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+        if let Some((_, inode)) = self.names.iter().find(|(known, _)| known.as_bytes() == name) {
+            return Ok(Arc::clone(inode));
+        }
+        let number = number(name).and_then(|number| u32::try_from(number).ok());
+        let pid = Pid::new(number.ok_or(Errno::ENOENT)?);
+        if let Some(process) = crate::process::find(pid) {
+            return Ok(TaskDirectory::of_process(&self.fs, &process));
+        }
+        // A thread can be found too, though it is not listed.
+        let thread = crate::process::table::thread(pid).ok_or(Errno::ENOENT)?;
+        Ok(TaskDirectory::of_process(&self.fs, thread.process()))
+    }
+
+    fn is_volatile(&self) -> bool {
+        true
+    }
+
+    fn entries(&self, at: u64, take: &mut dyn FnMut(DirEntry) -> bool) -> Result<(), Errno> {
+        let fixed = self
+            .names
+            .iter()
+            .map(|(name, inode)| (name.as_bytes().to_vec(), Arc::clone(inode)));
+        let processes = crate::process::all().into_iter().map(|process| {
+            let name = format!("{}", process.pid()).into_bytes();
+            (name, TaskDirectory::of_process(&self.fs, &process))
+        });
+        fd::list(at, fixed.chain(processes).collect(), take);
+        Ok(())
+    }
 }

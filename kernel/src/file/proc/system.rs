@@ -5,17 +5,18 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use crate::abi::errno::Errno;
 use crate::file::pseudo::{Fixed, PseudoFs, Text};
-use crate::file::sys;
 use crate::file::tree::Inode;
+use crate::file::{sys, userfault};
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::{Kind, allocator};
 use crate::task;
 
 /// What `uname` says too.
-pub const RELEASE: &str = "6.18.5";
+pub const RELEASE: &str = "6.18.0-faultline";
 
 /// The files, by name.
 pub(super) fn files(fs: &Arc<PseudoFs>) -> Vec<(&'static str, Arc<dyn Inode>)> {
@@ -35,7 +36,7 @@ pub(super) fn files(fs: &Arc<PseudoFs>) -> Vec<(&'static str, Arc<dyn Inode>)> {
 /// `/proc/sys`.
 fn sysctls(fs: &Arc<PseudoFs>) -> Arc<dyn Inode> {
     let constant = |text: &'static str| Text::readable(fs, move || Ok(text.into()));
-    let dir = |names| Fixed::new(fs, names);
+    let dir = |names| Fixed::with(fs, names);
     let vm = dir(vec![
         ("max_map_count", constant("65530\n")),
         ("mmap_min_addr", constant("65536\n")),
@@ -76,26 +77,18 @@ fn sysctls(fs: &Arc<PseudoFs>) -> Arc<dyn Inode> {
     dir(vec![("fs", files), ("kernel", kernel), ("vm", vm)])
 }
 
-/// Whether everybody may watch accesses of the kernel (`vm.unprivileged_userfaultfd`).
-pub fn everybody_may_watch() -> bool {
-    use core::sync::atomic::Ordering;
-    EVERYBODY_MAY_WATCH.load(Ordering::Relaxed)
-}
-
-static EVERYBODY_MAY_WATCH: core::sync::atomic::AtomicBool = core::sync::atomic::AtomicBool::new(false);
-
+/// `vm.unprivileged_userfaultfd`: whether everybody may watch accesses of the kernel.
 fn unprivileged_userfaultfd(fs: &Arc<PseudoFs>) -> Arc<dyn Inode> {
-    use core::sync::atomic::Ordering;
     Text::writable(
         fs,
-        || Ok(format!("{}\n", u8::from(everybody_may_watch())).into()),
+        || Ok(format!("{}\n", u8::from(userfault::everybody_may())).into()),
         |bytes| {
             let allowed = match sys::parse(bytes)? {
                 0 => false,
                 1 => true,
                 _ => return Err(Errno::EINVAL),
             };
-            EVERYBODY_MAY_WATCH.store(allowed, Ordering::Relaxed);
+            userfault::EVERYBODY_MAY.store(allowed, Ordering::Relaxed);
             Ok(())
         },
     )

@@ -272,10 +272,10 @@ impl Inode for Node {
 
     fn open(&self, entry: &Arc<Entry>, flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
         match &self.kind {
-            Kind::Directory(_) => Ok(DirectoryFile::new(entry)),
+            Kind::Directory(_) => Ok(DirectoryFile::of(entry)),
             Kind::Regular(body) => {
                 body.naming().set_entry(entry);
-                Ok(RegularFile::new(body, &self.attributes))
+                Ok(RegularFile::of(body, &self.attributes))
             }
             Kind::Fifo(pipe) => pipe.open(flags),
             Kind::CharDevice(number) => dev::open(*number, flags),

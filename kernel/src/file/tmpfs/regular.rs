@@ -19,7 +19,7 @@ pub struct RegularFile {
 }
 
 impl RegularFile {
-    pub(super) fn new(body: &Arc<Body>, attributes: &Arc<SpinLock<Attributes>>) -> Arc<dyn File> {
+    pub(super) fn of(body: &Arc<Body>, attributes: &Arc<SpinLock<Attributes>>) -> Arc<dyn File> {
         Arc::new(Self {
             body: Arc::clone(body),
             attributes: Arc::clone(attributes),

@@ -145,9 +145,10 @@ pub trait Directory {
     /// Makes a file, with these permissions.
     ///
     /// # Errors
-    /// EEXIST; EACCES and EPERM: nothing can be made here.
+    /// EEXIST; EACCES, EPERM and ENOENT: nothing can be made here.
     fn make(&self, _name: &[u8], new: New<'_>, _mode: u32) -> Result<Arc<dyn Inode>, Errno> {
         Err(match new {
+            _ if self.is_volatile() => Errno::ENOENT,
             New::Regular => Errno::EACCES,
             _ => Errno::EPERM,
         })

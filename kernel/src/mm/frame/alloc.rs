@@ -151,7 +151,7 @@ impl FrameAllocator {
     }
 
     /// Whether the block at `pfn` is a page of a memory object's cache.
-    pub(in crate::mm) fn is_cached(&self, pfn: Pfn) -> bool {
+    pub(crate) fn is_cached(&self, pfn: Pfn) -> bool {
         self.meta(pfn).flags.load(Relaxed) & IN_CACHE != 0
     }
 
