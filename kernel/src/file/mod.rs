@@ -19,7 +19,7 @@
 //! | `tmpfs` | files in memory |
 //! | `pseudo`, `proc`, `sys` | files that are made up when they are read |
 //! | `dev` | devices |
-//! | `pipe`, `eventfd`, `epoll`, `directory` | other open files |
+//! | `pipe`, `eventfd`, `timerfd`, `signalfd`, `epoll`, `directory` | other open files |
 //! | `poll` | waiting for several files |
 //! | `clock`, `random`, `signals` | what files have to do with the rest |
 //!
@@ -41,9 +41,11 @@ pub mod proc;
 mod pseudo;
 pub mod random;
 pub mod readiness;
+pub mod signalfd;
 pub(crate) mod signals;
 mod sys;
 pub mod table;
+pub mod timerfd;
 pub mod tmpfs;
 pub mod tree;
 pub mod userfault;

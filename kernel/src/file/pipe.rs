@@ -310,6 +310,52 @@ impl Pipe {
         }
     }
 
+    /// Waits until there is something to read and offers some of it to `take`, which says how much it took. 0 when nobody
+    /// will write any more.
+    ///
+    /// # Errors
+    /// EAGAIN, a signal, and what `take` says.
+    pub fn offer(
+        &self,
+        nonblocking: bool,
+        max: usize,
+        take: impl FnOnce(&[u8]) -> Result<usize, Error>,
+    ) -> Result<usize, Error> {
+        let mut piece = [0; PIECE];
+        let want = max.min(PIECE);
+        loop {
+            if !self.wait_for_bytes(nonblocking)? {
+                return Ok(0);
+            }
+            let _reading = self.reading.lock();
+            let len = self.state.lock().peek(&mut piece[..want]);
+            if len > 0 {
+                let taken = take(&piece[..len])?;
+                self.consume(taken);
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// A copy of the first `max` bytes, which stay (`tee`). Empty when nobody will write any more.
+    ///
+    /// # Errors
+    /// EAGAIN, ENOMEM; a signal.
+    pub fn copy_of(&self, nonblocking: bool, max: usize) -> Result<Vec<u8>, Error> {
+        self.wait_for_bytes(nonblocking)?;
+        let mut bytes = Vec::new();
+        let state = self.state.lock();
+        bytes
+            .try_reserve(state.bytes().min(max))
+            .map_err(|_| Errno::ENOMEM)?;
+        for page in &state.pages {
+            let rest = max - bytes.len();
+            let part = &page.bytes[page.start..page.end];
+            bytes.extend_from_slice(&part[..part.len().min(rest)]);
+        }
+        Ok(bytes)
+    }
+
     /// Waits until there is something to read; false when nobody will write any more.
     fn wait_for_bytes(&self, nonblocking: bool) -> Result<bool, Error> {
         self.notifier.wait_unless(nonblocking, || {

@@ -218,10 +218,18 @@ calls! {
     271 poll::ppoll;
     273 thread::set_robust_list;
     274 thread::get_robust_list;
+    275 file::between::splice;
+    276 file::between::tee;
+    278 file::between::vmsplice;
     280 file::attributes::utimensat;
     281 poll::epoll_pwait;
+    282 file::special::signalfd;
+    283 file::special::timerfd_create;
     284 file::special::eventfd;
     285 file::size::fallocate;
+    286 file::special::timerfd_settime;
+    287 file::special::timerfd_gettime;
+    289 file::special::signalfd4;
     290 file::special::eventfd2;
     291 poll::epoll_create1;
     292 file::open::dup3;
