@@ -30,7 +30,7 @@ global_asm!(
     ".pushsection .rodata.user_code, \"a\"",
     ".globl user_code, user_code_end, user_count, user_vectors, user_syscall_twice, user_halt, user_divide",
     ".globl user_undefined, user_breakpoint, user_gate, user_load, user_store, user_jump, user_flags",
-    ".globl user_flags_fault, user_set_gs",
+    ".globl user_flags_fault, user_set_gs, user_iret",
     ".balign 16",
     "user_code:",
     // Counts RBX down with a pattern in every other register.
@@ -74,6 +74,12 @@ global_asm!(
     "popfq",
     "mov rax, [rsi]",
     "syscall",
+    "user_iret: push 0",
+    "push 0",
+    "push 0x202",
+    "push 8",
+    "push rdi",
+    "2: iretq",
     "user_set_gs: wrgsbase rdi",
     "syscall",
     "user_code_end:",
@@ -86,7 +92,8 @@ macro_rules! pieces {
     };
 }
 pieces!(user_code user_code_end user_count user_vectors user_syscall_twice user_halt user_divide user_undefined
-        user_breakpoint user_gate user_load user_store user_jump user_flags user_flags_fault user_set_gs);
+        user_breakpoint user_gate user_load user_store user_jump user_flags user_flags_fault user_set_gs
+        user_iret);
 
 /// The address in user mode of a piece of the code.
 macro_rules! at {
@@ -366,6 +373,20 @@ kernel_test!(
             exit == Exit::Syscall && after.rflags & (3 << 12 | 1 << 9) == 1 << 9,
             "{exit:?}, flags {:#x}",
             after.rflags
+        );
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn user_mode_cannot_return_into_the_kernel() -> Result<(), String> {
+        let (exit, after) = run(at!(user_iret), |registers| {
+            registers.rdi = (&raw const user_code).addr() as u64;
+        })?;
+        ensure!(
+            matches!(exit, Exit::Exception { vector: 13, .. }) && after.rip < DATA,
+            "{exit:?} at {:#x}",
+            after.rip
         );
         Ok(())
     }

@@ -24,6 +24,7 @@ use x86_64::registers::control::{Efer, EferFlags};
 use x86_64::registers::model_specific::{FsBase, KernelGsBase, LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
+use super::exception::GENERAL_PROTECTION;
 use super::{Machine, interrupt, page_fault, percpu};
 use crate::arch::fault_code::PageFaultCode;
 use crate::arch::user::{Exit, FpuArea, Registers, SYSCALL};
@@ -246,6 +247,14 @@ pub fn run(registers: &mut Registers, extra: &mut Extra) -> Exit {
     unsafe { user_run(registers) };
     let exit = match registers.vector {
         SYSCALL => Exit::Syscall,
+        // An access that the CPU made as the kernel for an instruction of user mode: QEMU's IRET pops like that. Memory cannot
+        // be made to allow it.
+        14 if !PageFaultCode::from_bits_retain(registers.error).contains(PageFaultCode::USER) => {
+            Exit::Exception {
+                vector: GENERAL_PROTECTION,
+                error: 0,
+            }
+        }
         14 => {
             let code = PageFaultCode::from_bits_retain(registers.error);
             Exit::PageFault(FaultInfo {
