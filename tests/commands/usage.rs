@@ -36,6 +36,11 @@ fn the_kernel_refuses_a_key_that_its_application_does_not_have() {
 }
 
 #[test]
+fn selftests_of_what_is_no_tree_of_linux_are_refused() {
+    xtask(&["selftests", "--source", "/usr"]).expect(Status::Usage, &["--source /usr", "uffd-unit-tests.c"]);
+}
+
+#[test]
 fn icount_with_kvm_is_refused() {
     xtask(&["qemu", "--icount", "--accel", "kvm", "cost"]).expect(Status::Usage, &["--icount", "tcg"]);
 }

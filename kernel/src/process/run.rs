@@ -22,7 +22,7 @@ use crate::syscall::{self, After};
 use crate::task::{self, SpawnError};
 use crate::uffd::linux;
 
-/// Starts `program`, found at `exe`, as a process of its own.
+/// Starts `program` as a process of its own. It was asked for by `path`, and is the file `exe`.
 ///
 /// # Errors
 /// No memory for its first thread's stack.
@@ -31,9 +31,10 @@ pub fn start(
     files: Arc<Table>,
     place: Arc<Place>,
     exe: String,
+    path: &[u8],
 ) -> Result<Arc<Process>, SpawnError> {
     let claim = Claim::next().ok_or(SpawnError::NoStack)?;
-    let name = base_name(exe.as_bytes()).iter().copied().take(15).collect();
+    let name = base_name(path).iter().copied().take(15).collect();
     let parts = process::Parts {
         mm: program.mm,
         exe,

@@ -136,8 +136,6 @@ pub enum ProgramEnd {
         signal: u8,
         /// Its name: `SIGSEGV`.
         name: String,
-        /// What led to it, where that is known: the address touched, and the instruction.
-        cause: Option<String>,
     },
     /// It was never run: execve(2) refused.
     NotStarted {

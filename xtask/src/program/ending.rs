@@ -15,8 +15,8 @@ const NO_ENTRY: u8 = 2;
 pub enum Ending {
     /// The program exited with this status.
     Exited(u8),
-    /// A signal ended it: number, name, and what led to it.
-    Signalled(u8, String, Option<String>),
+    /// A signal ended it: number and name.
+    Signalled(u8, String),
     /// It was not done in time.
     TimedOut(String),
     /// Faultline itself failed: panic, no verdict, something missing.
@@ -48,8 +48,8 @@ impl Ending {
             (Status::Interrupted, _) => Self::Interrupted,
             (Status::TimedOut | Status::Deadline, _) => Self::TimedOut(verdict.reason.clone()),
             (Status::Success, Some(ProgramEnd::Exited { status })) => Self::Exited(*status),
-            (Status::Success, Some(ProgramEnd::Signalled { signal, name, cause })) => {
-                Self::Signalled(*signal, name.clone(), cause.clone())
+            (Status::Success, Some(ProgramEnd::Signalled { signal, name })) => {
+                Self::Signalled(*signal, name.clone())
             }
             (Status::Success | Status::Failed, Some(ProgramEnd::NotStarted { errno, message })) => {
                 match *errno {
@@ -82,11 +82,8 @@ impl Ending {
     pub fn sentence(&self, program: &str) -> Option<String> {
         Some(match self {
             Self::Exited(_) | Self::BrokenPipe => return None,
-            Self::Signalled(signal, name, cause) => {
-                let cause = cause.as_ref().map_or(String::new(), |cause| format!(": {cause}"));
-                format!("{program} ended by signal {signal} ({name}){cause}")
-            }
-            Self::TimedOut(reason) => format!("{program}: {reason}"),
+            Self::Signalled(signal, name) => format!("{program} ended by signal {signal} ({name})"),
+            Self::TimedOut(reason) => format!("{program}: not done in time: {reason}"),
             Self::Failed(reason) => reason.clone(),
             Self::NotExecutable(reason) => format!("{program} cannot be executed: {reason}"),
             Self::NotFound(reason) => format!("{program}: {reason}"),
@@ -115,7 +112,6 @@ mod tests {
         ProgramEnd::Signalled {
             signal: 11,
             name: "SIGSEGV".into(),
-            cause: Some("load of 0x10".into()),
         }
     }
 
@@ -141,7 +137,7 @@ mod tests {
         assert_eq!(ending.code(), 139);
         assert_eq!(
             ending.sentence("./x").as_deref(),
-            Some("./x ended by signal 11 (SIGSEGV): load of 0x10")
+            Some("./x ended by signal 11 (SIGSEGV)")
         );
     }
 

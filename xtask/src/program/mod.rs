@@ -42,8 +42,8 @@ pub use streams::{Input, Sockets, Streams};
 /// Bytes that a file system in memory takes for each byte of the archive it comes from: the archive itself and the copy.
 const COPIES: u64 = 2;
 
-/// How the console is told of a system call that is not there, behind the time and the place.
-const REMARK: &str = "linux: system call ";
+/// How the console's lines about programs begin, behind the time and the place.
+const REMARK: &str = "linux: ";
 
 /// A run that came to an end, whatever that was.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// What the kernel said of the program: system calls that are not there.
+    /// What the kernel said of the program: system calls that are not there, a signal that ended it, and where.
     pub fn remarks(&self) -> impl Iterator<Item = &str> {
         let remark = |line: &'_ str| line.find(REMARK);
         self.console

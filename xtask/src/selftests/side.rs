@@ -17,6 +17,9 @@ use crate::program::pack::Request;
 use crate::program::streams::Captured;
 use crate::program::{self, Conditions, Ending, Input, Packing, Streams};
 
+/// What is said of a system call that is not there.
+const NOT_THERE: &str = "is not there";
+
 /// Pause between two looks at a program.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -182,7 +185,7 @@ impl Side for Faultline {
             conditions,
             &mut (),
         )?;
-        for line in run.remarks() {
+        for line in run.remarks().filter(|line| line.contains(NOT_THERE)) {
             if !self.remarks.iter().any(|known| known == line) {
                 self.remarks.push(line.to_owned());
             }

@@ -15,7 +15,7 @@ use kernel::drivers::stdio;
 use kernel::file::tree::Last;
 use kernel::file::{self, Mounts, Place, Table};
 use kernel::mm::frame::allocator;
-use kernel::process::exec::{self, ExecError, Image, Program, Start};
+use kernel::process::exec::{self, ExecError, Found, Image, Program, Start};
 use kernel::process::{self, Ending};
 use kernel::syscall::Error;
 use kernel::trace;
@@ -79,8 +79,8 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     let request = Request::read(system)?;
     let name = request.name();
     let (files, place) = surroundings(system).map_err(|why| not_started(&name, NotStarted::Open(why)))?;
-    let program = prepare(&request, &place).map_err(|why| not_started(&name, why))?;
-    let process = process::start(program, files, place, name.clone()).map_err(AppError::failed)?;
+    let (program, exe) = prepare(&request, &place).map_err(|why| not_started(&name, why))?;
+    let process = process::start(program, files, place, exe, request.path).map_err(AppError::failed)?;
     let message = match process.wait() {
         Ending::Exited(status) => {
             trace::emit(&Record::ProgramEnd(ProgramEnd::Exited { status }));
@@ -92,7 +92,6 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
             trace::emit(&Record::ProgramEnd(ProgramEnd::Signalled {
                 signal,
                 name: signal_name,
-                cause: None,
             }));
             message
         }
@@ -123,29 +122,51 @@ fn surroundings(system: &'static System) -> Result<(Arc<Table>, Arc<Place>), Err
     Ok((files, place))
 }
 
-/// Finds the program and makes it ready to run.
-fn prepare(request: &Request, place: &Place) -> Result<Program, NotStarted> {
-    let open = |path: &[u8]| match place.open_program(None, path) {
-        Ok((object, _)) => Ok(Image { object }),
-        Err(Error::Errno(errno)) => Err(errno),
-        Err(Error::Restart(_)) => Err(Errno::EINTR),
+/// Finds the program, or what the script is for, and makes it ready to run; returns its path too.
+fn prepare(request: &Request, place: &Place) -> Result<(Program, String), NotStarted> {
+    let (object, entry) = place.open_program(None, request.path).map_err(open_error)?;
+    let found = Found {
+        object,
+        entry,
+        path: request.path.to_vec(),
     };
-    let image = open(request.path).map_err(NotStarted::Open)?;
+    let (found, args) = exec::behind_scripts(place, found, request.args.clone())
+        .map_err(|why| NotStarted::Script(errno_of(why)))?;
     let mut random = [0; 16];
     file::random::fill(&mut random);
     let start = Start {
-        args: &request.args,
+        args: &args,
         env: &request.env,
         path: request.path,
         random,
     };
-    exec::prepare(&image, &start, &open).map_err(NotStarted::Exec)
+    let interpreter = |path: &[u8]| match place.open_program(None, path) {
+        Ok((object, _)) => Ok(Image { object }),
+        Err(why) => Err(errno_of(why)),
+    };
+    let image = Image { object: found.object };
+    let program = exec::prepare(&image, &start, &interpreter).map_err(NotStarted::Exec)?;
+    let exe = found.entry.shown(&place.root());
+    Ok((program, String::from_utf8_lossy(&exe).into_owned()))
+}
+
+fn errno_of(error: Error) -> Errno {
+    match error {
+        Error::Errno(errno) => errno,
+        Error::Restart(_) => Errno::EINTR,
+    }
+}
+
+fn open_error(error: Error) -> NotStarted {
+    NotStarted::Open(errno_of(error))
 }
 
 /// Why a program does not begin.
 enum NotStarted {
     /// It, or what it begins with, cannot be opened.
     Open(Errno),
+    /// It is a script, and what it is for cannot be executed.
+    Script(Errno),
     Exec(ExecError),
 }
 
@@ -154,7 +175,15 @@ fn not_started(name: &str, why: NotStarted) -> AppError {
     let (errno, message) = match why {
         NotStarted::Open(Errno::ENOENT) => (Errno::ENOENT, String::from("there is no such file")),
         NotStarted::Open(errno) => (errno, format!("it cannot be opened (error {})", errno.number())),
+        NotStarted::Script(Errno::ENOEXEC) => (Errno::ENOEXEC, "its first line names no program".into()),
         // The program is there, which ENOENT would deny.
+        NotStarted::Script(errno) => (
+            Errno::ELIBBAD,
+            format!(
+                "what its first line names cannot be executed (error {})",
+                errno.number()
+            ),
+        ),
         NotStarted::Exec(why @ ExecError::Interpreter(_)) => (Errno::ELIBBAD, why.to_string()),
         NotStarted::Exec(why) => (why.errno(), why.to_string()),
     };

@@ -27,7 +27,7 @@ mod stack;
 mod vdso;
 
 pub use elf::Unfit;
-pub use replace::{Executed, Found, execute};
+pub use replace::{Executed, Found, behind_scripts, execute};
 
 /// A file to execute: its bytes as a memory object.
 #[derive(Clone, Debug)]

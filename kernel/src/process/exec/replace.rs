@@ -15,8 +15,8 @@ use super::{Image, Program, Start, prepare};
 use crate::abi::errno::Errno;
 use crate::abi::signal::{SIGKILL, SIGSEGV};
 use crate::arch::Extra;
-use crate::file::random;
 use crate::file::tree::Entry;
+use crate::file::{Place, random};
 use crate::mm::cache::Object;
 use crate::process::run::{Context, base_name, begin};
 use crate::process::signal::AltStack;
@@ -58,7 +58,7 @@ pub fn execute(
 ) -> Result<Executed, Error> {
     let process = thread.process();
     let path = found.path.clone();
-    let (found, args) = behind_scripts(process, found, args)?;
+    let (found, args) = behind_scripts(&process.place(), found, args)?;
     let mut start = Start {
         args: &args,
         env,
@@ -96,9 +96,12 @@ pub fn execute(
     Ok(replace(thread, program, exe, base_name(&path)))
 }
 
-/// Goes from scripts to the program that the last one is for.
-fn behind_scripts(
-    process: &Process,
+/// Goes from scripts to the program that the last one is for. Returns it, and what its arguments are then.
+///
+/// # Errors
+/// A script makes no sense (ENOEXEC), there are too many (ELOOP), or what one names cannot be executed.
+pub fn behind_scripts(
+    place: &Place,
     mut found: Found,
     mut args: Vec<Vec<u8>>,
 ) -> Result<(Found, Vec<Vec<u8>>), Error> {
@@ -116,7 +119,7 @@ fn behind_scripts(
         with_program.push(found.path);
         with_program.extend(args.into_iter().skip(1));
         args = with_program;
-        let (object, entry) = process.place().open_program(None, &script.program)?;
+        let (object, entry) = place.open_program(None, &script.program)?;
         found = Found {
             object,
             entry,
