@@ -59,6 +59,23 @@ fn discarding_mapped_objects_keeps_protection_as_markers_and_drops_poison() {
 }
 
 #[test]
+fn a_store_to_a_marker_finds_a_page_that_is_still_protected_by_the_time_somebody_is_asked() {
+    for kind in Kind::ALL {
+        let bed = Bed::new(kind, 1, Modes::WP, Features::WP_UNPOPULATED);
+        assert_eq!(bed.uffd.write_protect(bed.range), Ok(()));
+        assert_eq!(bed.seen(0), Seen::WpMarker, "{kind:?}");
+        let waiter = bed.world.stuck_storing_at(bed.at(0));
+        assert_eq!(bed.seen(0), Seen::WpPage, "{kind:?}");
+        assert_eq!(
+            bed.uffd.remove_write_protection(bed.range, FillMode::empty()),
+            Ok(())
+        );
+        assert!(was_woken(&waiter));
+        assert_eq!(bed.world.load(bed.at(0)), Ok(0));
+    }
+}
+
+#[test]
 fn discarding_a_private_copy_keeps_its_protection() {
     for kind in [Kind::PrivateShmem, Kind::PrivateHuge] {
         let bed = Bed::new(kind, 1, Modes::WP, Features::empty());

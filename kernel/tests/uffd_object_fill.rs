@@ -14,6 +14,7 @@ use kernel::mm::frame::allocator;
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_WRITTEN};
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
+use kernel::mm::memtype::zero::ZERO;
 use kernel::mm::memtype::{Granule, MemType};
 use kernel::mm::pt::{AttrFlags, Entry, Marker, Prot};
 use kernel::mm::range::VirtRange;
@@ -514,6 +515,42 @@ fn poison_past_the_end_of_the_object_is_efault() {
         (outcome, answer(outcome, P)),
         (Outcome::Refused(Refusal::BeyondEnd), (Some(14), Some(-14)))
     );
+}
+
+#[test]
+fn huge_pages_that_need_nothing_of_the_object_are_put_past_its_end() {
+    let bed = Bed::sized(&HUGETLB, Shared, 1, 2, Modes::MISSING);
+    assert_eq!(
+        bed.uffd
+            .poison(VirtRange::new(bed.range.start + H, bed.range.end), NOW),
+        Outcome::Done
+    );
+    let outcome = bed.uffd.copy(bed.range.start + H, &vec![7; H as usize], H, NOW);
+    assert_eq!(outcome, Outcome::Refused(Refusal::BeyondEnd));
+    let bed = Bed::sized(&HUGETLB, Private, 1, 2, Modes::MISSING);
+    let outcome = bed.uffd.copy(bed.range.start + H, &vec![7; H as usize], H, NOW);
+    assert_eq!(outcome, Outcome::Done);
+}
+
+#[test]
+fn fills_of_a_private_mapping_of_dev_zero_are_past_its_end_even_over_a_page() {
+    let world = object_world();
+    let range = world.map_type(&ZERO, None, 2, RW);
+    assert_eq!(world.store(page(range, 1), 5), Ok(()));
+    let uffd = Uffd::new(&world.space, Features::empty());
+    assert!(uffd.register(range, Modes::MISSING | Modes::WP).is_ok());
+    let past = Outcome::Refused(Refusal::BeyondEnd);
+    for index in 0..2 {
+        let one = part(range, index, 1);
+        assert_eq!(uffd.copy(one.start, &[7; P as usize], P, NOW), past);
+        assert_eq!(uffd.zeropage(one, NOW), past);
+        assert_eq!(uffd.poison(one, NOW), past);
+        assert_eq!(uffd.cont(one, NOW), Outcome::Refused(Refusal::Unsupported));
+    }
+    assert_eq!(uffd.write_protect(range), Ok(()));
+    assert_eq!(uffd.unregister(range), Ok(()));
+    assert_eq!(world.load(range.start), Ok(0));
+    assert_eq!(world.load(page(range, 1)), Ok(5));
 }
 
 #[test]

@@ -119,7 +119,12 @@ impl Bed {
             access,
             origin: Origin::Task,
         };
-        match self.world.space.step(&info, &task) {
+        let mut verdict = self.world.space.step(&info, &task);
+        if matches!(verdict, Verdict::Retry) {
+            // What was protected without a page has one now.
+            verdict = self.world.space.step(&info, &task);
+        }
+        match verdict {
             Verdict::Resolved | Verdict::Retry => {
                 assert_eq!(self.uffd.try_read_event(), Err(ReadError::WouldBlock));
                 Ok(None)

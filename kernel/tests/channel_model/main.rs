@@ -33,7 +33,7 @@ use kernel::mm::memtype::guest_memfd::GUEST_MEMFD;
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{Privilege, Space};
+use kernel::mm::space::{Privilege, Space, set_pages_around};
 use kernel::task::Task;
 use kernel::uffd::{Features, Uffd};
 use model::Model;
@@ -112,6 +112,8 @@ proptest! {
 
     #[test]
     fn the_channel_does_what_the_model_does(ops in ops(80)) {
+        // The model's cells have no neighbours.
+        set_pages_around(1);
         let world = World::with(Config { memory: 24 << 20 }, Privilege::Kernel);
         allocator().reserve_huge(POOL as u64).expect("RAM is plenty");
         let mut check = Check::new(&world);

@@ -152,7 +152,12 @@ impl Check<'_> {
             access,
             origin: Origin::Task,
         };
-        let found = match self.spaces[space].step(&info, &self.tasks[task]) {
+        let mut verdict = self.spaces[space].step(&info, &self.tasks[task]);
+        if matches!(verdict, Verdict::Retry) {
+            // What was protected without a page has one now.
+            verdict = self.spaces[space].step(&info, &self.tasks[task]);
+        }
+        let found = match verdict {
             Verdict::Resolved | Verdict::Retry => Touched::Resolved,
             Verdict::Delegated => Touched::Delegated,
             Verdict::Failed(FaultError::SelfFault { monitor }) => {

@@ -118,8 +118,13 @@ impl World {
             access,
             origin: Origin::Task,
         };
+        let mut verdict = self.space.step(&info, &task);
+        if matches!(verdict, Verdict::Retry) {
+            // What was protected without a page has one now.
+            verdict = self.space.step(&info, &task);
+        }
         assert!(
-            matches!(self.space.step(&info, &task), Verdict::Delegated),
+            matches!(verdict, Verdict::Delegated),
             "{access:?} at {addr:?} is delegated"
         );
         task

@@ -195,6 +195,22 @@ impl Object {
         }
     }
 
+    /// The first page between `offset` and `end`, multiples of the type's granule, that is in use, and where it begins. One
+    /// that was only allocated ahead of use, or lies past the end of the object, is passed over.
+    pub fn next_in_use(&self, offset: u64, end: u64) -> Option<(u64, Folio)> {
+        let cache = self.cache.lock();
+        let granule = self.granule();
+        let end = end.min(cache.size).div_ceil(granule);
+        let mut from = offset / granule;
+        while let Some((page, folio)) = cache.pages.first_from(from).filter(|(page, _)| *page < end) {
+            if !folio.is_unused() {
+                return Some((page * granule, folio.share_used()));
+            }
+            from = page + 1;
+        }
+        None
+    }
+
     /// Whether there is a page at `offset`, a multiple of the type's granule: all that is asked about a page that somebody else
     /// is to map. It does not count as used.
     pub fn presence(&self, offset: u64) -> Presence {

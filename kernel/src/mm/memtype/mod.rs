@@ -127,6 +127,7 @@ pub mod shmem;
 pub mod special;
 #[cfg(test)]
 mod tests;
+pub mod zero;
 
 bitflags! {
     /// Kinds of faults that a registration traps. The values are Linux's `UFFDIO_REGISTER_MODE_*`.
@@ -388,6 +389,7 @@ pub static ALL: &[&MemType] = &[
     &shmem::SHMEM,
     &special::SPECIAL,
     &hugetlb::HUGETLB,
+    &zero::ZERO,
     &guest_memfd::GUEST_MEMFD,
     &guest_memfd::GUEST_MEMFD_WRITTEN,
     &guest_memfd::GUEST_MEMFD_PRIVATE,

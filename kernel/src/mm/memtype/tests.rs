@@ -40,6 +40,7 @@ fn the_tables_of_all_types() {
              [COPY, ZEROPAGE, CONTINUE, WRITEPROTECT, POISON] cache write()",
             "special: Caches; none",
             "huge: Itself; Huge [MISSING, WP, MINOR] [COPY, CONTINUE, WRITEPROTECT, POISON] cache",
+            "zero: Itself; Base [MISSING, WP] [COPY, ZEROPAGE, WRITEPROTECT, POISON, MOVE]",
             "guest: Never fixed; Base [MISSING, MINOR] [COPY, CONTINUE, POISON] cache write()",
             "guest, written: Never fixed; Base [MISSING, MINOR] [CONTINUE, POISON] cache write()",
             "guest, private: Never fixed, guest's; none",

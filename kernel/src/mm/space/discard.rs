@@ -99,7 +99,10 @@ impl Space {
             if vma.flags.contains(VmaFlags::LOCKED) {
                 return Err(DiscardError::Locked);
             }
-            let backing = vma.backing.as_ref().ok_or(DiscardError::NoObject)?;
+            let backing = vma.backing.as_ref().ok_or(match vma.ty.ends_before_fills() {
+                true => DiscardError::NotWritable,
+                false => DiscardError::NoObject,
+            })?;
             if !vma.is_shared() || vma.flags.contains(VmaFlags::READ_ONLY) {
                 return Err(DiscardError::NotWritable);
             }

@@ -19,7 +19,7 @@ use crate::mm::range::VirtRange;
 use crate::mm::vma::{Backing, Sharing, Vma};
 use crate::sync::SpinGuard;
 use crate::task::Task;
-use crate::uffd::{Admission, CacheState, EntryState, Fault, classify};
+use crate::uffd::{Admission, CacheState, EntryState, Fault, TrapKind, classify};
 
 impl Space {
     /// Looks at a fault once. All guards are dropped when this returns.
@@ -85,7 +85,11 @@ impl Space {
             }
             _ => return Err(self.step_at_entry(vma, info, task, table)),
         }
-        let mut cursor = table.cursor_at(info.addr.align_down(PAGE_SIZE));
+        let page = info.addr.align_down(PAGE_SIZE);
+        if vma.is_mapped_around(info.access) && self.map_around(vma, page, &mut table) {
+            return Ok(table);
+        }
+        let mut cursor = table.cursor_at(page);
         match self.step_at_absent(vma, EntryState::Empty, info, task, &mut cursor) {
             Verdict::Resolved => Ok(table),
             verdict => Err(verdict),
@@ -102,7 +106,11 @@ impl Space {
         task: &Arc<Task>,
         mut table: SpinGuard<'_, PageTable<Stage1>>,
     ) -> Verdict {
-        let mut cursor = table.cursor_at(info.addr.align_down(PAGE_SIZE));
+        let page = info.addr.align_down(PAGE_SIZE);
+        if vma.is_mapped_around(info.access) && self.map_around(vma, page, &mut table) {
+            return Verdict::Resolved;
+        }
+        let mut cursor = table.cursor_at(page);
         self.step_at_absent(vma, EntryState::Empty, info, task, &mut cursor)
     }
 
@@ -137,6 +145,9 @@ impl Space {
         }
         let granule = vma.ty.granule().size();
         let start = info.addr.align_down(granule);
+        if vma.is_mapped_around(info.access) && self.map_around(vma, start, &mut table) {
+            return Verdict::Resolved;
+        }
         let mut cursor = table.cursor(VirtRange::new(start, start + granule));
         let (entry, level) = cursor.entry();
         let leaf = match entry {
@@ -187,22 +198,28 @@ impl Space {
             None => CacheState::Absent,
             Some(_) => CacheState::Present,
         };
-        if let Some(verdict) = trapped(vma, state, cache, info, task) {
+        // As on Linux the page is there, still protected, by the time somebody is asked about the store.
+        let first = state == EntryState::WpMarker && stops_store(vma, cache, info);
+        if !first && let Some(verdict) = trapped(vma, state, cache, info, task) {
             return verdict;
         }
         // A load of a protected page that is not there: a page, still protected. A store that is only noted ends it.
         let load = info.access != Access::Write;
-        let keep = if load && state == EntryState::WpMarker && traps_writes(vma) {
+        let keep = if first || load && state == EntryState::WpMarker && traps_writes(vma) {
             AttrFlags::UFFD_WP
         } else {
             AttrFlags::empty()
         };
-        match &vma.backing {
+        let verdict = match &vma.backing {
             None => self.demand_zero(vma, info.access, keep, cursor),
             Some(backing) => match self.demand_object(vma, backing, cached, info.access, keep, cursor) {
                 Ok(()) => Verdict::Resolved,
                 Err(error) => Verdict::Failed(error),
             },
+        };
+        match verdict {
+            Verdict::Resolved if first => Verdict::Retry,
+            verdict => verdict,
         }
     }
 
@@ -306,9 +323,9 @@ impl Space {
         let Ok(frame) = Frame::<Anon>::alloc_zeroed() else {
             return Verdict::Failed(FaultError::OutOfMemory);
         };
-        match cursor.install(Level::PAGE, frame.into(), self.leaf_prot(vma.prot), written()) {
-            Ok(_) | Err(InstallError::Occupied(_)) => Verdict::Resolved,
-            Err(InstallError::OutOfFrames(_)) => Verdict::Failed(FaultError::OutOfMemory),
+        match self.map_folio(vma, cursor, frame.into(), access, keep, vma.prot) {
+            Ok(()) => Verdict::Resolved,
+            Err(error) => Verdict::Failed(error),
         }
     }
 
@@ -376,6 +393,18 @@ fn traps_writes(vma: &Vma) -> bool {
     vma.uffd
         .as_ref()
         .is_some_and(|registration| registration.modes.contains(Modes::WP))
+}
+
+/// Whether a store to an entry that is protected and has no page is stopped because of the protection, and not noted only.
+fn stops_store(vma: &Vma, cache: CacheState, info: &FaultInfo) -> bool {
+    vma.uffd.as_ref().is_some_and(|registration| {
+        let modes = registration.modes;
+        let trap = classify(EntryState::WpMarker, cache, modes, info.access);
+        trap.is_some_and(|trap| {
+            trap.kind == TrapKind::WriteProtect
+                && registration.ctx.admit(trap, info.origin) != Admission::Note
+        })
+    })
 }
 
 /// Queues the fault if the area's registration traps it.

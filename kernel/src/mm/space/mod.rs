@@ -7,7 +7,7 @@
 //! | `discard`, `guard` | operations on the contents of areas that stay |
 //! | `access` | the memory as the kernel reaches it on somebody's behalf |
 //! | `fork`, `retire` | copying the space; its end |
-//! | `fault` | one step of a page fault: look, then resolve or delegate |
+//! | `fault`, `around` | one step of a page fault: look, then resolve or delegate; the pages that a load maps beside its own |
 //! | `fill`, `put` | the loop behind COPY, ZEROPAGE, CONTINUE and POISON; what it puts into an entry |
 //! | `move_pages` | pages that change their address, behind MOVE |
 //! | `write_protect` | write protection on behalf of a userfault context |
@@ -35,6 +35,7 @@ use crate::sync::{RwLock, SpinLock};
 
 mod access;
 mod advise;
+mod around;
 mod discard;
 mod fault;
 mod fill;
@@ -61,6 +62,7 @@ mod write_protect;
 mod zap;
 
 pub use advise::AdviseError;
+pub use around::set_pages_around;
 pub use discard::DiscardError;
 pub use fill::{FillStop, Filler, Filling, Unready};
 pub use fork::ForkError;

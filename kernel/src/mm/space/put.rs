@@ -49,6 +49,9 @@ impl Space {
         cursor: &mut Cursor<'_, Stage1>,
         filling: Filling,
     ) -> Result<(), FillStop> {
+        if vma.ty.ends_before_fills() {
+            return Err(FillStop::BeyondEnd);
+        }
         if !cursor.is_vacant() {
             match cursor.entry().0 {
                 Entry::Absent(Marker::None) => {}
@@ -142,7 +145,9 @@ impl Space {
     ) -> Result<(), FillStop> {
         let (object, offset) = (&backing.object, vma.offset_of(cursor.addr()));
         let shared = backing.sharing == Sharing::Shared;
-        if offset >= object.size() {
+        // As on Linux, where huge pages that need nothing of the object are put anywhere.
+        let anywhere = level != Level::PAGE && (!shared || matches!(filling, Filling::Poison));
+        if offset >= object.size() && !anywhere {
             return Err(FillStop::BeyondEnd);
         }
         let folio = match filling {

@@ -12,6 +12,7 @@ use super::super::{Call, Result};
 use super::{pages, space};
 use crate::abi::errno::Errno;
 use crate::abi::mman::advice;
+use crate::mm::addr::USER_TOP;
 use crate::mm::cache::PunchError;
 use crate::mm::fault::Access;
 use crate::mm::memtype::{Class, Granule};
@@ -31,7 +32,15 @@ pub fn madvise(call: &mut Call<'_>) -> Result {
     let Some(range) = pages(start, len)? else {
         return Ok(0);
     };
-    advise(&space(call), range, advice)?;
+    let space = space(call);
+    // What lies above user space is not mapped, and is said to be so when the rest is done.
+    let below = VirtRange::new(range.start.min(USER_TOP), range.end.min(USER_TOP));
+    if !below.is_empty() {
+        advise(&space, below, advice)?;
+    }
+    if below != range {
+        return Err(Errno::ENOMEM.into());
+    }
     Ok(0)
 }
 
@@ -61,7 +70,9 @@ fn advise(space: &Space, range: VirtRange, advice: u64) -> Done {
         advice::DOFORK => note(NONE, VmaFlags::DONT_FORK, is_ordinary),
         advice::DONTDUMP => note(VmaFlags::DONT_DUMP, NONE, any),
         advice::DODUMP => note(NONE, VmaFlags::DONT_DUMP, is_ordinary),
-        advice::WIPEONFORK => note(VmaFlags::WIPE_ON_FORK, NONE, |vma| vma.backing.is_none()),
+        advice::WIPEONFORK => note(VmaFlags::WIPE_ON_FORK, NONE, |vma| {
+            vma.backing.is_none() && !vma.ty.ends_before_fills()
+        }),
         advice::KEEPONFORK => note(NONE, VmaFlags::WIPE_ON_FORK, is_ordinary),
         advice::HUGEPAGE => note(VmaFlags::LARGE_PAGES, VmaFlags::BASE_PAGES, any),
         advice::NOHUGEPAGE => note(VmaFlags::BASE_PAGES, VmaFlags::LARGE_PAGES, any),

@@ -16,7 +16,9 @@ use crate::file::{Mapped, Mapping, OpenFile};
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use crate::mm::cache::Object;
 use crate::mm::frame;
-use crate::mm::memtype::{Granule, anon::ANON, droppable::DROPPABLE, hugetlb::HUGETLB, shmem::SHMEM};
+use crate::mm::memtype::{
+    Granule, anon::ANON, droppable::DROPPABLE, hugetlb::HUGETLB, shmem::SHMEM, zero::ZERO,
+};
 use crate::mm::pt::Prot;
 use crate::mm::range::VirtRange;
 use crate::mm::space::{MAP_BOTTOM, MapError, MapOptions, MapRequest, Memory, UnmapError};
@@ -213,7 +215,7 @@ impl Wanted {
         }
         Ok(match mapping.memory {
             Mapped::Anonymous if shared => Memory::shared(&Object::new(&SHMEM, len)),
-            Mapped::Anonymous => Memory::Own(&ANON),
+            Mapped::Anonymous => Memory::Own(&ZERO),
             Mapped::Object(object) => {
                 let end = self.offset.checked_add(len).ok_or(Errno::EOVERFLOW)?;
                 if end > i64::MAX as u64 {

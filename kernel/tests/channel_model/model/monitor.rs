@@ -93,7 +93,12 @@ impl Model {
         if !free {
             return Err(Refusal::Exists);
         }
-        let cached = self.cached(&area).map_err(|()| Refusal::BeyondEnd)?;
+        let cached = match self.cached(&area) {
+            Ok(cached) => cached,
+            // Huge pages that need nothing of the object are put anywhere.
+            Err(()) if number >= BASE_CELLS && (!area.is_shared() || matches!(fill, Fill::Poison)) => None,
+            Err(()) => return Err(Refusal::BeyondEnd),
+        };
         let word = match fill {
             Fill::Copy(words) => words[index],
             Fill::Zero if area.is_shared() => 0,

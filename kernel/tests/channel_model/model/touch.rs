@@ -42,15 +42,22 @@ impl Model {
         if kind.is_none() && store && stopped && modes.contains(Modes::WP) {
             kind = Some(TrapKind::WriteProtect);
         }
+        let starved = number >= BASE_CELLS && self.takes_a_page(&cell, &area, store) && self.pool_is_empty();
         let (Some(kind), Some(Owner { ctx, .. })) = (kind, area.owner) else {
-            let starved =
-                number >= BASE_CELLS && self.takes_a_page(&cell, &area, store) && self.pool_is_empty();
             return if starved {
                 Touched::Failed(FaultError::PoolEmpty)
             } else {
                 Touched::Resolved
             };
         };
+        if kind == TrapKind::WriteProtect && cell.content == Content::Marked {
+            // The page is there before anybody is asked about the store.
+            if starved {
+                return Touched::Failed(FaultError::PoolEmpty);
+            }
+            let content = self.populate_to_store(&area);
+            self.spaces[TASK_SPACES[task]][number].put(content, true);
+        }
         if self.contexts[ctx].monitor == Some(task) {
             return Touched::SelfFault;
         }
@@ -102,6 +109,17 @@ impl Model {
         };
         self.spaces[space][number].put(content, keeps);
         self.word(content)
+    }
+
+    /// What a store finds in an empty cell: a page that may be written.
+    fn populate_to_store(&mut self, area: &Area) -> Content {
+        match self.populate(area) {
+            Content::Page(page) if !area.is_shared() && self.is_cached(page) => {
+                Content::Page(self.page(self.words[page]))
+            }
+            Content::Page(page) => Content::Page(page),
+            _ => Content::Page(self.page(0)),
+        }
     }
 
     /// What a cell with this content begins with.

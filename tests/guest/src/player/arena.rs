@@ -61,6 +61,17 @@ pub fn fill_patterns() {
     }
 }
 
+/// Maps a page beside the small slots and one beside the huge ones, and touches them: what Linux says of empty entries
+/// depends on whether there is a page table for them.
+pub fn anchor() {
+    let read_write = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_POPULATE) as usize;
+    for at in [SMALL_BASE + HUGE - PAGE, HUGE_BASE + (1 << 30) - PAGE] {
+        let mapped = sys::call(libc::SYS_mmap, &[at, PAGE, read_write, flags, usize::MAX, 0]);
+        assert_eq!(mapped, Ok(at), "the place beside the slots is free");
+    }
+}
+
 /// The address that a word names.
 pub fn address(word: &str) -> Option<usize> {
     match word {

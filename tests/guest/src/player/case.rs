@@ -13,6 +13,7 @@ use super::{actor, arena, touch};
 /// Plays the case to its end.
 pub fn play(case: &'static Case<'static>, control: &'static Control) {
     touch::install();
+    arena::anchor();
     if let Err(error) = actor::start(case, control) {
         return control
             .transcript()
