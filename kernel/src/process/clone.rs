@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use super::limits::Resource;
 use super::run::{self, Context};
-use super::table::{self, Claim, Pid};
+use super::table::{Claim, Pid};
 use super::{Process, Thread, process, thread, with_tree};
 use crate::abi::clone::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_CLEAR_SIGHAND, CLONE_DETACHED, CLONE_FILES, CLONE_FS,
@@ -19,7 +19,7 @@ use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::frame;
 use crate::mm::uaccess::{self, on_behalf};
 use crate::syscall::{Error, Restart};
-use crate::task::{Completion, WaitReason};
+use crate::task::{self, Completion, WaitReason};
 
 /// What is to be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,8 +43,9 @@ pub struct Request {
 /// The part of all memory that stays free when threads are made: whoever makes many of them is refused before the others have
 /// none.
 const KEPT_FREE: u64 = 8;
-/// Most threads of all processes together.
-const MOST_THREADS: usize = 8192;
+/// Frames for each thread that there may be (Linux: an eighth of all memory may be stacks of threads, and a user may have half
+/// of them; threads are larger here, and touch more after they have begun).
+const FRAMES_PER_THREAD: u64 = 64;
 
 static VFORK: WaitReason = WaitReason("a vfork child");
 
@@ -145,14 +146,23 @@ fn check(request: &Request) -> Result<(), Errno> {
 /// Whether there may be another thread.
 fn check_limits(maker: &Thread) -> Result<(), Errno> {
     let limit = maker.process().limits().get(Resource::Processes).soft;
-    let count = table::in_use();
+    let count = thread::living() as u64;
     let is_exempt = maker.credentials().user.real == super::credentials::ROOT;
-    let frames = frame::allocator().stats();
-    let is_tight = frames.free < frames.managed / KEPT_FREE;
-    if count >= MOST_THREADS || (count as u64 >= limit && !is_exempt) || is_tight {
+    let most = frame::allocator().stats().managed / FRAMES_PER_THREAD;
+    if count >= most || (count >= limit && !is_exempt) {
         return Err(Errno::EAGAIN);
     }
-    Ok(())
+    if is_tight() {
+        // What has ended may not have given everything back yet.
+        task::yield_now();
+    }
+    if is_tight() { Err(Errno::EAGAIN) } else { Ok(()) }
+}
+
+/// Whether little memory is left.
+fn is_tight() -> bool {
+    let frames = frame::allocator().stats();
+    frames.free < frames.managed / KEPT_FREE
 }
 
 /// The thread, of its maker's process or of a new one; whether it is a new one.
@@ -222,7 +232,7 @@ fn drop_thread(thread: &Arc<Thread>, is_new: bool) {
         with_tree(|tree| tree.forget(process.pid()));
         process.leave_mm();
     }
-    table::leave_thread(thread.tid());
+    thread.note_end();
     thread.process().remove_thread(thread);
 }
 

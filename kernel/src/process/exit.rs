@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 
 use super::signal::send_to_process;
 use super::tree::{News, Times};
-use super::{Ending, Process, Thread, futex, robust, table, with_tree};
+use super::{Ending, Process, Thread, futex, robust, with_tree};
 use crate::abi::signal::{
     CLD_CONTINUED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SA_NOCLDSTOP, SA_NOCLDWAIT, SIG_IGN, SIGCHLD,
     SIGCONT, SigInfo,
@@ -24,7 +24,7 @@ pub(super) fn finish(thread: &Arc<Thread>) {
     leave_memory(thread);
     thread.set_task(None);
     let process = Arc::clone(thread.process());
-    table::leave_thread(thread.tid());
+    thread.note_end();
     if process.remove_thread(thread) {
         finish_process(&process, thread);
     }

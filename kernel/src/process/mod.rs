@@ -18,6 +18,7 @@
 //! | [`signal`] | signals |
 //! | [`futex`], `robust`, `rseq` | waiting for words in memory; locks whose owner ends; restartable sequences |
 //! | [`timer`] | timers of programs |
+//! | `oom` | who is ended when there is no memory |
 //! | [`credentials`], [`limits`] | what a thread may do, and how much a process may have |
 //!
 //! **Locks**, in this order: the tree, a process's threads, then everything else of processes and threads, which are taken one
@@ -36,6 +37,7 @@ mod exit;
 pub mod futex;
 pub mod limits;
 pub mod mm;
+mod oom;
 #[expect(clippy::module_inception, reason = "the process itself")]
 mod process;
 mod robust;
@@ -72,6 +74,11 @@ pub fn with_tree<R>(f: impl FnOnce(&mut Tree<Arc<Process>>) -> R) -> R {
 /// The process with this number, also one that has ended.
 pub fn find(pid: Pid) -> Option<Arc<Process>> {
     with_tree(|tree| tree.get(pid).cloned())
+}
+
+/// How many threads there are.
+pub fn living_threads() -> usize {
+    thread::living()
 }
 
 /// All processes that have not been waited for, by number.

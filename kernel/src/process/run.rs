@@ -10,7 +10,7 @@ use super::limits::Limits;
 use super::signal::deliver::{Next, settle};
 use super::signal::{Actions, SignalSet, force, of_exception};
 use super::table::{Claim, Pid};
-use super::{Credentials, Ending, Process, Scheduling, Thread, exit, process, rseq, thread, with_tree};
+use super::{Credentials, Ending, Process, Scheduling, Thread, exit, oom, process, rseq, thread, with_tree};
 use crate::abi::signal::{SIGCHLD, SIGKILL, SIGSEGV, SigInfo};
 use crate::arch::user::{Exit, Registers};
 use crate::arch::{Extra, run_user};
@@ -160,7 +160,7 @@ fn page_fault(thread: &Arc<Thread>, info: &FaultInfo, registers: &Registers) {
         return;
     };
     match error {
-        FaultError::OutOfMemory => out_of_memory(thread),
+        FaultError::OutOfMemory => oom::out_of_memory(thread),
         FaultError::Killed => {
             if !thread.must_end() {
                 thread.process().begin_exit(Ending::Signalled(SIGKILL));
@@ -175,19 +175,6 @@ fn page_fault(thread: &Arc<Thread>, info: &FaultInfo, registers: &Registers) {
                 SigInfo::fault(signal.number, signal.code, info.addr.as_u64()),
             );
         }
-    }
-}
-
-/// There is no memory for a page, and nobody has any to give: the thread's process is ended, and what it has is given back.
-pub(super) fn out_of_memory(thread: &Thread) {
-    let process = thread.process();
-    if !process.is_ending() {
-        log::error!(
-            "linux: out of memory: ended process {} ({})",
-            process.pid(),
-            thread.name()
-        );
-        process.begin_exit(Ending::Signalled(SIGKILL));
     }
 }
 

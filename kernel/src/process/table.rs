@@ -113,8 +113,3 @@ pub fn thread(tid: Pid) -> Option<Arc<Thread>> {
 pub fn threads() -> Vec<Arc<Thread>> {
     TABLE.lock().numbers.values().filter_map(Weak::upgrade).collect()
 }
-
-/// How many numbers are in use.
-pub fn in_use() -> usize {
-    TABLE.lock().numbers.len()
-}

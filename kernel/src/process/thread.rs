@@ -1,7 +1,7 @@
 //! A thread of a process.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arrayvec::ArrayVec;
 
@@ -17,6 +17,14 @@ use crate::task::{Completion, Task};
 
 /// Nanoseconds of a tick of the timer, the unit in which CPU time is counted.
 pub const TICK: u64 = 10_000_000;
+
+/// Threads that have begun, or are about to, and have not ended.
+static LIVING: AtomicUsize = AtomicUsize::new(0);
+
+/// How many threads there are.
+pub(super) fn living() -> usize {
+    LIVING.load(Ordering::Relaxed)
+}
 
 /// Longest name, in bytes (Linux: `TASK_COMM_LEN` without the zero byte).
 const NAME_LEN: usize = 15;
@@ -131,7 +139,14 @@ impl Thread {
             return Err(Errno::EAGAIN);
         }
         table::enter_thread(&thread);
+        LIVING.fetch_add(1, Ordering::Relaxed);
         Ok(thread)
+    }
+
+    /// It has ended: its number means nobody.
+    pub(super) fn note_end(&self) {
+        table::leave_thread(self.tid());
+        LIVING.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Its number.

@@ -6,7 +6,7 @@ use crate::file::proc::RELEASE;
 use crate::file::random;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame;
-use crate::process::table;
+use crate::process;
 
 /// What `uname` says, in its order. The release is that of the Linux whose interface this is.
 const NAMES: [&str; 6] = [
@@ -38,7 +38,7 @@ pub fn sysinfo(call: &mut Call<'_>) -> Result {
     put(0, crate::task::now().as_secs());
     put(32, frames.managed * PAGE_SIZE);
     put(40, frames.free * PAGE_SIZE);
-    let threads = u16::try_from(table::in_use()).unwrap_or(u16::MAX);
+    let threads = u16::try_from(process::living_threads()).unwrap_or(u16::MAX);
     bytes[80..82].copy_from_slice(&threads.to_le_bytes());
     // The unit of the sizes: bytes.
     bytes[104..108].copy_from_slice(&1u32.to_le_bytes());

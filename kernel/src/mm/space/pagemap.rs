@@ -93,6 +93,26 @@ impl Space {
 }
 
 impl Space {
+    /// Base pages that entries lead to, shared ones too (Linux: the resident set).
+    pub fn mapped_pages(&self) -> u64 {
+        let vmas = self.vmas.read();
+        let mut pages = 0;
+        for vma in vmas.iter() {
+            for turn in self.turns(vma.range) {
+                let mut table = self.table.lock();
+                let mut cursor = table.cursor(turn);
+                while !cursor.is_done() {
+                    let (entry, level) = cursor.entry();
+                    if entry.is_leaf() {
+                        pages += level.size() / PAGE_SIZE;
+                    }
+                    cursor.advance(level);
+                }
+            }
+        }
+        pages
+    }
+
     /// Whether a touch of the page at `addr` would find it, here or in the cache of its object (Linux: `mincore`); `None`
     /// where nothing is mapped.
     pub fn is_resident(&self, addr: VirtAddr) -> Option<bool> {
