@@ -75,7 +75,7 @@ pub use sleep::{now, sleep};
 pub use sleep_lock::{SleepGuard, SleepLock};
 pub use spawn::{SpawnError, spawn, spawn_thread};
 pub use table::{TaskInfo, for_each, look_at_each};
-pub use task::{NAME_LEN, State, Task, TaskId, TaskName};
+pub use task::{NAME_LEN, State, Switches, Task, TaskId, TaskName};
 pub use wait::{WaitQueue, WaitReason};
 
 #[cfg(target_os = "none")]

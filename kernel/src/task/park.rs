@@ -115,6 +115,7 @@ pub fn park_on(reason: &'static WaitReason, which: usize) {
     me.waiting.set(reason, which);
     let section = engine::Section::enter_to_sleep(reason);
     if me.park.begin() {
+        me.switches.count_voluntary();
         engine::block(&me);
         me.park.take_token();
     }

@@ -309,6 +309,7 @@ pub(super) fn rotate(cpu: &CpuSched) {
     if !cpu.idle_runs() {
         // SAFETY: it is not the idle task, and the switch follows.
         let task = unsafe { switch::give_up_running() };
+        task.switches.count_involuntary();
         cpu.queue.lock().push_back(task);
     }
     switch::switch_to(cpu, next);

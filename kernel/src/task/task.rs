@@ -63,6 +63,37 @@ pub enum State {
     Ended,
 }
 
+/// How often a task was left for another one. Only the task itself counts.
+#[derive(Debug, Default)]
+pub struct Switches {
+    voluntary: AtomicU64,
+    involuntary: AtomicU64,
+}
+
+impl Switches {
+    /// Because it has to wait.
+    #[inline]
+    pub(super) fn count_voluntary(&self) {
+        self.voluntary.store(self.voluntary() + 1, Ordering::Relaxed);
+    }
+
+    /// Because another one is in line.
+    pub(super) fn count_involuntary(&self) {
+        self.involuntary.store(self.involuntary() + 1, Ordering::Relaxed);
+    }
+
+    /// How often it had to wait.
+    #[inline]
+    pub fn voluntary(&self) -> u64 {
+        self.voluntary.load(Ordering::Relaxed)
+    }
+
+    /// How often another one was in line: preempted, or by its own leave.
+    pub fn involuntary(&self) -> u64 {
+        self.involuntary.load(Ordering::Relaxed)
+    }
+}
+
 /// A task. Always lives in an [`Arc`]; the scheduler keeps one reference from its beginning to its end.
 #[derive(Debug)]
 pub struct Task {
@@ -81,6 +112,7 @@ pub struct Task {
     pub(super) signals: Signals,
     id: TaskId,
     name: TaskName,
+    pub(super) switches: Switches,
     /// It waits without anybody waiting for it.
     in_background: AtomicBool,
     /// Links the task into the queue of the userfault context that its fault or its event is delivered to.
@@ -108,6 +140,7 @@ impl Task {
             signals: Signals::new(),
             id,
             name: cut(name),
+            switches: Switches::default(),
             in_background: AtomicBool::new(false),
             fault_link: LinkedListAtomicLink::new(),
             fault: FaultSlot::default(),
@@ -167,6 +200,11 @@ impl Task {
     /// Whether nobody waits for what it does.
     pub fn is_in_background(&self) -> bool {
         self.in_background.load(Ordering::Relaxed)
+    }
+
+    /// How often it was left for another task.
+    pub fn switches(&self) -> &Switches {
+        &self.switches
     }
 
     /// What it is doing.

@@ -178,6 +178,7 @@ pub(super) fn resume(woken: Woken<'_>) {
 }
 
 pub(super) fn yield_now() {
+    super::current().switches.count_involuntary();
     thread::yield_now();
 }
 

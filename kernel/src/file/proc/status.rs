@@ -13,7 +13,7 @@ use crate::mm::pt::Prot;
 use crate::mm::vma::{Vma, VmaFlags};
 use crate::process::limits::{INFINITY, Resource};
 use crate::process::{Process, Thread, with_tree};
-use crate::task::State;
+use crate::task::{State, Switches};
 
 /// Letter and name of what a thread is doing.
 fn state(process: &Process, thread: Option<&Arc<Thread>>) -> (char, &'static str) {
@@ -115,8 +115,14 @@ pub(super) fn status(process: &Arc<Process>, thread: Option<&Arc<Thread>>) -> Re
     text += &signal_rows(process, thread);
     text += "CapInh:\t0000000000000000\nCapPrm:\t000001ffffffffff\nCapEff:\t000001ffffffffff\n\
              CapBnd:\t000001ffffffffff\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n\
-             Cpus_allowed:\t1\nCpus_allowed_list:\t0\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
-             voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n";
+             Cpus_allowed:\t1\nCpus_allowed_list:\t0\nMems_allowed:\t1\nMems_allowed_list:\t0\n";
+    let task = thread.and_then(|thread| thread.task());
+    let switches = task.as_ref().map(|task| task.switches());
+    text += &format!(
+        "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
+        switches.map_or(0, Switches::voluntary),
+        switches.map_or(0, Switches::involuntary),
+    );
     Ok(text.into_bytes())
 }
 

@@ -109,3 +109,26 @@ fn unpark_does_not_cut_a_sleep_short() {
     sleeper.join();
     assert!(before.elapsed() >= Duration::from_millis(50));
 }
+
+#[test]
+fn a_task_counts_how_often_it_had_to_wait() {
+    let before = task::current().switches().voluntary();
+    task::current().unpark();
+    task::park();
+    assert_eq!(
+        task::current().switches().voluntary(),
+        before,
+        "there was a token"
+    );
+    let me = task::current_arc();
+    let waker = spawn("waker", None, move || {
+        while me.state() != State::Parked {
+            task::yield_now();
+        }
+        me.unpark();
+    })
+    .unwrap();
+    task::park();
+    assert_eq!(task::current().switches().voluntary(), before + 1);
+    assert_eq!(waker.join(), Outcome::Done);
+}
