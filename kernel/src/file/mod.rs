@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `ops` | [`File`]: what can be done with an open file |
 //! | `open` | [`OpenFile`]: what descriptors share that are copies of each other |
+//! | `access` | who may do what |
 //! | `flags` | the flags of `open` |
 //! | `buffer` | where reads put bytes, where writes take them from |
 //! | `readiness` | poll, select and epoll; waiting for a file |
@@ -25,6 +26,7 @@
 //!
 //! A call on a file may sleep, in the file or at the caller's memory, so **no spin lock is held across one**.
 
+pub mod access;
 mod buffer;
 pub mod clock;
 pub mod dev;

@@ -192,8 +192,7 @@ fn select_files(call: &Call<'_>, timeout: Option<Duration>) -> Result {
     let [count, sets @ ..] = call.args;
     let count = usize::try_from(count as i32).map_err(|_| Errno::EINVAL)?;
     let files = call.files();
-    // Descriptors above those that were ever given out cannot be open.
-    let count = count.min(files.size());
+    let count = count.min(files.limit());
     let words = count.div_ceil(64);
     let mut asked = [const { Vec::new() }; 3];
     for (set, at) in asked.iter_mut().zip(sets) {

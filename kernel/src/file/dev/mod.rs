@@ -16,6 +16,7 @@ use alloc::sync::Arc;
 
 pub use console::{ConsoleFile, Stream, StreamInode};
 pub use memory::MemoryFile;
+use random::RandomFile;
 
 use super::tmpfs::{Kind, Node, TmpFs};
 use super::tree::Directory;
@@ -52,8 +53,8 @@ static DEVICES: &[Device] = &[
     device("null", (1, 3), 0o666, |_| Ok(Arc::new(MemoryFile::Null))),
     device("zero", (1, 5), 0o666, |_| Ok(Arc::new(MemoryFile::Zero))),
     device("full", (1, 7), 0o666, |_| Ok(Arc::new(MemoryFile::Full))),
-    device("random", (1, 8), 0o666, |_| Ok(Arc::new(random::RandomFile))),
-    device("urandom", (1, 9), 0o666, |_| Ok(Arc::new(random::RandomFile))),
+    device("random", (1, 8), 0o666, |_| Ok(Arc::new(RandomFile::Random))),
+    device("urandom", (1, 9), 0o666, |_| Ok(Arc::new(RandomFile::Urandom))),
     device("userfaultfd", (10, 257), 0o600, |_| Ok(Arc::new(DeviceFile))),
     device("tty", (5, 0), 0o666, |_| Err(Errno::ENXIO.into())),
     device("console", (5, 1), 0o600, |_| {

@@ -4,18 +4,34 @@ use core::fmt;
 
 use crate::abi::errno::Errno;
 use crate::file::random;
-use crate::file::{File, Io, OpenFile, PIECE, Seeking, Sink, Source};
+use crate::file::{File, Io, Notifier, OpenFile, OpenFlags, PIECE, Readiness, Seeking, Sink, Source};
+use crate::sync::Once;
 use crate::syscall::{Error, user};
+use crate::task::WaitReason;
 
 /// `RNDGETENTCNT`.
 const RNDGETENTCNT: u32 = 0x8004_5200;
 
 /// Random bytes without an end.
-pub struct RandomFile;
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RandomFile {
+    /// `/dev/random`, which can be polled: there are always some.
+    Random,
+    /// `/dev/urandom`, which Linux does not let wait.
+    Urandom,
+}
+
+static NEVER: WaitReason = WaitReason("random bytes");
+
+/// Nobody is ever told anything.
+fn nobody() -> &'static Notifier {
+    static NOBODY: Once<Notifier> = Once::new();
+    NOBODY.call_once(|| Notifier::new(&NEVER))
+}
 
 impl File for RandomFile {
     fn label(&self, f: &mut dyn fmt::Write) -> fmt::Result {
-        f.write_str("/dev/urandom")
+        f.write_str("random bytes")
     }
 
     fn seeking(&self) -> Seeking {
@@ -41,6 +57,17 @@ impl File for RandomFile {
             ended = from.take(&mut piece).1.map_err(Error::from);
         }
         from.outcome(ended)
+    }
+
+    fn readiness(&self, _status: OpenFlags) -> Readiness {
+        match self {
+            Self::Random => Readiness::READABLE,
+            Self::Urandom => Readiness::ALWAYS,
+        }
+    }
+
+    fn notifier(&self) -> Option<&Notifier> {
+        (*self == Self::Random).then(nobody)
     }
 
     fn ioctl(&self, _open: &OpenFile, command: u32, argument: u64) -> Result<u64, Error> {

@@ -107,7 +107,7 @@ impl Directory for Root {
         }
         // A thread can be found too, though it is not listed.
         let thread = crate::process::table::thread(pid).ok_or(Errno::ENOENT)?;
-        Ok(TaskDirectory::of_process(&self.fs, thread.process()))
+        Ok(TaskDirectory::of_thread(&self.fs, &thread))
     }
 
     fn is_volatile(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::abi::stat::{
     DeviceNumber, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, Stat, StatFs,
     Timestamp,
 };
+use crate::file::access::User;
 use crate::file::directory::DirectoryFile;
 use crate::file::pipe::Pipe;
 use crate::file::tree::{Change, Directory, Entry, Inode, New, Replace, Target};
@@ -49,13 +50,14 @@ impl TmpFs {
     pub fn node(self: &Arc<Self>, mode: u32, kind: Kind) -> Arc<Node> {
         let now = clock::now();
         let directory = matches!(kind, Kind::Directory(_));
+        let (uid, gid) = User::current().ids();
         Arc::new(Node {
             fs: Arc::clone(self),
             ino: self.next_ino.fetch_add(1, Ordering::Relaxed),
             attributes: Arc::new(SpinLock::new(Attributes {
                 mode: mode & !S_IFMT,
-                uid: 0,
-                gid: 0,
+                uid,
+                gid,
                 nlink: if directory { 2 } else { 1 },
                 accessed: now,
                 modified: now,

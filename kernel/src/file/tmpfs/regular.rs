@@ -8,7 +8,7 @@ use super::node::Attributes;
 use crate::abi::errno::Errno;
 use crate::file::{Content, File, Io, Mapped, Mapping, PIECE, Seeking, Sink, Source};
 use crate::mm::addr::PAGE_SIZE;
-use crate::mm::cache::{Object, Presence};
+use crate::mm::cache::Object;
 use crate::sync::SpinLock;
 use crate::syscall::Error;
 
@@ -139,14 +139,14 @@ impl File for RegularFile {
 
 /// The first byte from `at` on that is in a page and not past the end.
 fn next_data(object: &Object, at: u64) -> Option<u64> {
-    let page = object.first_page_from(at)?;
+    let page = object.data_from(at)?;
     Some(page.max(at)).filter(|found| *found < object.size())
 }
 
 /// The first byte from `at` on that is in no page; the end counts as one.
 fn next_hole(object: &Object, at: u64, granule: u64) -> u64 {
     let mut page = at - at % granule;
-    while object.presence(page) == Presence::Present {
+    while object.data_from(page) == Some(page) {
         page += granule;
     }
     page.max(at).min(object.size())

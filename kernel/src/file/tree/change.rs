@@ -6,6 +6,17 @@ use super::entry::Entry;
 use super::inode::{New, Replace};
 use super::walk::{Found, Name};
 use crate::abi::errno::Errno;
+use crate::file::access::{MAY_EXECUTE, MAY_WRITE, User};
+
+/// Whether the caller may add names to a directory.
+fn may_add(dir: &Arc<Entry>) -> Result<(), Errno> {
+    User::current().may(&dir.inode().stat(), MAY_WRITE | MAY_EXECUTE)
+}
+
+/// Whether the caller may take the name of `entry` out of a directory.
+fn may_remove(dir: &Arc<Entry>, entry: &Arc<Entry>) -> Result<(), Errno> {
+    User::current().may_remove(&dir.inode().stat(), &entry.inode().stat())
+}
 
 /// Makes a file where `found` leads, with these permissions.
 ///
@@ -30,6 +41,7 @@ pub fn make(found: &Found, new: New<'_>, mode: u32) -> Result<Arc<Entry>, Errno>
     if found.dir.is_gone() {
         return Err(Errno::ENOENT);
     }
+    may_add(&found.dir)?;
     found.dir.directory()?.make(name, new, mode)?;
     found.dir.lookup_locked(name)
 }
@@ -58,6 +70,7 @@ pub fn link(old: &Arc<Entry>, found: &Found) -> Result<(), Errno> {
     if found.dir.is_gone() {
         return Err(Errno::ENOENT);
     }
+    may_add(&found.dir)?;
     found.dir.directory()?.link(name, old.inode())
 }
 
@@ -75,6 +88,7 @@ pub fn remove(found: &Found, directory: bool) -> Result<(), Errno> {
     };
     let _changing = found.dir.change();
     let entry = found.dir.lookup_locked(name)?;
+    may_remove(&found.dir, &entry)?;
     let is_directory = entry.inode().is_directory();
     match (directory, is_directory) {
         (false, true) => return Err(Errno::EISDIR),
@@ -117,6 +131,11 @@ pub fn rename(from: &Found, to: &Found, how: Replace) -> Result<(), Errno> {
     };
     if how == Replace::No && new.is_some() {
         return Err(Errno::EEXIST);
+    }
+    may_remove(&from.dir, &old)?;
+    match &new {
+        Some(new) => may_remove(&to.dir, new)?,
+        None => may_add(&to.dir)?,
     }
     let is_directory = old.inode().is_directory();
     if !is_directory && (from.slash || (to.slash && how != Replace::Exchange)) {

@@ -22,6 +22,5 @@ mod walk;
 pub use change::{link, make, remove, rename};
 pub use entry::Entry;
 pub use inode::{Change, Directory, Inode, New, Replace, Target};
-pub(crate) use place::permits;
-pub use place::{MAY_EXECUTE, MAY_READ, MAY_WRITE, Place, program_of};
+pub use place::{Place, program_of};
 pub use walk::{Found, Last, NAME_MAX, Name, PATH_MAX};

@@ -5,22 +5,16 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::change;
 use super::entry::Entry;
-use super::inode::{Change, New};
+use super::inode::New;
 use super::walk::{Found, Last, Name, walk};
 use crate::abi::errno::Errno;
-use crate::abi::stat::{S_IFDIR, S_IFMT, S_IFREG, Stat};
+use crate::abi::stat::{S_IFMT, S_IFREG};
+use crate::file::access::{MAY_EXECUTE, MAY_READ, MAY_WRITE, User};
 use crate::file::mounts::Mounts;
 use crate::file::{Mapped, OpenFile, OpenFlags};
 use crate::mm::cache::Object;
 use crate::sync::SpinLock;
 use crate::syscall::Error;
-
-/// Executing, or searching a directory.
-pub const MAY_EXECUTE: u32 = 1;
-/// Writing.
-pub const MAY_WRITE: u32 = 2;
-/// Reading.
-pub const MAY_READ: u32 = 4;
 
 /// Where a process stands.
 #[derive(Debug)]
@@ -236,7 +230,7 @@ pub fn program_of(entry: &Arc<Entry>) -> Result<Arc<Object>, Error> {
     if stat.mode & S_IFMT != S_IFREG {
         return Err(Errno::EACCES.into());
     }
-    permits(&stat, MAY_EXECUTE)?;
+    User::current().may(&stat, MAY_EXECUTE)?;
     let file = entry.inode().open(entry, OpenFlags::empty())?;
     match file.mapping().map_err(|_| Errno::ENOEXEC)?.memory {
         Mapped::Object(object) => Ok(object),
@@ -271,7 +265,7 @@ pub(crate) fn open_entry(entry: &Arc<Entry>, flags: OpenFlags) -> Result<Arc<Ope
         return Err(Errno::EISDIR.into());
     }
     let wanted = if flags.reads() { MAY_READ } else { 0 } | if flags.writes() { MAY_WRITE } else { 0 };
-    permits(&inode.stat(), wanted)?;
+    User::current().may(&inode.stat(), wanted)?;
     open_permitted(entry, flags)
 }
 
@@ -287,26 +281,4 @@ fn open_permitted(entry: &Arc<Entry>, flags: OpenFlags) -> Result<Arc<OpenFile>,
         Arc::clone(entry),
         flags | OpenFlags::LARGEFILE,
     ))
-}
-
-/// Whether root may do this with a file: read and write always, execute if anybody may, search always.
-///
-/// # Errors
-/// EACCES.
-pub(crate) fn permits(stat: &Stat, wanted: u32) -> Result<(), Errno> {
-    let executes = wanted & MAY_EXECUTE != 0;
-    if executes && stat.mode & S_IFMT != S_IFDIR && stat.mode & 0o111 == 0 {
-        return Err(Errno::EACCES);
-    }
-    Ok(())
-}
-
-impl Place {
-    /// Applies a change to the file at `entry`.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn change(&self, entry: &Arc<Entry>, change: &Change) -> Result<(), Errno> {
-        entry.inode().change(change)
-    }
 }

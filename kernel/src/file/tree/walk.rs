@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::entry::Entry;
 use super::inode::Target;
 use crate::abi::errno::Errno;
+use crate::file::access::{MAY_EXECUTE, User};
 
 /// Most bytes of a path, its end included (Linux: `PATH_MAX`).
 pub const PATH_MAX: usize = 4096;
@@ -79,6 +80,7 @@ pub fn walk(root: &Arc<Entry>, start: &Arc<Entry>, path: &[u8], last: Last) -> R
     let mut walker = Walker {
         root,
         at: Arc::clone(start),
+        user: User::current(),
         rest: path.to_vec(),
         from: 0,
         links: 0,
@@ -89,6 +91,7 @@ pub fn walk(root: &Arc<Entry>, start: &Arc<Entry>, path: &[u8], last: Last) -> R
 struct Walker<'a> {
     root: &'a Arc<Entry>,
     at: Arc<Entry>,
+    user: User,
     rest: Vec<u8>,
     /// Bytes of `rest` that are done.
     from: usize,
@@ -107,6 +110,9 @@ impl Walker<'_> {
                 return Ok(self.found(Arc::clone(&self.at), name, Some(Arc::clone(&self.at)), true));
             };
             self.at.directory()?;
+            if !self.user.is_root() {
+                self.user.may(&self.at.inode().stat(), MAY_EXECUTE)?;
+            }
             let here = Arc::clone(&self.at);
             let next = match component.as_slice() {
                 b"." => {

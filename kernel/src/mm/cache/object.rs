@@ -171,11 +171,18 @@ impl Object {
         self.cache.lock().pages.len() * self.granule()
     }
 
-    /// Where the first page begins that is not before that of `offset`.
-    pub fn first_page_from(&self, offset: u64) -> Option<u64> {
+    /// Where the first page begins that is not before that of `offset` and has been used. One that was only allocated ahead of
+    /// use is still a hole (as on Linux).
+    pub fn data_from(&self, offset: u64) -> Option<u64> {
+        let mut page = offset / self.granule();
         let cache = self.cache.lock();
-        let (page, _) = cache.pages.first_from(offset / self.granule())?;
-        Some(page * self.granule())
+        loop {
+            let (found, folio) = cache.pages.first_from(page)?;
+            if !folio.is_unused() {
+                return Some(found * self.granule());
+            }
+            page = found + 1;
+        }
     }
 
     /// Bytes of a page.

@@ -5,11 +5,19 @@ use alloc::sync::Arc;
 use super::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, last_of, only};
 use crate::abi::errno::Errno;
 use crate::abi::stat::Timestamp;
+use crate::file::access::User;
 use crate::file::clock;
 use crate::file::tree::{Change, Entry, Last};
 use crate::syscall::{Call, Error, Result, user};
 
+/// Applies a change, if the caller may make it.
 fn apply(entry: &Arc<Entry>, change: &Change) -> Result {
+    let (user, stat) = (User::current(), entry.inode().stat());
+    if change.uid.is_some() || change.gid.is_some() {
+        user.may_give(&stat, change.uid, change.gid)?;
+    } else {
+        user.must_own(&stat)?;
+    }
     entry.inode().change(change)?;
     Ok(0)
 }

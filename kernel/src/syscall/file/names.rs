@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use super::{AT_EMPTY_PATH, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, only};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{DeviceNumber, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK};
-use crate::file::tree::{self, Entry, Last, MAY_EXECUTE, New, Replace, permits};
+use crate::file::access::{MAY_EXECUTE, User};
+use crate::file::tree::{self, Entry, Last, New, Replace};
 use crate::syscall::{Call, Error, Result, user};
 
 /// Bytes of a `linux_dirent64` before the name.
@@ -214,7 +215,7 @@ pub fn fchdir(call: &mut Call<'_>) -> Result {
 
 fn enter(call: &Call<'_>, entry: Arc<Entry>) -> Result {
     entry.directory()?;
-    permits(&entry.inode().stat(), MAY_EXECUTE)?;
+    User::current().may(&entry.inode().stat(), MAY_EXECUTE)?;
     call.place().set_cwd(entry)?;
     Ok(0)
 }

@@ -2,7 +2,8 @@
 
 use crate::abi::errno::Errno;
 use crate::abi::stat::{S_IFDIR, S_IFIFO, S_IFMT, S_IFREG};
-use crate::file::tree::{Last, MAY_WRITE, permits};
+use crate::file::access::{MAY_WRITE, User};
+use crate::file::tree::Last;
 use crate::syscall::{Call, Error, Result};
 
 fn size(word: u64) -> core::result::Result<u64, Error> {
@@ -16,7 +17,7 @@ fn size(word: u64) -> core::result::Result<u64, Error> {
 pub fn truncate(call: &mut Call<'_>) -> Result {
     let size = size(call.args[1])?;
     let entry = call.walk(None, 0, Last::Follow)?.existing()?;
-    permits(&entry.inode().stat(), MAY_WRITE)?;
+    User::current().may(&entry.inode().stat(), MAY_WRITE)?;
     entry.inode().truncate(size)?;
     Ok(0)
 }

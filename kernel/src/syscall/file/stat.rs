@@ -3,7 +3,8 @@
 use super::{AT_EACCESS, AT_EMPTY_PATH, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, Named, last_of, only};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{STATX_RESERVED, Stat, StatFs};
-use crate::file::tree::{Last, MAY_EXECUTE, MAY_READ, MAY_WRITE, Target, permits};
+use crate::file::access::{MAY_EXECUTE, MAY_READ, MAY_WRITE, User};
+use crate::file::tree::{Last, Target};
 use crate::syscall::{Call, Error, Result, user};
 
 /// `AT_STATX_FORCE_SYNC` and `AT_STATX_DONT_SYNC`, of which only one may be given.
@@ -88,7 +89,7 @@ pub fn fstatfs(call: &mut Call<'_>) -> Result {
 pub fn access(call: &mut Call<'_>) -> Result {
     let wanted = checked_access(call.args[1])?;
     let entry = call.walk(None, 0, Last::Follow)?.existing()?;
-    permits(&entry.inode().stat(), wanted)?;
+    User::real().may(&entry.inode().stat(), wanted)?;
     Ok(0)
 }
 
@@ -106,7 +107,12 @@ fn access_at(call: &Call<'_>, flags: u64) -> Result {
     let wanted = checked_access(call.args[2])?;
     only(flags, AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)?;
     let named = call.named(0, 1, flags, last_of(flags))?;
-    permits(&stat_of(&named), wanted)?;
+    let user = if flags & AT_EACCESS == 0 {
+        User::real()
+    } else {
+        User::current()
+    };
+    user.may(&stat_of(&named), wanted)?;
     Ok(0)
 }
 
