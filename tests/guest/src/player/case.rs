@@ -68,6 +68,7 @@ impl Play {
                 step.line,
                 self.control.slot(step.actor).answer()
             ),
+            Some(_) if process::is_on_behalf(step.what) => write!(line, "{number} {} -> waits", step.line),
             Some(look) => write!(line, "{number} {} -> waits {}", step.line, char::from(look.state)),
         };
         self.write_counts(&mut line);

@@ -87,6 +87,14 @@ pub fn fork(words: &mut Words<'_>, out: &mut impl Write) -> Outcome<Option<usize
     Ok(None)
 }
 
+/// Whether the kernel touches memory in the course of the step. How a task sleeps then depends on how the kernel reaches the
+/// page: not a matter of the memory or of the channel.
+pub fn is_on_behalf(what: &str) -> bool {
+    const VERBS: [&str; 7] = ["sysread", "syswrite", "vmread", "vmwrite", "copy", "lock", "move"];
+    let verb = what.split(' ').next().unwrap_or_default();
+    VERBS.contains(&verb) || what.contains(" pop")
+}
+
 /// The child that a step kills.
 pub fn killed(what: &str) -> Option<usize> {
     let child: usize = what.strip_prefix("kill ")?.parse().ok()?;

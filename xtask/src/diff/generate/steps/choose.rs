@@ -108,11 +108,7 @@ impl Maker {
                 0 => start = format!("{start}.{}", 1 + self.rng.below(4095)),
                 1 => length = "0".into(),
                 2 => length = format!("b{}", 1 + self.rng.below(9000)),
-                3 => {
-                    start = self
-                        .pick(&["top", "top-1", "top+1", "kernel", "0x0", "0x1000"])
-                        .into()
-                }
+                3 => start = self.pick(&["top", "top+1", "kernel", "0x0", "0x1000"]).into(),
                 4 => length = "0x7ffffffff000".into(),
                 5 => length = "0xfffffffffffff000".into(),
                 6 if range.huge => start = format!("{start}.4096"),

@@ -13,7 +13,7 @@ impl Maker {
             0..80 => self.pattern(range.huge),
             80..88 => format!("pat{}.{}", self.rng.below(8), 1 + self.rng.below(4095)),
             88..96 => self.range().start(),
-            _ => self.pick(&["kernel", "top", "top-1", "0x0", "pat31"]).into(),
+            _ => self.pick(&["kernel", "top", "0x0", "pat31"]).into(),
         };
         self.push(format!("{actor}: copy {channel} {to} {from} {length} {mode}"));
         self.picture.resolve(range);
