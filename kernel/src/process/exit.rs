@@ -77,6 +77,9 @@ fn finish_process(process: &Arc<Process>, last: &Thread) {
         }
         parent.children_changed.wake_all();
     }
+    if let Some(reaper) = &ended.inherits {
+        reaper.children_changed.wake_all();
+    }
     process.complete();
     drop(ended);
 }

@@ -155,7 +155,16 @@ fn is_canonical(address: u64) -> bool {
     (address as i64) << 16 >> 16 == address as i64
 }
 
+/// Bits of a page fault's error code: the page is there; user mode has accessed it, and not the CPU for itself.
+const PRESENT: u64 = 1;
+const BY_USER_MODE: u64 = 4;
+
 fn page_fault(thread: &Arc<Thread>, info: &FaultInfo, registers: &Registers) {
+    if registers.error & (PRESENT | BY_USER_MODE) == PRESENT {
+        // What the CPU does for itself, as when QEMU's executes IRET in user mode: SMAP has it fail for ever.
+        thread.note_trap(14, registers.error, Some(info.addr));
+        return force(thread, SigInfo::kernel(SIGSEGV));
+    }
     let Err(error) = fault::handle(info) else {
         return;
     };

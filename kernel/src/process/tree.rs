@@ -5,7 +5,7 @@
 //!                     └── at once: its parent is INIT, or does not want to be told
 //! ```
 //!
-//! When a process ends, its children become INIT's. The tree says who is to be told of what; telling is `exit`'s business.
+//! When a process ends, its children become INIT's, or those of an ancestor that wants them. The tree says who is to be told of what; telling is `exit`'s business.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -49,6 +49,8 @@ struct Node<P> {
     exit_signal: u8,
     /// It has executed a program since it was made.
     has_executed: bool,
+    /// Orphans below it become its children (`PR_SET_CHILD_SUBREAPER`).
+    is_subreaper: bool,
     news: Option<News>,
     zombie: Option<(Ending, Times)>,
     /// CPU time of children that were waited for.
@@ -100,6 +102,8 @@ pub enum Looked<P> {
 pub struct Ended<P> {
     /// Who is to be told, with which signal, unless that is INIT.
     pub tell: Option<(P, u8)>,
+    /// Who has got children that have ended already.
+    pub inherits: Option<P>,
     /// Processes that nobody will wait for.
     pub gone: Vec<P>,
 }
@@ -129,6 +133,7 @@ impl<P: Clone> Tree<P> {
             session,
             exit_signal,
             has_executed: false,
+            is_subreaper: false,
             news: None,
             zombie: None,
             children_times: Times::default(),
@@ -205,6 +210,30 @@ impl<P: Clone> Tree<P> {
         }
     }
 
+    /// Whether orphans below it become its children.
+    pub fn is_subreaper(&self, pid: Pid) -> bool {
+        self.nodes.get(&pid).is_some_and(|node| node.is_subreaper)
+    }
+
+    /// Says whether they do.
+    pub fn set_subreaper(&mut self, pid: Pid, is_subreaper: bool) {
+        if let Some(node) = self.nodes.get_mut(&pid) {
+            node.is_subreaper = is_subreaper;
+        }
+    }
+
+    /// Who takes the children of a process that ends: the next of its ancestors that wants them and lives.
+    fn reaper_of(&self, pid: Pid) -> Pid {
+        let mut at = self.parent(pid);
+        while let Some(node) = self.nodes.get(&at) {
+            if node.is_subreaper && node.zombie.is_none() {
+                return at;
+            }
+            at = node.parent;
+        }
+        Pid::INIT
+    }
+
     /// `setpgid`: `caller` moves `pid` to `group`.
     ///
     /// # Errors
@@ -258,22 +287,33 @@ impl<P: Clone> Tree<P> {
     ) -> Ended<P> {
         let mut gone = Vec::new();
         let Some(node) = self.nodes.get_mut(&pid) else {
-            return Ended { tell: None, gone };
+            return Ended {
+                tell: None,
+                inherits: None,
+                gone,
+            };
         };
         node.zombie = Some((ending, times));
         node.news = None;
         let children = core::mem::take(&mut node.children);
         let (parent, signal) = (node.parent, node.exit_signal);
+        let reaper = self.reaper_of(pid);
+        let mut zombies = false;
         for child in children {
             let Some(node) = self.nodes.get_mut(&child) else {
                 continue;
             };
-            node.parent = Pid::INIT;
+            node.parent = reaper;
             node.exit_signal = SIGCHLD;
-            if node.zombie.is_some() {
-                gone.extend(self.remove(child));
+            let is_zombie = node.zombie.is_some();
+            match self.nodes.get_mut(&reaper) {
+                Some(reaper) => reaper.children.push(child),
+                None if is_zombie => gone.extend(self.remove(child)),
+                None => {}
             }
+            zombies |= is_zombie;
         }
+        let inherits = self.get(reaper).filter(|_| zombies).cloned();
         let parent = self.nodes.get(&parent).map(|node| node.member.clone());
         let is_unwanted = match &parent {
             Some(parent) => signal == SIGCHLD && unwanted(parent),
@@ -284,6 +324,7 @@ impl<P: Clone> Tree<P> {
         }
         Ended {
             tell: parent.map(|parent| (parent, signal)),
+            inherits,
             gone,
         }
     }
@@ -427,6 +468,21 @@ mod tests {
         assert_eq!(tree.parent(C), Pid::INIT);
         let ended = end(&mut tree, C);
         assert_eq!((ended.tell, ended.gone), (None, alloc::vec!["c"]));
+    }
+
+    #[test]
+    fn orphans_go_to_the_ancestor_that_wants_them() {
+        let mut tree = line();
+        tree.set_subreaper(A, true);
+        end(&mut tree, C);
+        let ended = end(&mut tree, B);
+        assert_eq!((ended.inherits, ended.gone.len()), (Some("a"), 0));
+        assert!(matches!(tree.look(A, Which::Pid(C), WEXITED), Looked::Found(..)));
+        let mut tree = line();
+        tree.set_subreaper(A, true);
+        end(&mut tree, B);
+        assert_eq!(tree.parent(C), A);
+        assert_eq!(end(&mut tree, C).tell, Some(("a", SIGCHLD)));
     }
 
     #[test]

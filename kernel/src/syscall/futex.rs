@@ -39,8 +39,7 @@ pub fn futex(call: &mut Call<'_>) -> Result {
     let space = mm.space();
     let count = |woken: usize| Ok(woken as u64);
     match operation & !(PRIVATE | CLOCK_REALTIME) {
-        // Linux takes any clock for this one since 4.5 and measures by the one that is named.
-        command @ (WAIT | WAIT_BITSET) => {
+        command @ (WAIT | WAIT_BITSET) if command == WAIT_BITSET || !on_realtime => {
             let clock = if on_realtime {
                 Clock::Realtime
             } else {

@@ -4,7 +4,7 @@ use super::{Call, Result, user};
 use crate::abi::errno::Errno;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::process::credentials::capability::{LAST, SYS_PTRACE};
-use crate::process::{Pid, Rseq, table};
+use crate::process::{Pid, Rseq, table, with_tree};
 
 /// Bytes of `struct robust_list_head`.
 const ROBUST_LIST_HEAD: u64 = 24;
@@ -148,6 +148,7 @@ pub fn prctl(call: &mut Call<'_>) -> Result {
     const SET_TIMERSLACK: u32 = 29;
     const GET_TIMERSLACK: u32 = 30;
     const SET_CHILD_SUBREAPER: u32 = 36;
+    const GET_CHILD_SUBREAPER: u32 = 37;
     const SET_NO_NEW_PRIVS: u32 = 38;
     const GET_NO_NEW_PRIVS: u32 = 39;
     const SET_THP_DISABLE: u32 = 41;
@@ -198,8 +199,14 @@ pub fn prctl(call: &mut Call<'_>) -> Result {
         }),
         SET_TIMERSLACK => Ok(0),
         GET_TIMERSLACK => Ok(TIMER_SLACK),
-        // Orphans go to INIT; nobody asks for them here.
-        SET_CHILD_SUBREAPER if a == 0 => Ok(0),
+        SET_CHILD_SUBREAPER => {
+            with_tree(|tree| tree.set_subreaper(thread.process().pid(), a != 0));
+            Ok(0)
+        }
+        GET_CHILD_SUBREAPER => {
+            let is_subreaper = with_tree(|tree| tree.is_subreaper(thread.process().pid()));
+            user::write_u32(a, is_subreaper.into()).map(|()| 0)
+        }
         SET_NO_NEW_PRIVS if a != 1 || !rest_is_zero => Err(Errno::EINVAL.into()),
         SET_NO_NEW_PRIVS => {
             thread.change_credentials(|who| who.no_new_privileges = true);

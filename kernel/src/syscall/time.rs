@@ -112,9 +112,7 @@ pub fn clock_nanosleep(call: &mut Call<'_>) -> Result {
     let clock = match number as u32 {
         REALTIME | TAI | REALTIME_ALARM => Clock::Realtime,
         MONOTONIC | BOOTTIME | BOOTTIME_ALARM => Clock::Monotonic,
-        // A thread cannot sleep through its own CPU time.
-        THREAD_CPUTIME => return Err(Errno::EINVAL.into()),
-        PROCESS_CPUTIME | MONOTONIC_RAW | REALTIME_COARSE | MONOTONIC_COARSE => {
+        THREAD_CPUTIME | PROCESS_CPUTIME | MONOTONIC_RAW | REALTIME_COARSE | MONOTONIC_COARSE => {
             return Err(Errno::EOPNOTSUPP.into());
         }
         _ => return Err(Errno::EINVAL.into()),
