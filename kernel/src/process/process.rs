@@ -70,6 +70,8 @@ pub struct Process {
     pub(super) threads_changed: WaitQueue,
     /// Told when a child has something to tell.
     pub(super) children_changed: WaitQueue,
+    /// Commands of `membarrier` that it has registered for.
+    pub barriers: AtomicU32,
     /// `PR_SET_DUMPABLE`.
     dumpable: AtomicBool,
     /// A thread ends the others to execute a program.
@@ -111,6 +113,7 @@ impl Process {
             threads: SpinLock::new(Vec::new()),
             threads_changed: WaitQueue::new(&THREADS),
             children_changed: WaitQueue::new(&CHILDREN),
+            barriers: AtomicU32::new(0),
             dumpable: AtomicBool::new(true),
             executing: AtomicBool::new(false),
             stopped: AtomicBool::new(false),

@@ -1,5 +1,7 @@
 //! What programs ask about the system.
 
+use core::sync::atomic::Ordering;
+
 use super::{Call, Result, user};
 use crate::abi::errno::Errno;
 use crate::file::proc::RELEASE;
@@ -76,17 +78,45 @@ pub fn getrandom(call: &mut Call<'_>) -> Result {
     Ok(done)
 }
 
-/// `membarrier`-like calls have nothing to order on one CPU, but this one has a mask to tell.
+/// `membarrier`: with one CPU there is nothing to order, but programs have to say beforehand that they will ask.
 pub fn membarrier(call: &mut Call<'_>) -> Result {
     const QUERY: u32 = 0;
-    /// Commands that are known: global, global expedited and its registration, private expedited and its registration, the
-    /// same for code.
-    const KNOWN: u64 = 0x7f;
+    const GLOBAL: u32 = 1;
+    const GLOBAL_EXPEDITED: u32 = 1 << 1;
+    const REGISTER_GLOBAL_EXPEDITED: u32 = 1 << 2;
+    const PRIVATE: u32 = 1 << 3;
+    const REGISTER_PRIVATE: u32 = 1 << 4;
+    const PRIVATE_SYNC_CORE: u32 = 1 << 5;
+    const REGISTER_PRIVATE_SYNC_CORE: u32 = 1 << 6;
+    const PRIVATE_RSEQ: u32 = 1 << 7;
+    const REGISTER_PRIVATE_RSEQ: u32 = 1 << 8;
+    const GET_REGISTRATIONS: u32 = 1 << 9;
+    const REGISTERING: u32 =
+        REGISTER_GLOBAL_EXPEDITED | REGISTER_PRIVATE | REGISTER_PRIVATE_SYNC_CORE | REGISTER_PRIVATE_RSEQ;
+    const KNOWN: u32 = 0x3ff;
+    /// `MEMBARRIER_CMD_FLAG_CPU`, of one command.
+    const OF_CPU: u32 = 1;
     let [command, flags, ..] = call.args;
-    match command as u32 {
-        _ if flags != 0 => Err(Errno::EINVAL.into()),
-        QUERY => Ok(KNOWN),
-        command if command.is_power_of_two() && u64::from(command) & KNOWN != 0 => Ok(0),
+    let (command, flags) = (command as u32, flags as u32);
+    if flags != 0 && (command != PRIVATE_RSEQ || flags != OF_CPU) {
+        return Err(Errno::EINVAL.into());
+    }
+    let registered = &call.thread.process().barriers;
+    match command {
+        QUERY => Ok(KNOWN.into()),
+        GLOBAL | GLOBAL_EXPEDITED => Ok(0),
+        GET_REGISTRATIONS => Ok(registered.load(Ordering::Relaxed).into()),
+        PRIVATE | PRIVATE_SYNC_CORE | PRIVATE_RSEQ => {
+            // The command that registers is the next bit.
+            match registered.load(Ordering::Relaxed) & command << 1 {
+                0 => Err(Errno::EPERM.into()),
+                _ => Ok(0),
+            }
+        }
+        command if command & REGISTERING != 0 && command.is_power_of_two() => {
+            registered.fetch_or(command, Ordering::Relaxed);
+            Ok(0)
+        }
         _ => Err(Errno::EINVAL.into()),
     }
 }

@@ -41,11 +41,16 @@ impl Task {
     /// itself, it executes that access again, and a fresh message is sent; if it reads messages, it is told
     /// ([`ReadError::Interrupted`](crate::uffd::ReadError::Interrupted)). Several that come during one wait count as one.
     ///
-    /// What the kernel does on the task's behalf goes on. Linux has it fault again and again until the page is there, to the
-    /// same end.
+    /// What the kernel does on the task's behalf goes on; for a task that runs a thread it faults again and again until the
+    /// page is there, as on Linux.
     pub fn interrupt(&self) {
         self.signals.0.fetch_or(INTERRUPTED, Ordering::AcqRel);
         self.unpark();
+    }
+
+    /// Whether the task was interrupted, and nothing has answered that.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.signals.0.load(Ordering::Acquire) & INTERRUPTED != 0
     }
 
     /// Whether the task is killed or interrupted.

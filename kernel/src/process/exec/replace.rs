@@ -143,6 +143,7 @@ fn replace(thread: &Arc<Thread>, program: Program, exe: String, name: &[u8]) -> 
     close_files(process);
     process.replace_mm(program.mm, exe);
     process.set_dumpable(true);
+    process.barriers.store(0, core::sync::atomic::Ordering::Relaxed);
     thread.set_name(name);
     thread.take_restart();
     *thread.rseq.lock() = None;

@@ -4,9 +4,9 @@
 //! it and going to sleep amount to one switch of stacks, past the run queue; and so does the monitor's next read, back to
 //! the task it has just woken.
 //!
-//! The wait ends early when the task is killed, and when it is interrupted in an access of its own: the fault is withdrawn,
-//! and its message with it unless it was read. The access then fails, or is executed again and sends a fresh message, as on
-//! Linux. Whether there is a signal is looked at only by a task that was told something and still waits; one that was
+//! The wait ends early when the task is killed, and when it is interrupted in an access of its own or runs a thread: the fault
+//! is withdrawn, and its message with it unless it was read. The access then fails, or is executed again and sends a fresh
+//! message, as on Linux. Whether there is a signal is looked at only by a task that was told something and still waits; one that was
 //! killed before it faults is not queued.
 
 use alloc::sync::Arc;
@@ -53,7 +53,17 @@ fn cut_short(task: &Task, origin: Origin) -> Option<Result<(), FaultError>> {
     if task.is_killed() {
         return Some(Err(FaultError::Killed));
     }
-    (origin == Origin::Task && task.take_interrupt()).then_some(Ok(()))
+    match origin {
+        Origin::Task => task.take_interrupt().then_some(Ok(())),
+        // As Linux: a call on a thread's behalf tries again and again until the page is there, with a message each time, and
+        // sleeps no more. What interrupted it is answered when the call has ended.
+        Origin::Kernel if task.thread().is_some() && task.is_interrupted() => {
+            task.unpark();
+            task::yield_now();
+            Some(Ok(()))
+        }
+        _ => None,
+    }
 }
 
 /// A message that was delivered to a task while it slept in read.
