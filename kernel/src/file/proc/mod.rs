@@ -105,7 +105,7 @@ impl Directory for Root {
         if let Some(process) = crate::process::find(pid) {
             return Ok(TaskDirectory::of_process(&self.fs, &process));
         }
-        // A thread can be found too, though it is not listed.
+        // A thread can be found too, though it is not listed; its files tell of it alone.
         let thread = crate::process::table::thread(pid).ok_or(Errno::ENOENT)?;
         Ok(TaskDirectory::of_thread(&self.fs, &thread))
     }

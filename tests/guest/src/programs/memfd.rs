@@ -212,6 +212,14 @@ fn allocation() {
         ok(call(libc::SYS_fallocate, &[read_only as usize, 0, 0, PAGE])),
     );
     show("ftruncate: read-only", ok(ftruncate(read_only, PAGE)));
+    // One page with bytes in it; those that were only allocated count as holes on some kernels.
+    let data = memfd(4);
+    call(
+        libc::SYS_pwrite64,
+        &[data as usize, b"x".as_ptr() as usize, 1, 2 * PAGE],
+    )
+    .expect("a memfd takes bytes");
+    let fd = data;
     let seek = |from: usize, whence: usize| answer(call(libc::SYS_lseek, &[fd as usize, from, whence]));
     show("lseek: SEEK_DATA", seek(PAGE, 3));
     show("lseek: SEEK_HOLE", seek(0, 4));

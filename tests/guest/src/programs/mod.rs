@@ -11,6 +11,7 @@ mod events;
 mod execute;
 mod exhaustion;
 mod fdinfo;
+mod file_rights;
 mod fill_rules;
 mod fork_events;
 mod futex;
@@ -23,6 +24,7 @@ mod memfd;
 mod memory_calls;
 mod memory_limits;
 mod message;
+mod message_stream;
 mod monitors;
 mod moving;
 mod open;
@@ -131,4 +133,6 @@ programs! {
     monitors: Everywhere, 60, "monitors that close, exit and are killed with waiters";
     bad_elf: Everywhere, 60, "programs that are truncated, overlapping, huge, without an interpreter";
     exhaustion: Faultline, 300, "a fork bomb, hogs of memory, descriptors, mappings, threads";
+    message_stream: Everywhere, 20, "4.4: a waiter in the kernel that has a signal";
+    file_rights: Everywhere, 20, "permissions and owners of files";
 }

@@ -1,6 +1,7 @@
 //! Every call that takes a pointer, with pointers that are no good.
 
 use guest_tests::child::fork;
+use guest_tests::errno::Errno;
 use guest_tests::region::*;
 use guest_tests::sys::{self, call};
 use guest_tests::transcript::{check, ok, show};
@@ -175,7 +176,7 @@ pub fn run() {
         ("PROT_NONE", closed.start),
         // Seven bytes are there, what is behind them is not; no string ends and no structure fits in them.
         ("unmapped in the middle", split.page(1) - 7),
-        ("end of user space", USER_END - 4),
+        ("across the end of user space", last_bytes()),
         ("just behind user space", USER_END),
         ("first address that is not canonical", 0x8000_0000_0000),
         ("not canonical", 0x1234_5678_9abc_def0),
@@ -200,6 +201,23 @@ pub fn run() {
         }
     }
     sane();
+}
+
+/// The last seven bytes of user space, readable and writable, without an end of a string. Where the stack is there, as on
+/// a machine that places it at the top, they are the end of what no program reads.
+fn last_bytes() -> usize {
+    let page = USER_END - PAGE;
+    let flags = ANON | libc::MAP_FIXED_NOREPLACE;
+    let mapped = mmap(page, PAGE, RW, flags, -1, 0);
+    check(
+        "the last page of user space can be used",
+        mapped == Ok(page) || mapped == Err(Errno(libc::EEXIST)),
+        true,
+    );
+    for at in USER_END - 7..USER_END {
+        guest_tests::touch::poke(at, b'a');
+    }
+    USER_END - 7
 }
 
 /// The call in a child, since some calls would change what the next ones see.
@@ -256,7 +274,7 @@ fn trial(number: i64, arguments: &[usize; 6], bad: usize, pointer: usize) -> Str
         .and_then(|number| number.parse::<i32>().ok())
     {
         Some(0) => "ok".into(),
-        Some(number) => guest_tests::errno::Errno(number).to_string(),
+        Some(number) => Errno(number).to_string(),
         None => end,
     }
 }
