@@ -178,14 +178,7 @@ fn make(maker: &Arc<Thread>, request: &Request, claim: Arc<Claim>) -> Result<(Ar
     if flag(request, CLONE_THREAD) {
         return Ok((Thread::new(old, parts(claim))?, false));
     }
-    let mm = match flag(request, CLONE_VM) {
-        true => old.mm(),
-        false => {
-            let mm = old.mm();
-            let space = mm.space().fork().map_err(not_forked)?;
-            mm.forked(space)
-        }
-    };
+    // In Linux's order: descriptors that come while somebody is told of the fork are not the child's.
     let files = match flag(request, CLONE_FILES) {
         true => old.files(),
         false => old.files().copy()?,
@@ -201,6 +194,14 @@ fn make(maker: &Arc<Thread>, request: &Request, claim: Arc<Claim>) -> Result<(Ar
         Arc::new(actions.without_handlers())
     } else {
         Arc::new(actions.copy())
+    };
+    let mm = match flag(request, CLONE_VM) {
+        true => old.mm(),
+        false => {
+            let mm = old.mm();
+            let space = mm.space().fork().map_err(not_forked)?;
+            mm.forked(space)
+        }
     };
     let process = Process::new(
         &claim,
