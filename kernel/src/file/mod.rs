@@ -20,7 +20,7 @@
 //! | `tmpfs` | files in memory |
 //! | `pseudo`, `proc`, `sys` | files that are made up when they are read |
 //! | `dev` | devices |
-//! | `pipe`, `eventfd`, `timerfd`, `signalfd`, `epoll`, `directory` | other open files |
+//! | `pipe`, `eventfd`, `timerfd`, `signalfd`, `socket`, `epoll`, `directory` | other open files |
 //! | `poll` | waiting for several files |
 //! | `clock`, `random`, `signals` | what files have to do with the rest |
 //!
@@ -45,6 +45,7 @@ pub mod random;
 pub mod readiness;
 pub mod signalfd;
 pub(crate) mod signals;
+pub mod socket;
 mod sys;
 pub mod table;
 pub mod timerfd;

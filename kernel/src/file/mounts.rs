@@ -82,7 +82,7 @@ impl Mounts {
 
     /// As `/proc/mounts` shows them.
     pub fn lines(&self) -> String {
-        let mut lines = String::from("rootfs / tmpfs rw 0 0\n");
+        let mut lines = String::from("tmpfs / tmpfs rw,relatime 0 0\n");
         for (name, kind, _) in &self.below {
             // Writing to a string does not fail.
             let _ = writeln!(lines, "{kind} /{name} {kind} rw,relatime 0 0");

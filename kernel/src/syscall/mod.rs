@@ -24,6 +24,7 @@ pub mod poll;
 mod process;
 mod scheduling;
 mod signal;
+mod socket;
 pub mod table;
 mod thread;
 mod time;

@@ -1,8 +1,8 @@
 //! Every system call that there is.
 
 use super::{
-    Call, Result, exec, file, futex, identity, info, memory, poll, process, scheduling, signal, thread, time,
-    timer, uffd,
+    Call, Result, exec, file, futex, identity, info, memory, poll, process, scheduling, signal, socket,
+    thread, time, timer, uffd,
 };
 
 /// A system call.
@@ -87,6 +87,14 @@ calls! {
     38 timer::setitimer;
     39 process::getpid;
     40 file::between::sendfile;
+    41 socket::socket;
+    44 socket::sendto;
+    45 socket::recvfrom;
+    46 socket::sendmsg;
+    47 socket::recvmsg;
+    48 socket::shutdown;
+    53 socket::socketpair;
+    55 socket::getsockopt;
     56 process::clone;
     57 process::fork;
     58 process::vfork;

@@ -20,7 +20,7 @@ const APPEND: u64 = 0x10;
 const KNOWN: u64 = 1 | 2 | 4 | NOWAIT | APPEND;
 
 /// A part of the caller's memory, if it can be one.
-pub(super) fn segment(addr: u64, len: u64) -> core::result::Result<Segment, Errno> {
+pub(in crate::syscall) fn segment(addr: u64, len: u64) -> core::result::Result<Segment, Errno> {
     let len = usize::try_from(len).map_err(|_| Errno::EFAULT)?;
     match VirtAddr::new(addr).checked_add(len as u64) {
         Some(end) if end <= USER_TOP => Ok(Segment {
