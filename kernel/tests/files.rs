@@ -8,6 +8,7 @@ use common::{World, anon_frames, object_world, page, part, returned};
 use kernel::abi::errno::Errno;
 use kernel::file::eventfd::EventFile;
 use kernel::file::pipe::{Pipe, PipeFile};
+use kernel::file::socket::{Kind, Receive, SocketFile};
 use kernel::file::tmpfs::{self, RegularFile, Seals};
 use kernel::file::{Content, allocate};
 use kernel::file::{OpenFile, OpenFlags, Readiness, Segment, Sink, Source, Whence};
@@ -290,4 +291,80 @@ fn fallocate_refuses_modes_that_are_not_there() {
     assert_eq!((file.file().end(), file.stat().blocks), (0, 24));
     let (_reads, writes) = nonblocking_pipe();
     assert_eq!(writes.file().allocate(0, 0, 1), Err(Errno::ENODEV));
+}
+
+fn sockets(kind: Kind) -> [Arc<OpenFile>; 2] {
+    SocketFile::pair(kind, OpenFlags::NONBLOCK)
+}
+
+#[test]
+fn sockets_carry_bytes_both_ways_until_one_is_gone() {
+    let _world = World::new();
+    let [one, other] = sockets(Kind::Stream);
+    assert_eq!(read(&one, 5), errno(Errno::EAGAIN));
+    assert_eq!(write(&one, b"ping"), Ok(4));
+    assert_eq!(write(&other, b"pong"), Ok(4));
+    assert_eq!(read(&other, 2), Ok(b"pi".to_vec()));
+    assert_eq!(read(&other, 9), Ok(b"ng".to_vec()));
+    assert_eq!(read(&one, 9), Ok(b"pong".to_vec()));
+    drop(other);
+    assert_eq!(read(&one, 9), Ok(Vec::new()));
+    assert_eq!(write(&one, b"x"), errno(Errno::EPIPE));
+    assert!(one.readiness().contains(Readiness::HUP | Readiness::IN));
+}
+
+#[test]
+fn messages_stay_whole_and_lose_what_does_not_fit() {
+    let _world = World::new();
+    let [one, other] = sockets(Kind::Datagram);
+    assert_eq!(write(&one, b"first"), Ok(5));
+    assert_eq!(write(&one, b""), Ok(0));
+    assert_eq!(write(&one, b"third"), Ok(5));
+    assert_eq!(read(&other, 2), Ok(b"fi".to_vec()));
+    assert_eq!(read(&other, 9), Ok(Vec::new()));
+    assert_eq!(read(&other, 9), Ok(b"third".to_vec()));
+    assert_eq!(read(&other, 9), errno(Errno::EAGAIN));
+    assert_eq!(write(&one, &vec![0; 1 << 20]), errno(Errno::EMSGSIZE));
+    drop(other);
+    assert_eq!(write(&one, b"x"), errno(Errno::ECONNREFUSED));
+}
+
+#[test]
+fn files_go_with_the_first_byte_of_what_they_were_sent_with() {
+    let _world = World::new();
+    let [one, other] = sockets(Kind::Stream);
+    let (reads, writes) = nonblocking_pipe();
+    let sender = one.as_file::<SocketFile>().unwrap();
+    let receiver = other.as_file::<SocketFile>().unwrap();
+    assert_eq!(write(&one, b"before"), Ok(6));
+    let sent = sender.send(&mut Source::kernel(b"with"), vec![writes], true, true);
+    assert_eq!(sent, Ok(4));
+    let mut bytes = [0; 20];
+    let mut to = Sink::kernel(&mut bytes);
+    let plain = receiver.receive(&mut to, Receive::default()).unwrap();
+    assert_eq!(
+        (to.done(), plain.files.len()),
+        (6, 0),
+        "up to the message with files"
+    );
+    let mut to = Sink::kernel(&mut bytes);
+    let with = receiver.receive(&mut to, Receive::default()).unwrap();
+    assert_eq!((to.done(), with.files.len()), (4, 1));
+    assert_eq!(write(&with.files[0], b"through"), Ok(7));
+    drop(with);
+    assert_eq!(read(&reads, 9), Ok(b"through".to_vec()));
+    assert_eq!(read(&reads, 9), Ok(Vec::new()), "the only writer is closed");
+}
+
+#[test]
+fn files_that_nobody_receives_are_closed_with_the_sockets() {
+    let _world = World::new();
+    let [one, other] = sockets(Kind::SeqPacket);
+    let (reads, writes) = nonblocking_pipe();
+    let sender = one.as_file::<SocketFile>().unwrap();
+    let sent = sender.send(&mut Source::kernel(b"x"), vec![writes], true, true);
+    assert_eq!(sent, Ok(1));
+    assert_eq!(read(&reads, 1), errno(Errno::EAGAIN));
+    drop(other);
+    assert_eq!(read(&reads, 1), Ok(Vec::new()));
 }

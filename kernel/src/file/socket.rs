@@ -423,8 +423,9 @@ impl File for SocketFile {
         let mut ready = Readiness::empty();
         ready.set(Readiness::READABLE, some || deaf || ended);
         ready.set(Readiness::RDHUP, deaf || ended);
-        ready.set(Readiness::HUP, !peer.open || ((deaf || ended) && peer.ended));
-        ready.set(Readiness::WRITABLE, peer.bytes * 4 <= ROOM);
+        ready.set(Readiness::HUP, (deaf || ended) && (peer.deaf || peer.ended));
+        let writable = Readiness::WRITABLE | Readiness::WRBAND;
+        ready.set(writable, peer.bytes * 4 <= ROOM);
         ready
     }
 
@@ -450,7 +451,12 @@ impl Drop for SocketFile {
         own.bytes = 0;
         drop(own);
         drop(unread);
-        self.shut_down(true, true);
+        if self.pair.kind == Kind::Datagram {
+            // The other one is not told, as on Linux, but may wait for room.
+            self.peer().notifier.notify(Readiness::WRITABLE);
+        } else {
+            self.shut_down(true, true);
+        }
     }
 }
 
