@@ -4,6 +4,7 @@ pub mod clone;
 pub mod errno;
 pub mod guest;
 pub mod mman;
+pub mod shm;
 pub mod signal;
 pub mod stat;
 pub mod uffd;

@@ -78,6 +78,9 @@ calls! {
     26 memory::msync;
     27 memory::mincore;
     28 memory::madvise;
+    29 memory::shmget;
+    30 memory::shmat;
+    31 memory::shmctl;
     32 file::open::dup;
     33 file::open::dup2;
     34 signal::pause;
@@ -103,6 +106,7 @@ calls! {
     61 process::wait4;
     62 signal::kill;
     63 info::uname;
+    67 memory::shmdt;
     72 file::control::fcntl;
     73 file::control::flock;
     74 file::size::fsync;
@@ -190,6 +194,7 @@ calls! {
     203 scheduling::sched_setaffinity;
     204 scheduling::sched_getaffinity;
     213 poll::epoll_create;
+    216 memory::remap_file_pages;
     217 file::names::getdents64;
     218 thread::set_tid_address;
     219 time::restart_syscall;

@@ -125,6 +125,7 @@ pub mod guest_memfd;
 pub mod hugetlb;
 pub mod shmem;
 pub mod special;
+pub mod sysv;
 #[cfg(test)]
 mod tests;
 pub mod zero;
@@ -387,6 +388,7 @@ pub static ALL: &[&MemType] = &[
     &anon::ANON,
     &droppable::DROPPABLE,
     &shmem::SHMEM,
+    &sysv::SYSV,
     &special::SPECIAL,
     &hugetlb::HUGETLB,
     &zero::ZERO,

@@ -127,6 +127,8 @@ const INTERPRETER_BASE: u64 = 0x7fff_f000_0000;
 /// Bytes of a stack at its largest (Linux: the default of `RLIMIT_STACK`).
 pub const STACK_SIZE: u64 = 8 << 20;
 
+/// Bytes above the stack, which nothing is put into: there is a hole below the top, as on Linux, which leaves a random number.
+const ABOVE_STACK: u64 = 16 * PAGE_SIZE;
 /// Bytes below the top that are left to the stack: what is mapped without being asked for a place goes below (Linux: the
 /// smallest gap of `mmap_base`).
 const STACK_ROOM: u64 = 128 << 20;
@@ -164,7 +166,7 @@ pub fn prepare(
         interpreter_base: interpreter.as_ref().map_or(VirtAddr::new(0), |it| it.base),
         vdso: vdso::map(&space)?,
     };
-    let placed = stack::build(&space, USER_TOP, STACK_SIZE, start, &vector)?;
+    let placed = stack::build(&space, USER_TOP - ABOVE_STACK, STACK_SIZE, start, &vector)?;
     let entry = interpreter.as_ref().map_or(program.entry, |it| it.entry);
     let layout = Layout {
         stack: placed.stack,

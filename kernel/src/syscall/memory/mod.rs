@@ -6,6 +6,8 @@
 //! | `protect` | mprotect, pkey_mprotect and what else there is of keys |
 //! | `remap` | mremap |
 //! | `heap` | brk |
+//! | `file_pages` | remap_file_pages |
+//! | `shm` | shmget, shmat, shmdt, shmctl |
 //! | `advise` | madvise |
 //! | `lock` | mlock, mlock2, munlock, mlockall, munlockall |
 //! | `residence` | mincore, msync |
@@ -14,6 +16,7 @@
 
 mod across;
 mod advise;
+mod file_pages;
 mod heap;
 mod lock;
 mod map;
@@ -21,9 +24,11 @@ mod policy;
 mod protect;
 mod remap;
 mod residence;
+mod shm;
 
 pub use across::{process_vm_readv, process_vm_writev};
 pub use advise::madvise;
+pub use file_pages::remap_file_pages;
 pub use heap::brk;
 pub use lock::{mlock, mlock2, mlockall, munlock, munlockall};
 pub use map::{mmap, munmap};
@@ -31,6 +36,7 @@ pub use policy::{get_mempolicy, mbind, set_mempolicy};
 pub use protect::{mprotect, pkey_alloc, pkey_free, pkey_mprotect};
 pub use remap::mremap;
 pub use residence::{mincore, msync};
+pub use shm::{shmat, shmctl, shmdt, shmget};
 
 use alloc::sync::Arc;
 
