@@ -27,10 +27,16 @@ use crate::abi::errno::Errno;
 use crate::sync::SpinLock;
 use crate::sync::model::Lock;
 use crate::syscall::Error;
-use crate::task::WaitReason;
+use crate::task::{SleepLock, WaitReason};
 
-/// How deep epolls may watch epolls.
-const MAX_DEPTH: usize = 5;
+/// How deep epolls may watch epolls (Linux: `EP_MAX_NESTS`): what a file tells goes up so many steps, on one stack.
+const MAX_DEPTH: usize = 4;
+/// Most ways from an epoll up to those that watch it: what a file tells goes all of them, under a lock.
+const MAX_WAYS: usize = 500;
+
+/// Held by whoever has an epoll watch an epoll: what was found about the others stays so until it is done.
+static NESTING: SleepLock = SleepLock::new(&OTHERS);
+static OTHERS: WaitReason = WaitReason("another task that has an epoll watch an epoll");
 
 static WAITING: WaitReason = WaitReason("an event of an epoll");
 
@@ -70,6 +76,9 @@ impl Event {
 
 /// A descriptor and the open file behind it: the same number may mean several.
 type Key = (u64, usize);
+
+/// Epolls by address, with how many there are below each.
+type Met = BTreeMap<usize, (Arc<EpollFile>, usize)>;
 
 fn key(fd: u64, file: &Arc<OpenFile>) -> Key {
     (fd, Arc::as_ptr(file).addr())
@@ -118,14 +127,38 @@ impl EpollFile {
     /// EEXIST; EPERM: the file is always ready. EINVAL, ELOOP, ENOMEM.
     pub fn add(&self, fd: u64, file: &Arc<OpenFile>, interest: Event) -> Result<(), Errno> {
         let notifier = file.file().notifier().ok_or(Errno::EPERM)?;
-        if let Some(other) = file.as_file::<Self>() {
-            if interest.how().contains(How::EXCLUSIVE) {
-                return Err(Errno::EINVAL);
-            }
-            if other.watches(self, MAX_DEPTH)? {
-                return Err(Errno::ELOOP);
-            }
+        let Some(other) = file.as_file::<Self>() else {
+            return self.add_item(fd, file, notifier, interest);
+        };
+        if interest.how().contains(How::EXCLUSIVE) {
+            return Err(Errno::EINVAL);
         }
+        let _nesting = NESTING.lock();
+        let mut below = BTreeMap::new();
+        let depth = other.depth_below(self, &mut below)? + 1 + self.depth_above();
+        if depth > MAX_DEPTH {
+            return Err(Errno::ELOOP);
+        }
+        self.add_item(fd, file, notifier, interest)?;
+        if below
+            .values()
+            .any(|(epoll, _)| epoll.ways_above(MAX_WAYS) > MAX_WAYS)
+        {
+            // Another thread may have been faster.
+            let _ = self.remove(fd, file);
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
+    /// Watches `file`, whose notifier this is.
+    fn add_item(
+        &self,
+        fd: u64,
+        file: &Arc<OpenFile>,
+        notifier: &Notifier,
+        interest: Event,
+    ) -> Result<(), Errno> {
         let item = Arc::new_cyclic(|me| Item {
             me: Weak::clone(me),
             epoll: Weak::clone(&self.me),
@@ -210,23 +243,57 @@ impl EpollFile {
         drop(removed);
     }
 
-    /// Whether it watches `other`, at some depth.
-    fn watches(&self, other: &Self, depth: usize) -> Result<bool, Errno> {
-        if core::ptr::eq(self, other) {
-            return Ok(true);
-        }
-        if depth == 0 {
+    /// How many epolls there are one below the other from here, this one not counted; notes those that it meets, this one
+    /// included. [`NESTING`] is held, so there are at most [`MAX_DEPTH`].
+    ///
+    /// # Errors
+    /// ELOOP: `above` is among them.
+    fn depth_below(&self, above: &Self, met: &mut Met) -> Result<usize, Errno> {
+        if core::ptr::eq(self, above) {
             return Err(Errno::ELOOP);
         }
+        let Some(me) = self.me.upgrade() else { return Ok(0) };
+        let place = Arc::as_ptr(&me).addr();
+        if let Some((_, depth)) = met.get(&place) {
+            return Ok(*depth);
+        }
         let items: Vec<Arc<Item>> = self.items.lock().values().cloned().collect();
+        let mut depth = 0;
         for file in items.iter().filter_map(|item| item.file.upgrade()) {
-            if let Some(inner) = file.as_file::<Self>()
-                && inner.watches(other, depth - 1)?
-            {
-                return Ok(true);
+            if let Some(inner) = file.as_file::<Self>() {
+                depth = depth.max(1 + inner.depth_below(above, met)?);
             }
         }
-        Ok(false)
+        met.insert(place, (me, depth));
+        Ok(depth)
+    }
+
+    /// The epolls that watch this one, once for each way.
+    fn above(&self) -> Vec<Arc<Self>> {
+        let listeners = self.notifier.listeners();
+        listeners.iter().filter_map(|listener| listener.epoll()).collect()
+    }
+
+    /// How many epolls there are one above the other from here, this one not counted. [`NESTING`] is held.
+    fn depth_above(&self) -> usize {
+        let above = self.above();
+        above
+            .iter()
+            .map(|epoll| 1 + epoll.depth_above())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// How many ways lead up from here; counts no further than a little above `most`. [`NESTING`] is held.
+    fn ways_above(&self, most: usize) -> usize {
+        let mut ways = 0;
+        for epoll in self.above() {
+            if ways > most {
+                break;
+            }
+            ways += 1 + epoll.ways_above(most - ways.min(most));
+        }
+        ways
     }
 
     /// Takes what is ready, at most `max` of it. What is reported as long as it lasts goes back to the end of the line.
@@ -357,6 +424,10 @@ impl Listener for Item {
         self.enqueue(&epoll);
         epoll.notifier.notify(Readiness::READABLE);
     }
+
+    fn epoll(&self) -> Option<Arc<EpollFile>> {
+        self.epoll.upgrade()
+    }
 }
 
 impl Watcher for Item {
@@ -419,5 +490,84 @@ impl File for EpollFile {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::file::eventfd::EventFile;
+
+    const LEVEL: Event = Event { events: 1, data: 0 };
+
+    fn epoll() -> Arc<OpenFile> {
+        OpenFile::new(EpollFile::new(), OpenFlags::RDWR)
+    }
+
+    /// Has `upper` watch `lower`.
+    fn watch(upper: &OpenFile, lower: &Arc<OpenFile>) -> Result<(), Errno> {
+        let upper: &EpollFile = upper.as_file().expect("an epoll");
+        upper.add(0, lower, LEVEL)
+    }
+
+    fn is_readable(open: &OpenFile) -> bool {
+        open.readiness().contains(Readiness::IN)
+    }
+
+    #[test]
+    fn epolls_watch_epolls_four_deep_in_whatever_order_they_are_added() {
+        for from_above in [true, false] {
+            let chain: Vec<_> = (0..6).map(|_| epoll()).collect();
+            let mut pairs: Vec<_> = chain.windows(2).collect();
+            if !from_above {
+                pairs.reverse();
+            }
+            let added: Vec<_> = pairs.iter().map(|pair| watch(&pair[0], &pair[1])).collect();
+            assert_eq!(added[..4], [Ok(()); 4], "from above: {from_above}");
+            assert_eq!(added[4], Err(Errno::ELOOP), "from above: {from_above}");
+        }
+    }
+
+    #[test]
+    fn an_epoll_does_not_watch_itself_by_way_of_others() {
+        let (a, b, c) = (epoll(), epoll(), epoll());
+        assert_eq!(watch(&a, &b), Ok(()));
+        assert_eq!(watch(&b, &c), Ok(()));
+        assert_eq!(watch(&c, &a), Err(Errno::ELOOP));
+        assert_eq!(watch(&a, &a), Err(Errno::ELOOP));
+    }
+
+    #[test]
+    fn what_a_file_tells_has_few_ways_to_go() {
+        // Each of a row watches all of the row below: 20 ways from the middle row, 20 + 20 * 20 from the lowest, ...
+        let rows: Vec<Vec<_>> = (0..4).map(|_| (0..20).map(|_| epoll()).collect()).collect();
+        let add = |upper: usize, lower: usize| {
+            let mut last = Ok(());
+            for one in &rows[upper] {
+                for (fd, other) in (0..).zip(&rows[lower]) {
+                    let one: &EpollFile = one.as_file().expect("an epoll");
+                    last = last.and(one.add(fd, other, LEVEL));
+                }
+            }
+            last
+        };
+        assert_eq!(add(0, 1), Ok(()));
+        assert_eq!(add(1, 2), Ok(()));
+        assert_eq!(add(2, 3), Err(Errno::EINVAL), "more than {MAX_WAYS}");
+    }
+
+    #[test]
+    fn what_was_refused_is_not_watched() {
+        let (a, b) = (epoll(), epoll());
+        let event = OpenFile::new(EventFile::new(1, false), OpenFlags::RDWR);
+        assert_eq!(watch(&a, &b), Ok(()));
+        assert_eq!(watch(&b, &a), Err(Errno::ELOOP));
+        let inner: &EpollFile = b.as_file().expect("an epoll");
+        assert_eq!(inner.remove(0, &a), Err(Errno::ENOENT));
+        assert_eq!(inner.add(1, &event, LEVEL), Ok(()));
+        assert!(
+            is_readable(&b) && is_readable(&a),
+            "what is ready is told upwards"
+        );
     }
 }

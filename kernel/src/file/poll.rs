@@ -20,6 +20,17 @@ pub struct Watched {
     pub found: Readiness,
 }
 
+/// A poller's places at files. Given up when dropped, the last one first: a notifier finds that one at once.
+struct Registrations<'a>(Vec<Registration<'a>>);
+
+impl Drop for Registrations<'_> {
+    fn drop(&mut self) {
+        while let Some(last) = self.0.pop() {
+            drop(last);
+        }
+    }
+}
+
 /// A poller's place at a file, given up when dropped.
 struct Registration<'a> {
     file: &'a OpenFile,
@@ -57,15 +68,16 @@ pub fn wait(watched: &mut [Watched], timeout: Option<Duration>) -> Result<usize,
     }
     let poller = Poller::new();
     let files: Vec<Arc<OpenFile>> = watched.iter().filter_map(|one| one.file.clone()).collect();
-    let mut registrations = Vec::new();
+    let mut registrations = Registrations(Vec::new());
     registrations
+        .0
         .try_reserve(files.len())
         .map_err(|_| Errno::ENOMEM)?;
     for file in &files {
         if let Some(notifier) = file.file().notifier() {
             let listener: Arc<dyn Listener> = Arc::<Poller>::clone(&poller);
             let ticket = notifier.add(listener)?;
-            registrations.push(Registration { file, ticket });
+            registrations.0.push(Registration { file, ticket });
         }
     }
     let end = timeout.map(|timeout| task::now().saturating_add(timeout));

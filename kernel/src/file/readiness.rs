@@ -19,6 +19,7 @@ use core::time::Duration;
 
 use bitflags::bitflags;
 
+use super::epoll::EpollFile;
 use super::{OpenFile, signals};
 use crate::abi::errno::Errno;
 use crate::sync::model::Lock;
@@ -70,6 +71,11 @@ impl Readiness {
 pub trait Listener: Send + Sync {
     /// It may have, in these respects. Neither sleeps nor allocates.
     fn notify(&self, changed: Readiness);
+
+    /// The epoll that it tells in turn, if it is an epoll's.
+    fn epoll(&self) -> Option<Arc<EpollFile>> {
+        None
+    }
 }
 
 /// Somebody who wants to know when an open file is closed for good.
@@ -172,10 +178,18 @@ impl Notifier {
         Ok(ticket)
     }
 
+    /// Who is told.
+    pub(super) fn listeners(&self) -> Vec<Arc<dyn Listener>> {
+        let listeners = self.listeners.lock();
+        let all = listeners.all.iter();
+        all.map(|(_, listener)| Arc::clone(listener)).collect()
+    }
+
     /// Has it told no more: it is not being told either when this returns.
     pub fn remove(&self, ticket: Ticket) {
         let mut listeners = self.listeners.lock();
-        let place = listeners.all.iter().position(|(other, _)| *other == ticket);
+        // From the end, where those are who leave as they came: a poll of many files that share one notifier.
+        let place = listeners.all.iter().rposition(|(other, _)| *other == ticket);
         let removed = place.map(|place| listeners.all.swap_remove(place));
         drop(listeners);
         // What it owns is let go of without the lock.
