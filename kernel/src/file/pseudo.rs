@@ -12,6 +12,7 @@ use super::{DirEntry, File, Io, OpenFlags, PIECE, Seeking, Sink, Source};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{DeviceNumber, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Stat, StatFs};
 use crate::mm::addr::PAGE_SIZE;
+use crate::mm::frame::allocator;
 use crate::sync::SpinLock;
 use crate::syscall::Error;
 
@@ -159,6 +160,10 @@ impl TextFile {
         let known = self.made_up.lock().clone();
         if let (Some(text), true) = (known, at > 0) {
             return Ok(text);
+        }
+        // It is kept as long as the file is open.
+        if allocator().is_short() {
+            return Err(Errno::ENOMEM);
         }
         let text = Arc::new((self.parts.read)()?);
         let old = self.made_up.lock().replace(Arc::clone(&text));

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::OpenFile;
 use crate::abi::errno::Errno;
+use crate::mm::reserve::reserve;
 use crate::sync::SpinLock;
 
 /// Descriptors that a process may have if it does not ask for more (Linux: `RLIMIT_NOFILE`).
@@ -54,8 +55,8 @@ impl Table {
     /// ENOMEM.
     pub fn copy(&self) -> Result<Arc<Self>, Errno> {
         let mut copy = Vec::new();
-        copy.try_reserve(self.slots.lock().len())
-            .map_err(|_| Errno::ENOMEM)?;
+        let len = self.slots.lock().len();
+        reserve(&mut copy, len).map_err(|_| Errno::ENOMEM)?;
         copy.extend(self.slots.lock().iter().cloned());
         Ok(Arc::new(Self {
             slots: SpinLock::new(copy),
@@ -120,7 +121,8 @@ impl Table {
         let mut slots = self.slots.lock();
         let free = (lowest..).find(|at| slots.get(*at).is_none_or(Option::is_none));
         let at = free.filter(|at| *at < limit).ok_or(Errno::EMFILE)?;
-        put(&mut slots, at, Slot { file, closes_on_exec })?;
+        make_place(&mut slots, at)?;
+        slots[at] = Some(Slot { file, closes_on_exec });
         Ok(at as u64)
     }
 
@@ -141,7 +143,10 @@ impl Table {
         }
         let file = self.get_any(old)?;
         let slot = Slot { file, closes_on_exec };
-        let closed = put(&mut self.slots.lock(), at, slot)?;
+        let mut slots = self.slots.lock();
+        make_place(&mut slots, at)?;
+        let closed = slots[at].replace(slot);
+        drop(slots);
         // Without the lock: closing may take any.
         drop(closed);
         Ok(at as u64)
@@ -236,19 +241,20 @@ impl Table {
     }
 }
 
-/// Fills a slot; what was there.
-fn put(slots: &mut Vec<Option<Slot>>, at: usize, slot: Slot) -> Result<Option<Slot>, Errno> {
+/// Has slots up to number `at`.
+fn make_place(slots: &mut Vec<Option<Slot>>, at: usize) -> Result<(), Errno> {
     if at >= slots.len() {
         let more = at + 1 - slots.len();
-        slots.try_reserve(more).map_err(|_| Errno::ENOMEM)?;
+        reserve(slots, more).map_err(|_| Errno::ENOMEM)?;
         slots.resize(at + 1, None);
     }
-    Ok(slots[at].replace(slot))
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::host::{Config, Running, SoftMachine};
     use crate::file::OpenFlags;
     use crate::file::dev::MemoryFile;
 
@@ -256,8 +262,13 @@ mod tests {
         OpenFile::new(Arc::new(MemoryFile::Null), OpenFlags::RDWR)
     }
 
+    fn machine() -> Running {
+        SoftMachine::start(Config { memory: 1 << 20 })
+    }
+
     #[test]
     fn the_lowest_free_number_is_given() {
+        let _machine = machine();
         let table = Table::new();
         assert_eq!(table.install(file(), false), Ok(0));
         assert_eq!(table.install(file(), false), Ok(1));
@@ -271,6 +282,7 @@ mod tests {
 
     #[test]
     fn numbers_end_at_the_limit() {
+        let _machine = machine();
         let table = Table::new();
         table.set_limit(2);
         assert_eq!(table.install(file(), false), Ok(0));
@@ -284,6 +296,7 @@ mod tests {
 
     #[test]
     fn a_number_is_an_int_and_negative_ones_are_never_open() {
+        let _machine = machine();
         let table = Table::new();
         assert_eq!(table.install(file(), false), Ok(0));
         assert!(table.get(0xffff_ffff).is_err());
@@ -292,6 +305,7 @@ mod tests {
 
     #[test]
     fn duplicates_share_the_open_file_and_not_the_mark() {
+        let _machine = machine();
         let table = Table::new();
         assert_eq!(table.install(file(), true), Ok(0));
         assert_eq!(table.duplicate(0, 5, false), Ok(5));
@@ -305,6 +319,7 @@ mod tests {
 
     #[test]
     fn a_copy_has_the_same_files_and_its_own_numbers() {
+        let _machine = machine();
         let table = Table::new();
         assert_eq!(table.install(file(), false), Ok(0));
         let copy = table.copy().unwrap();
@@ -315,6 +330,7 @@ mod tests {
 
     #[test]
     fn ranges_are_closed_or_marked() {
+        let _machine = machine();
         let table = Table::new();
         (0..6).for_each(|fd| assert_eq!(table.install(file(), false), Ok(fd)));
         table.close_range(4, usize::MAX, false);
@@ -326,6 +342,7 @@ mod tests {
 
     #[test]
     fn a_name_is_no_file() {
+        let _machine = machine();
         let table = Table::new();
         let name = OpenFile::new(Arc::new(MemoryFile::Null), OpenFlags::PATH);
         assert_eq!(table.install(name, false), Ok(0));

@@ -9,12 +9,15 @@ use super::frame;
 /// Makes room for `more` records.
 ///
 /// # Errors
-/// No kernel memory, or a failure was injected ([`frame::FrameAllocator::inject_failure`]).
+/// No kernel memory that could be spared ([`frame::FrameAllocator::can_spare`]), or a failure was injected
+/// ([`frame::FrameAllocator::inject_failure`]).
 pub(crate) fn reserve<T>(records: &mut Vec<T>, more: usize) -> Result<(), TryReserveError> {
     if records.capacity() - records.len() >= more {
         return Ok(());
     }
     // The error cannot be made, only had: by asking for what there never is.
-    let fails = frame::allocator().injected_failure();
+    let grown = (records.len() + more).max(2 * records.capacity());
+    let fails = frame::allocator().injected_failure()
+        || !frame::allocator().can_spare(grown.saturating_mul(size_of::<T>()));
     records.try_reserve(if fails { usize::MAX } else { more })
 }

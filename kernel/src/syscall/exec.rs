@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::file::named_program;
 use super::{After, Call, Error, Result, user};
 use crate::abi::errno::Errno;
+use crate::mm::frame::allocator;
 use crate::process::exec::{Executed, Found, execute};
 use crate::process::limits::Resource;
 
@@ -22,6 +23,10 @@ fn strings(mut at: u64, room: &mut usize) -> core::result::Result<Vec<Vec<u8>>, 
         return Ok(strings);
     }
     loop {
+        // Others may be reading theirs at the same time.
+        if allocator().is_short() {
+            return Err(Errno::ENOMEM.into());
+        }
         let pointer = user::read_u64(at)?;
         if pointer == 0 {
             return Ok(strings);
@@ -43,6 +48,9 @@ fn run(call: &mut Call<'_>, found: Found, args: u64, env: u64) -> Result {
     let mut room = (stack / 4).clamp(LEAST, MOST) as usize;
     let mut args = strings(args, &mut room)?;
     let env = strings(env, &mut room)?;
+    // They are copied twice more.
+    let len: usize = args.iter().chain(&env).map(|string| string.len() + 8).sum();
+    user::check_room(4 * len)?;
     if args.is_empty() {
         // As Linux: programs find at least a name.
         args = vec![Vec::new()];

@@ -15,6 +15,9 @@ use crate::task;
 
 /// Bytes of a `pollfd`.
 const POLLFD: usize = 8;
+/// Bytes of the kernel's that waiting for one file takes: the descriptor, what is watched, its place at the file, twice where
+/// a list grows.
+const PER_FILE: usize = 128;
 /// Bytes of an `epoll_event`, which is packed.
 const EVENT: usize = 12;
 /// Most events of one call.
@@ -120,6 +123,7 @@ fn poll_files(call: &Call<'_>, fds: u64, count: u64, timeout: Option<Duration>) 
     if count > files.limit() {
         return Err(Errno::EINVAL.into());
     }
+    user::check_room(count.saturating_mul(PER_FILE))?;
     let bytes = user::read_vec(fds, count * POLLFD)?;
     let mut watched: Vec<Watched> = bytes
         .chunks_exact(POLLFD)
@@ -194,6 +198,7 @@ fn select_files(call: &Call<'_>, timeout: Option<Duration>) -> Result {
     let files = call.files();
     let count = count.min(files.limit());
     let words = count.div_ceil(64);
+    user::check_room(count * PER_FILE)?;
     let mut asked = [const { Vec::new() }; 3];
     for (set, at) in asked.iter_mut().zip(sets) {
         *set = if at == 0 {

@@ -14,11 +14,11 @@ pub struct Entry {
     pub leaves_notes: bool,
 }
 
-/// Calls after which the kernel knows more than before: files, areas, threads, waits.
-const LEAVE_NOTES: [u16; 52] = [
-    2, 9, 10, 22, 25, 28, 32, 33, 41, 53, 56, 57, 58, 59, 72, 83, 85, 86, 88, 133, 149, 150, 151, 213, 222,
-    233, 253, 257, 258, 259, 265, 266, 282, 283, 284, 285, 289, 290, 291, 292, 293, 319, 322, 323, 325, 329,
-    425, 434, 435, 437, 440, 447,
+/// Calls after which the kernel knows more than before: files and longer names, areas, threads, groups, waits.
+const LEAVE_NOTES: [u16; 56] = [
+    2, 9, 10, 22, 25, 28, 32, 33, 41, 53, 56, 57, 58, 59, 72, 82, 83, 85, 86, 88, 116, 133, 149, 150, 151,
+    213, 222, 233, 253, 257, 258, 259, 264, 265, 266, 282, 283, 284, 285, 289, 290, 291, 292, 293, 316, 319,
+    322, 323, 325, 329, 425, 434, 435, 437, 440, 447,
 ];
 
 const fn leaves_notes(number: usize) -> bool {

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use super::Error;
 use crate::abi::errno::Errno;
 use crate::mm::addr::VirtAddr;
+use crate::mm::frame::allocator;
 use crate::mm::uaccess::{self, on_behalf};
+use crate::task;
 
 /// Copies from the current process's memory.
 ///
@@ -19,16 +21,32 @@ pub fn read(at: u64, out: &mut [u8]) -> Result<(), Error> {
 /// Copies to it.
 ///
 /// # Errors
-/// EFAULT.
+/// EFAULT. EINTR: the task is to end; so do loops whose length a program chooses.
 pub fn write(at: u64, bytes: &[u8]) -> Result<(), Error> {
+    if task::current().is_killed() {
+        return Err(Errno::EINTR.into());
+    }
     on_behalf(|| uaccess::write(VirtAddr::new(at), bytes)).map_err(|_| Errno::EFAULT.into())
+}
+
+/// Whether the kernel can spare `bytes` for one call.
+///
+/// # Errors
+/// ENOMEM.
+pub fn check_room(bytes: usize) -> Result<(), Errno> {
+    if allocator().can_spare(bytes) {
+        Ok(())
+    } else {
+        Err(Errno::ENOMEM)
+    }
 }
 
 /// `len` bytes.
 ///
 /// # Errors
-/// EFAULT.
+/// EFAULT. ENOMEM: they are too many to be kept in the kernel now.
 pub fn read_vec(at: u64, len: usize) -> Result<Vec<u8>, Error> {
+    check_room(len)?;
     let mut bytes = vec![0; len];
     read(at, &mut bytes)?;
     Ok(bytes)

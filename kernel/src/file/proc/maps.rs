@@ -6,12 +6,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::memory::Counts;
+use crate::abi::errno::Errno;
 use crate::abi::stat::DeviceNumber;
 use crate::file::tree::Entry;
 use crate::file::{OpenFile, tmpfs};
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::memtype::{Granule, Modes};
 use crate::mm::pt::Prot;
+use crate::mm::reserve::reserve;
 use crate::mm::vma::{Vma, VmaFlags};
 use crate::process::Mm;
 
@@ -114,39 +116,57 @@ fn line(area: &Vma, mm: &Mm, root: &Arc<Entry>) -> Vec<u8> {
     line
 }
 
+/// Appends to a text whose length the process chooses.
+fn append(text: &mut Vec<u8>, more: &[u8]) -> Result<(), Errno> {
+    reserve(text, more.len()).map_err(|_| Errno::ENOMEM)?;
+    text.extend_from_slice(more);
+    Ok(())
+}
+
 /// The lines of `maps`.
-pub(super) fn maps(mm: &Mm, root: &Arc<Entry>) -> Vec<u8> {
-    let areas = mm.space().areas();
-    areas.iter().flat_map(|area| line(area, mm, root)).collect()
+///
+/// # Errors
+/// ENOMEM.
+pub(super) fn maps(mm: &Mm, root: &Arc<Entry>) -> Result<Vec<u8>, Errno> {
+    let mut text = Vec::new();
+    for area in mm.space().each_area() {
+        append(&mut text, &line(&area, mm, root))?;
+    }
+    Ok(text)
 }
 
 /// The paragraphs of `smaps`.
-pub(super) fn smaps(mm: &Mm, root: &Arc<Entry>) -> Vec<u8> {
+///
+/// # Errors
+/// ENOMEM.
+pub(super) fn smaps(mm: &Mm, root: &Arc<Entry>) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
-    for area in mm.space().areas() {
-        text.extend(line(&area, mm, root));
+    for area in mm.space().each_area() {
+        append(&mut text, &line(&area, mm, root))?;
         let kb = area.ty.granule().size() / 1024;
         let counts = Counts::of(mm.space(), &area);
         let size = area.range.len() / 1024;
         let head = [("Size", size), ("KernelPageSize", kb), ("MMUPageSize", kb)];
-        text.extend(rows(&head).into_bytes());
-        text.extend(counted(&counts, &area).into_bytes());
-        text.extend(b"THPeligible:           0\n");
-        text.extend(format!("VmFlags: {}\n", letters(&area)).into_bytes());
+        append(&mut text, rows(&head).as_bytes())?;
+        append(&mut text, counted(&counts, &area).as_bytes())?;
+        append(&mut text, b"THPeligible:           0\n")?;
+        append(&mut text, format!("VmFlags: {}\n", letters(&area)).as_bytes())?;
     }
-    text
+    Ok(text)
 }
 
 /// The sums of all areas.
 pub(super) fn rollup(mm: &Mm) -> Vec<u8> {
-    let areas = mm.space().areas();
-    let (Some(first), Some(last)) = (areas.first(), areas.last()) else {
+    let mut sum = Counts::default();
+    let count = |area: Vma| {
+        sum.add(&Counts::of(mm.space(), &area));
+        area
+    };
+    let mut areas = mm.space().each_area().map(count);
+    let Some(first) = areas.next() else {
         return Vec::new();
     };
-    let mut sum = Counts::default();
-    areas
-        .iter()
-        .for_each(|area| sum.add(&Counts::of(mm.space(), area)));
+    let last = areas.last().unwrap_or_else(|| first.clone());
     let mut text = format!(
         "{:08x}-{:08x} ---p 00000000 00:00 0 ",
         first.range.start.as_u64(),
@@ -155,7 +175,7 @@ pub(super) fn rollup(mm: &Mm) -> Vec<u8> {
     .into_bytes();
     text.resize(NAME_COLUMN, b' ');
     text.extend(b"[rollup]\n");
-    text.extend(counted(&sum, first).into_bytes());
+    text.extend(counted(&sum, &first).into_bytes());
     text
 }
 

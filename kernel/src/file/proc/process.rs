@@ -82,7 +82,7 @@ static NAMES: &[(&str, Maker)] = &[
     ("limits", |dir, _| text(dir, |process, _| status::limits(process))),
     ("maps", |dir, _| {
         text(dir, |process, _| {
-            Ok(maps::maps(&process.mm(), &process.place().root()))
+            maps::maps(&process.mm(), &process.place().root())
         })
     }),
     ("mem", |dir, process| memfile::MemInode::of(&dir.fs, process)),
@@ -102,7 +102,7 @@ static NAMES: &[(&str, Maker)] = &[
     }),
     ("smaps", |dir, _| {
         text(dir, |process, _| {
-            Ok(maps::smaps(&process.mm(), &process.place().root()))
+            maps::smaps(&process.mm(), &process.place().root())
         })
     }),
     ("smaps_rollup", |dir, _| {

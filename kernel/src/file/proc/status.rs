@@ -49,7 +49,7 @@ struct Sizes {
 fn sizes(process: &Process) -> Sizes {
     let mm = process.mm();
     let mut sizes = Sizes::default();
-    for area in mm.space().areas() {
+    for area in mm.space().each_area() {
         let pages = area.range.pages();
         sizes.total += pages;
         if area.flags.contains(VmaFlags::LOCKED) {

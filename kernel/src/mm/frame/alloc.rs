@@ -14,7 +14,7 @@ use super::percpu::{BATCH, BATCH_ORDER, CAPACITY, Caches};
 use super::pool::HugePool;
 use super::{MAX_ORDER, OutOfFrames};
 use crate::arch::{Machine, Memory};
-use crate::mm::addr::Pfn;
+use crate::mm::addr::{PAGE_SIZE, Pfn};
 use crate::sync::SpinLock;
 
 const KINDS: usize = Kind::ALL.len();
@@ -239,6 +239,13 @@ impl FrameAllocator {
     /// Whether the heap has begun to live on what is kept for it: nothing should be begun that has to be noted down.
     pub fn is_short(&self) -> bool {
         self.free_in_buddy() < self.reserve.load(Relaxed) / 4 * 3
+    }
+
+    /// Whether the heap may grow by `bytes` for something whose length a program chooses, without living on what is kept for
+    /// it. What fits a page need not be asked about.
+    pub fn can_spare(&self, bytes: usize) -> bool {
+        let (frames, reserve) = (bytes as u64 / PAGE_SIZE, self.reserve.load(Relaxed));
+        frames == 0 || reserve == 0 || self.free_in_buddy() >= reserve / 4 * 3 + frames
     }
 
     /// How many frames of `buddy` are for `kind`.

@@ -28,9 +28,12 @@ fn what_is_kept_for_the_heap_is_there_for_it_when_programs_have_taken_all_they_c
     assert!(Frame::<Stack>::alloc().is_err());
     assert!(Frame::<Anon>::alloc_order(3).is_err(), "blocks count too");
     assert!(!all.is_short());
+    let spare = (all.free_in_buddy() - KEPT / 4 * 3) as usize * PAGE_SIZE as usize;
+    assert!(all.can_spare(spare) && !all.can_spare(spare + PAGE_SIZE as usize));
     let tables: Vec<_> = core::iter::from_fn(|| Frame::<Table>::alloc().ok()).collect();
     assert!(tables.len() as u64 >= KEPT / 2 && all.free_in_buddy() >= KEPT / 2);
     assert!(all.is_short(), "a quarter of what is kept is gone");
+    assert!(all.can_spare(100) && !all.can_spare(PAGE_SIZE as usize));
     let heap: Vec<_> = core::iter::from_fn(|| Frame::<super::Heap>::alloc().ok()).collect();
     assert!(heap.len() as u64 >= KEPT / 2 && all.free_in_buddy() == 0);
     drop((pages, tables, heap));

@@ -166,6 +166,12 @@ impl Space {
         self.vmas.read().iter().cloned().collect()
     }
 
+    /// The areas one after the other, each as it is when its turn comes: no memory for a list of them is needed.
+    pub fn each_area(&self) -> impl Iterator<Item = Vma> {
+        let first = self.first_from(VirtAddr::new(0));
+        core::iter::successors(first, |area| self.first_from(area.range.end))
+    }
+
     /// What the tables hold for the page at `addr`.
     pub fn entry(&self, addr: VirtAddr) -> (super::pt::Entry, super::pt::Level) {
         self.table.lock().lookup(addr)

@@ -7,6 +7,7 @@ use super::SignalSet;
 use crate::abi::signal::{
     SI_TIMER, SI_USER, SIGBUS, SIGFPE, SIGILL, SIGRTMIN, SIGSEGV, SIGSYS, SIGTRAP, SigInfo,
 };
+use crate::mm::frame::allocator;
 use crate::sync::SpinLock;
 
 /// Signals that an instruction of the thread itself causes. They come first.
@@ -42,7 +43,7 @@ impl Pending {
         if there && info.signal < SIGRTMIN {
             return Ok(());
         }
-        let has_room = queue.len() < limit && queue.try_reserve(1).is_ok();
+        let has_room = queue.len() < limit && !allocator().is_short() && queue.try_reserve(1).is_ok();
         if has_room {
             queue.push_back(info);
         } else if info.signal >= SIGRTMIN && info.code != SI_USER {
@@ -103,6 +104,7 @@ mod tests {
 
     use super::*;
     use crate::abi::signal::{SI_QUEUE, SIGCHLD, SIGTERM, SIGUSR1};
+    use crate::arch::host::{Config, Running, SoftMachine};
 
     fn numbered(signal: u8, number: u64) -> SigInfo {
         SigInfo {
@@ -119,8 +121,13 @@ mod tests {
             .collect()
     }
 
+    fn machine() -> Running {
+        SoftMachine::start(Config { memory: 1 << 20 })
+    }
+
     #[test]
     fn signals_come_by_number_and_real_time_signals_queue_up() {
+        let _machine = machine();
         let pending = Pending::default();
         for (number, signal) in [40, SIGTERM, 40, SIGUSR1, SIGTERM, 34].into_iter().enumerate() {
             pending.push(numbered(signal, number as u64), 100).expect("room");
@@ -134,6 +141,7 @@ mod tests {
 
     #[test]
     fn what_the_thread_did_itself_comes_first() {
+        let _machine = machine();
         let pending = Pending::default();
         pending.push(numbered(1, 0), 100).expect("room");
         pending.push(numbered(SIGSEGV, 1), 100).expect("room");
@@ -142,6 +150,7 @@ mod tests {
 
     #[test]
     fn only_what_is_wanted_is_taken() {
+        let _machine = machine();
         let pending = Pending::default();
         pending.push(numbered(SIGCHLD, 1), 100).expect("room");
         assert_eq!(pending.take(SignalSet::of(&[SIGTERM])), None);
@@ -150,6 +159,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_real_time_signals_and_forgets_the_particulars_of_others() {
+        let _machine = machine();
         let pending = Pending::default();
         pending.push(numbered(40, 1), 1).expect("room");
         assert_eq!(pending.push(numbered(41, 2), 1), Err(QueueFull));
@@ -159,6 +169,7 @@ mod tests {
 
     #[test]
     fn what_is_discarded_does_not_come() {
+        let _machine = machine();
         let pending = Pending::default();
         for signal in [SIGTERM, 40, 40, SIGCHLD] {
             pending.push(numbered(signal, 7), 100).expect("room");

@@ -133,7 +133,7 @@ fn is_shared_to_write(object: &Arc<Object>) -> bool {
     };
     let processes = process::all();
     let mut spaces = processes.iter().map(|process| process.mm());
-    spaces.any(|mm| mm.space().areas().iter().any(maps))
+    spaces.any(|mm| mm.space().each_area().any(|area| maps(&area)))
 }
 
 const FIONREAD: u32 = 0x541b;

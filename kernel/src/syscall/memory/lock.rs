@@ -53,7 +53,7 @@ pub fn mlockall(call: &mut Call<'_>) -> Result {
     if flags.contains(LockAllFlags::CURRENT) {
         space.set_lock_of_all(lock);
         if !lock.contains(VmaFlags::LOCKED_ON_FAULT) {
-            for area in space.areas() {
+            for area in space.each_area() {
                 // What cannot be populated stays as it is (as on Linux).
                 let _ = space.populate_to_lock(area.range);
             }
