@@ -8,6 +8,7 @@ use crate::abi::errno::Errno;
 use crate::mm::addr::VirtAddr;
 use crate::mm::uaccess;
 use crate::syscall::Error;
+use crate::task;
 use crate::uffd::linux::{OnBehalf, on_behalf};
 
 /// Bytes that are moved in one piece where they have to be copied twice.
@@ -142,7 +143,7 @@ impl<'a> Sink<'a> {
     /// Takes `bytes`, or as many as have room. May sleep.
     ///
     /// # Errors
-    /// EFAULT: the task's memory could not be written. The bytes before count as taken.
+    /// EFAULT: the task's memory could not be written. EINTR: the task is to end. The bytes before count as taken.
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         let mut bytes = &bytes[..bytes.len().min(self.left())];
         while !bytes.is_empty() {
@@ -155,6 +156,9 @@ impl<'a> Sink<'a> {
                     let Some(part) = segments.next(bytes.len()) else {
                         break;
                     };
+                    if task::current().is_killed() {
+                        return Err(Errno::EINTR);
+                    }
                     let copied = uaccess::on_behalf(|| uaccess::write(part.addr, &bytes[..part.len]));
                     if let Err(error) = copied {
                         let (count, errno) = failed(part, error);
@@ -213,7 +217,7 @@ impl<'a> Source<'a> {
     /// Fills `out`, or as much of it as there is; says how much. May sleep.
     ///
     /// # Errors
-    /// EFAULT: the task's memory could not be read. What lay before the bad byte is in `out` and counts as given.
+    /// EFAULT: the task's memory could not be read. EINTR: the task is to end. What lay before is in `out` and counts as given.
     pub fn take(&mut self, out: &mut [u8]) -> (usize, Result<(), Errno>) {
         let len = out.len().min(self.left());
         let mut at = 0;
@@ -228,6 +232,9 @@ impl<'a> Source<'a> {
                     let Some(part) = segments.next(rest.len()) else {
                         break;
                     };
+                    if task::current().is_killed() {
+                        return (at, Err(Errno::EINTR));
+                    }
                     let read = uaccess::on_behalf(|| uaccess::read(part.addr, &mut rest[..part.len]));
                     let (count, read) = match read {
                         Ok(()) => (part.len, Ok(())),

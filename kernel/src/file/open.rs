@@ -207,8 +207,9 @@ impl OpenFile {
 
     /// Moves the position there.
     pub fn move_to(&self, position: u64) {
-        let _moving = self.moving.lock();
-        self.position.store(position, Ordering::Relaxed);
+        if let Some(_moving) = self.moving.lock_unless_killed() {
+            self.position.store(position, Ordering::Relaxed);
+        }
     }
 
     fn io(&self, at: u64, nowait: bool) -> Io {
@@ -298,7 +299,7 @@ impl OpenFile {
         if self.file.seeking() != Seeking::Positions {
             return call(&mut self.io(0, nowait));
         }
-        let _moving = self.moving.lock();
+        let _moving = self.moving.lock_unless_killed().ok_or(Errno::EINTR)?;
         let mut io = self.io(self.position(), nowait);
         let answer = call(&mut io);
         if answer.is_ok() {
@@ -316,7 +317,7 @@ impl OpenFile {
         if self.entry.as_ref().is_some_and(|entry| entry.is_gone()) {
             return Err(Errno::ENOENT);
         }
-        let _moving = self.moving.lock();
+        let _moving = self.moving.lock_unless_killed().ok_or(Errno::EINTR)?;
         self.file.entries(self.position(), &mut |entry| {
             let taken = take(&entry);
             if taken {
@@ -337,7 +338,7 @@ impl OpenFile {
             Seeking::Ignored | Seeking::Pretended => return Ok(0),
             Seeking::Positions => {}
         }
-        let _moving = self.moving.lock();
+        let _moving = self.moving.lock_unless_killed().ok_or(Errno::EINTR)?;
         let base = match whence {
             Whence::Start => 0,
             Whence::Current => self.position(),

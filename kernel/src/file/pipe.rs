@@ -18,6 +18,7 @@ use super::tree::{Entry, Inode};
 use super::{File, Io, Notifier, OpenFile, OpenFlags, PIECE, Readiness, Seeking, Sink, Source, signals};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{S_IFIFO, Stat, StatFs, Timestamp};
+use crate::mm::frame::allocator;
 use crate::sync::SpinLock;
 use crate::syscall::{Error, user};
 use crate::task::{SleepLock, WaitReason};
@@ -93,6 +94,9 @@ impl State {
         }
         if self.is_full() {
             return Ok(false);
+        }
+        if allocator().is_short() {
+            return Err(Errno::ENOMEM);
         }
         let mut page = Vec::new();
         page.try_reserve_exact(PAGE).map_err(|_| Errno::ENOMEM)?;
@@ -283,7 +287,7 @@ impl Pipe {
     }
 
     fn read_what_is_there(&self, to: &mut Sink<'_>) -> Result<(), Errno> {
-        let _reading = self.reading.lock();
+        let _reading = self.reading.lock_unless_killed().ok_or(Errno::EINTR)?;
         let mut piece = [0; PIECE];
         while to.left() > 0 {
             let want = to.left().min(PIECE);
@@ -327,7 +331,7 @@ impl Pipe {
             if !self.wait_for_bytes(nonblocking)? {
                 return Ok(0);
             }
-            let _reading = self.reading.lock();
+            let _reading = self.reading.lock_unless_killed().ok_or(Errno::EINTR)?;
             let len = self.state.lock().peek(&mut piece[..want]);
             if len > 0 {
                 let taken = take(&piece[..len])?;
@@ -395,7 +399,7 @@ impl Pipe {
 
     /// Writes until there is no place; `next` is the length of the next piece.
     fn write_what_fits(&self, from: &mut Source<'_>, next: &mut usize) -> Result<(), Errno> {
-        let _writing = self.writing.lock();
+        let _writing = self.writing.lock_unless_killed().ok_or(Errno::EINTR)?;
         let mut piece = [0; PIECE];
         loop {
             let len = from.left().min(*next);

@@ -86,6 +86,10 @@ pub(super) fn begin(thread: &Arc<Thread>, mut context: Context) -> Result<(), Sp
     let me = Arc::clone(thread);
     task::spawn_thread(&name, space, Arc::clone(thread), move || {
         me.set_task(Some(task::current_arc()));
+        if me.must_end() {
+            // Somebody who ended the process meanwhile found no task to kill.
+            me.kill();
+        }
         if let Some(word) = context.tell_tid {
             // As Linux: a word that cannot be written is the program's own business.
             let _ = on_behalf(|| uaccess::write(word, &me.tid().as_u32().to_le_bytes()));

@@ -47,6 +47,20 @@ impl SleepLock {
         SleepGuard(self)
     }
 
+    /// Waits for the lock; `None` if the current task is killed first. Its holder may wait for somebody who never comes.
+    ///
+    /// # Panics
+    /// It has to wait while a spin lock is held.
+    #[track_caller]
+    pub fn lock_unless_killed(&self) -> Option<SleepGuard<'_>> {
+        let task = super::current();
+        let look = || match self.take() {
+            Some(()) => Some(true),
+            None => task.is_killed().then_some(false),
+        };
+        self.waiters.wait_until(look).then(|| SleepGuard(self))
+    }
+
     /// Takes the lock if it is free.
     fn take(&self) -> Option<()> {
         // Acquire: what the last holder did is visible.
@@ -61,5 +75,30 @@ impl Drop for SleepGuard<'_> {
     fn drop(&mut self) {
         self.0.taken.store(false, Ordering::Release);
         self.0.waiters.wake_one();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use alloc::sync::Arc;
+
+    use super::*;
+    use crate::task::spawn::spawn_returning;
+
+    static REASON: WaitReason = WaitReason("a test");
+
+    #[test]
+    fn who_is_killed_waits_for_no_lock_and_does_not_release_it() {
+        let lock = Arc::new(SleepLock::new(&REASON));
+        let held = lock.lock();
+        let waiter = {
+            let lock = Arc::clone(&lock);
+            spawn_returning("waiter", None, move || lock.lock_unless_killed().is_none()).unwrap()
+        };
+        waiter.task().kill();
+        assert_eq!(waiter.join().ok(), Some(true));
+        assert!(lock.take().is_none(), "it is held still");
+        drop(held);
+        assert!(lock.take().is_some());
     }
 }

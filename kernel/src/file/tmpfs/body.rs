@@ -141,7 +141,7 @@ impl Body {
     /// # Errors
     /// EPERM: it cannot be sealed. EBUSY: it is mapped so that it can be written.
     pub fn seal(&self, seals: Seals, is_written: impl FnOnce(&Arc<Object>) -> bool) -> Result<(), Errno> {
-        let _writing = self.writing.lock();
+        let _writing = self.writing.lock_unless_killed().ok_or(Errno::EINTR)?;
         let old = self.seals();
         if old.contains(Seals::SEAL) {
             return Err(Errno::EPERM);
@@ -163,7 +163,7 @@ impl Body {
     /// # Errors
     /// EPERM: sealed. EINVAL, EFBIG.
     pub fn truncate(&self, size: u64) -> Result<(), Errno> {
-        let _writing = self.writing.lock();
+        let _writing = self.writing.lock_unless_killed().ok_or(Errno::EINTR)?;
         let (seals, old) = (self.seals(), self.size());
         if self.granule() > crate::mm::addr::PAGE_SIZE && !size.is_multiple_of(self.granule()) {
             return Err(Errno::EINVAL);
@@ -187,7 +187,7 @@ impl Body {
         if mode & !(allocate::KEEP_SIZE | allocate::PUNCH_HOLE) != 0 || (punches && !keep) {
             return Err(Errno::EOPNOTSUPP);
         }
-        let _writing = self.writing.lock();
+        let _writing = self.writing.lock_unless_killed().ok_or(Errno::EINTR)?;
         let object = self.object()?;
         if punches {
             if self.is_write_sealed() {

@@ -107,7 +107,7 @@ impl File for RegularFile {
         if !self.body.object()?.ty().takes_writes() {
             return Err(Errno::EINVAL.into());
         }
-        let _writing = self.body.writing.lock();
+        let _writing = self.body.writing.lock_unless_killed().ok_or(Errno::EINTR)?;
         let ended = self.write_from(io, from);
         self.attributes.lock().note_modified();
         from.outcome(ended)

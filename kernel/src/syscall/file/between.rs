@@ -8,6 +8,7 @@ use crate::abi::stat::{S_IFDIR, S_IFMT, S_IFREG};
 use crate::file::pipe::{Pipe, PipeFile};
 use crate::file::{OpenFile, OpenFlags, PIECE, Seeking, Sink, Source};
 use crate::syscall::{Call, Error, Result, user};
+use crate::task;
 
 /// Where one side of a copy begins.
 #[derive(Clone, Copy)]
@@ -44,7 +45,7 @@ fn copy(input: &OpenFile, from: Side, output: &OpenFile, to: Side, count: u64) -
     let mut done = 0;
     let ended = loop {
         let want = (count - done).min(PIECE as u64) as usize;
-        if want == 0 {
+        if want == 0 || task::current().is_killed() {
             break Ok(());
         }
         let start = from.at(done).unwrap_or_else(|| input.position());
