@@ -104,7 +104,11 @@ impl TimerFile {
         let me = Arc::new(Alarm(Weak::clone(&self.me)));
         let monotonic = clock::now(Clock::Monotonic).saturating_add(clock::until(self.clock, at));
         let timer = timers::schedule(monotonic, me).map_err(|_| Errno::ENOMEM)?;
-        self.state.lock().timer = Some(timer);
+        // Another thread may have set it at the same time.
+        let other = self.state.lock().timer.replace(timer);
+        if let Some(other) = other {
+            timers::cancel(other);
+        }
         Ok(())
     }
 
@@ -112,7 +116,8 @@ impl TimerFile {
     fn catch_up(&self, state: &mut State) {
         let now = clock::now(self.clock);
         if state.interval.at.is_some_and(|at| at <= now) {
-            state.count += 1 + state.interval.advance(now);
+            let times = 1 + state.interval.advance(now);
+            state.count = state.count.saturating_add(times);
         }
     }
 

@@ -33,6 +33,8 @@ impl fmt::Debug for TimerId {
 }
 
 static TIMERS: SpinLock<BTreeMap<TimerId, Arc<dyn Timed>>> = SpinLock::new(BTreeMap::new());
+/// The number of the next timer.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 static CHANGED: WaitQueue = WaitQueue::new(&WaitReason("the earliest timer"));
 
 /// Has `what` told when [`super::now`] shows `at`.
@@ -40,7 +42,6 @@ static CHANGED: WaitQueue = WaitQueue::new(&WaitReason("the earliest timer"));
 /// # Errors
 /// No memory for the task that does it.
 pub fn schedule(at: Duration, what: Arc<dyn Timed>) -> Result<TimerId, SpawnError> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
     start()?;
     let id = TimerId {
         at,
@@ -73,28 +74,70 @@ fn start() -> Result<(), SpawnError> {
     Ok(())
 }
 
-/// Does the next thing that is due, or waits for it.
+/// Does what is due, and waits for the next. Timers that are set meanwhile have their turn after a wait, whatever they are set
+/// to: one that sets itself again at once must not keep the CPU.
 fn work() {
-    let now = super::now();
-    let mut timers = TIMERS.lock();
-    let earliest = timers.first_entry();
-    let due = match earliest {
-        Some(entry) if entry.key().at <= now => Ok(entry.remove_entry()),
-        Some(entry) => Err(Some(*entry.key())),
-        None => Err(None),
-    };
-    drop(timers);
-    let next = match due {
-        Ok((id, what)) => {
-            what.due(id);
-            return;
-        }
-        Err(next) => next,
-    };
+    let newest = NEXT.load(Ordering::Relaxed);
+    while let Some((id, what)) = take_due(newest) {
+        what.due(id);
+    }
     let first = || TIMERS.lock().first_key_value().map(|(id, _)| *id);
+    let next = first();
     let changed = || (first() != next).then_some(());
     match next {
         None => CHANGED.wait_until(changed),
-        Some(id) => CHANGED.wait_timeout(id.at - now, changed).unwrap_or(()),
+        Some(id) => {
+            let left = id.at.saturating_sub(super::now()).max(Duration::from_nanos(1));
+            CHANGED.wait_timeout(left, changed).unwrap_or(());
+        }
+    }
+}
+
+/// The earliest timer, if it is due and older than number `newest`.
+fn take_due(newest: u64) -> Option<(TimerId, Arc<dyn Timed>)> {
+    let now = TimerId {
+        at: super::now(),
+        number: u64::MAX,
+    };
+    let mut timers = TIMERS.lock();
+    let due = timers.range(..=now).map(|(id, _)| *id);
+    let id = due.into_iter().find(|id| id.number < newest)?;
+    timers.remove_entry(&id)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::Completion;
+    use super::*;
+
+    static DONE: WaitReason = WaitReason("a timer of the test");
+
+    /// Sets itself to be due at once, until it is over.
+    struct Restless(Arc<Completion>);
+
+    impl Timed for Restless {
+        fn due(&self, _timer: TimerId) {
+            if !self.0.is_done() {
+                let again: Arc<dyn Timed> = Arc::new(Self(Arc::clone(&self.0)));
+                let _ = schedule(Duration::ZERO, again);
+            }
+        }
+    }
+
+    struct Once(Arc<Completion>);
+
+    impl Timed for Once {
+        fn due(&self, _timer: TimerId) {
+            self.0.complete();
+        }
+    }
+
+    #[test]
+    fn a_timer_that_sets_itself_at_once_lets_others_have_their_turn() {
+        let done = Arc::new(Completion::new(&DONE));
+        schedule(Duration::ZERO, Arc::new(Restless(Arc::clone(&done)))).expect("the host has threads");
+        let soon = super::super::now() + Duration::from_millis(20);
+        schedule(soon, Arc::new(Once(Arc::clone(&done)))).expect("the host has threads");
+        done.wait();
     }
 }

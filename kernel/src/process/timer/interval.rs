@@ -135,7 +135,11 @@ impl Real {
         let me: Arc<dyn timers::Timed> = Arc::<Self>::clone(self);
         // Without memory for the task it never goes off; there is nobody to tell.
         let id = timers::schedule(at, me).ok();
-        self.state.lock().1 = id;
+        // Somebody may have been faster.
+        let other = core::mem::replace(&mut self.state.lock().1, id);
+        if let Some(other) = other {
+            timers::cancel(other);
+        }
     }
 
     fn stop(&self) {

@@ -137,7 +137,11 @@ impl PosixTimer {
         let me: Arc<dyn timers::Timed> = Arc::<Self>::clone(self);
         // Without memory for the task it never goes off; there is nobody to tell.
         let id = timers::schedule(on_monotonic, me).ok();
-        self.state.lock().1 = id;
+        // Another thread may have set it at the same time.
+        let other = core::mem::replace(&mut self.state.lock().1, id);
+        if let Some(other) = other {
+            timers::cancel(other);
+        }
     }
 
     /// It does not go off any more.
