@@ -16,8 +16,8 @@ const SIZE: usize = 128;
 
 /// Signals of whoever reads, as far as they are in a set. They are blocked as a rule, or they would be delivered.
 pub struct SignalFile {
-    /// Who made it: those who wait are told by its signals.
-    maker: Arc<Process>,
+    /// Those who wait are told by the signals of the process that made it.
+    readers: Arc<Notifier>,
     set: SpinLock<SignalSet>,
 }
 
@@ -25,7 +25,7 @@ impl SignalFile {
     /// The signals of `set`.
     pub fn new(maker: &Arc<Process>, set: SignalSet) -> Arc<Self> {
         Arc::new(Self {
-            maker: Arc::clone(maker),
+            readers: Arc::clone(&maker.signal_readers),
             set: SpinLock::new(set - SignalSet::UNSTOPPABLE),
         })
     }
@@ -33,7 +33,7 @@ impl SignalFile {
     /// Has it read these from now on.
     pub fn set(&self, set: SignalSet) {
         *self.set.lock() = set - SignalSet::UNSTOPPABLE;
-        self.maker.signal_readers.notify(Readiness::IN);
+        self.readers.notify(Readiness::IN);
     }
 
     fn wanted(&self) -> SignalSet {
@@ -97,7 +97,7 @@ impl File for SignalFile {
     }
 
     fn notifier(&self) -> Option<&Notifier> {
-        Some(&self.maker.signal_readers)
+        Some(&self.readers)
     }
 
     fn describe(&self, f: &mut dyn fmt::Write) -> fmt::Result {

@@ -62,8 +62,8 @@ pub struct Process {
     limits: SpinLock<Limits>,
     /// Its signals.
     pub signals: ProcessSignals,
-    /// Told of every signal that is sent to it.
-    pub signal_readers: Notifier,
+    /// Told of every signal that is sent to it. Descriptors that outlive the process know it.
+    pub signal_readers: Arc<Notifier>,
     /// Those that have not ended; the first one first, while it lives.
     threads: SpinLock<Vec<Arc<Thread>>>,
     /// Told when one of them ends.
@@ -109,7 +109,7 @@ impl Process {
             place: SpinLock::new(parts.place),
             limits: SpinLock::new(parts.limits),
             signals: ProcessSignals::new(parts.actions),
-            signal_readers: Notifier::new(&SIGNALS),
+            signal_readers: Arc::new(Notifier::new(&SIGNALS)),
             threads: SpinLock::new(Vec::new()),
             threads_changed: WaitQueue::new(&THREADS),
             children_changed: WaitQueue::new(&CHILDREN),

@@ -116,14 +116,15 @@ impl<P: Clone> Tree<P> {
         }
     }
 
-    /// Adds a process: a child of `parent`, in its group and session; in ones of its own if that is INIT.
+    /// Adds a process: a child of `parent`, in its group and session; INIT's, in ones of its own, if that has ended.
     pub fn enter(&mut self, pid: Pid, parent: Pid, exit_signal: u8, member: P) {
-        let (group, session) = match self.nodes.get_mut(&parent) {
-            Some(parent) => {
-                parent.children.push(pid);
-                (parent.group, parent.session)
+        let living = self.nodes.get_mut(&parent).filter(|node| node.zombie.is_none());
+        let (parent, group, session) = match living {
+            Some(node) => {
+                node.children.push(pid);
+                (parent, node.group, node.session)
             }
-            None => (pid, pid),
+            None => (Pid::INIT, pid, pid),
         };
         let node = Node {
             member,
@@ -459,6 +460,18 @@ mod tests {
         );
         assert_eq!(tree.look(A, Which::Any, WEXITED), Looked::NoChild);
         assert_eq!(tree.children_times(A), Times { user: 5, system: 1 });
+    }
+
+    #[test]
+    fn a_child_of_somebody_who_has_just_ended_is_inits() {
+        let mut tree = line();
+        end(&mut tree, B);
+        for (pid, parent) in [(Pid::new(13), B), (Pid::new(14), Pid::new(99))] {
+            tree.enter(pid, parent, SIGCHLD, "late");
+            assert_eq!(tree.parent(pid), Pid::INIT);
+            let ended = end(&mut tree, pid);
+            assert_eq!((ended.tell, ended.gone), (None, alloc::vec!["late"]));
+        }
     }
 
     #[test]
