@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ptr;
 use core::time::Duration;
 
 use super::OpenFile;
@@ -57,6 +58,38 @@ fn look(watched: &mut [Watched]) -> usize {
     ready
 }
 
+/// Which notifier a file has.
+fn notifier_of(file: &Arc<OpenFile>) -> Option<usize> {
+    file.file()
+        .notifier()
+        .map(|notifier| ptr::from_ref(notifier).addr())
+}
+
+/// The files, one for each notifier however many descriptors lead to it: a notifier tells all of its listeners under a lock.
+fn each_once(watched: &[Watched]) -> Vec<Arc<OpenFile>> {
+    let mut files: Vec<Arc<OpenFile>> = watched.iter().filter_map(|one| one.file.clone()).collect();
+    files.sort_unstable_by_key(notifier_of);
+    files.dedup_by_key(|file| notifier_of(file));
+    files
+}
+
+/// Has `poller` told by each of `files`.
+fn register<'a>(poller: &Arc<Poller>, files: &'a [Arc<OpenFile>]) -> Result<Registrations<'a>, Errno> {
+    let mut registrations = Registrations(Vec::new());
+    registrations
+        .0
+        .try_reserve(files.len())
+        .map_err(|_| Errno::ENOMEM)?;
+    for file in files {
+        if let Some(notifier) = file.file().notifier() {
+            let listener: Arc<dyn Listener> = Arc::<Poller>::clone(poller);
+            let ticket = notifier.add(listener)?;
+            registrations.0.push(Registration { file, ticket });
+        }
+    }
+    Ok(registrations)
+}
+
 /// Waits until one of them is ready, or `timeout` has passed; how many are.
 ///
 /// # Errors
@@ -67,19 +100,8 @@ pub fn wait(watched: &mut [Watched], timeout: Option<Duration>) -> Result<usize,
         return Ok(ready);
     }
     let poller = Poller::new();
-    let files: Vec<Arc<OpenFile>> = watched.iter().filter_map(|one| one.file.clone()).collect();
-    let mut registrations = Registrations(Vec::new());
-    registrations
-        .0
-        .try_reserve(files.len())
-        .map_err(|_| Errno::ENOMEM)?;
-    for file in &files {
-        if let Some(notifier) = file.file().notifier() {
-            let listener: Arc<dyn Listener> = Arc::<Poller>::clone(&poller);
-            let ticket = notifier.add(listener)?;
-            registrations.0.push(Registration { file, ticket });
-        }
-    }
+    let files = each_once(watched);
+    let _registrations = register(&poller, &files)?;
     let end = timeout.map(|timeout| task::now().saturating_add(timeout));
     loop {
         let ready = look(watched);
@@ -90,5 +112,32 @@ pub fn wait(watched: &mut [Watched], timeout: Option<Duration>) -> Result<usize,
         if left == Some(Duration::ZERO) || !poller.wait(left)? {
             return Ok(look(watched));
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::file::OpenFlags;
+    use crate::file::eventfd::EventFile;
+
+    #[test]
+    fn a_file_that_is_polled_by_many_descriptors_tells_the_poll_once() {
+        let file = EventFile::new(0, false);
+        let open = |_| OpenFile::new(Arc::<EventFile>::clone(&file), OpenFlags::RDWR);
+        let watch = |file| Watched {
+            file: Some(file),
+            wanted: Readiness::IN,
+            found: Readiness::empty(),
+        };
+        let mut watched: Vec<Watched> = (0..100).map(open).map(watch).collect();
+        assert_eq!(wait(&mut watched, Some(Duration::from_millis(1))), Ok(0));
+        let files = each_once(&watched);
+        assert_eq!(files.len(), 1);
+        let notifier = files[0].file().notifier().expect("it has one");
+        let registrations = register(&Poller::new(), &files).expect("there is memory");
+        assert_eq!(notifier.listeners().len(), 1);
+        drop(registrations);
+        assert!(notifier.listeners().is_empty(), "given up");
     }
 }
