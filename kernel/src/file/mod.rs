@@ -55,7 +55,7 @@ pub mod userfault;
 
 pub use buffer::{PIECE, Segment, Sink, Source};
 pub use flags::OpenFlags;
-pub use mounts::Mounts;
+pub use mounts::{FsKind, Mounts};
 pub use open::{OpenFile, Whence};
 pub use ops::{Content, DirEntry, File, Io, Mapped, Mapping, Seeking, allocate};
 pub use readiness::{Notifier, Readiness};

@@ -1,4 +1,4 @@
-//! What is mounted where, from the first process on. There is one set; nothing is mounted or unmounted later.
+//! What is mounted where. There is one set for all processes: what is there from the first one on, and what they mount.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -13,7 +13,7 @@ use crate::drivers::ramdisk::Ramdisk;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::cache::Quota;
 use crate::mm::frame::allocator;
-use crate::sync::Once;
+use crate::sync::{Once, SpinLock};
 
 /// Directories that every tree has, with their permissions.
 const DIRECTORIES: [(&str, u32); 7] = [
@@ -32,7 +32,57 @@ pub struct Mounts {
     root: Arc<Entry>,
     /// Held so that walks find them.
     below: Vec<(&'static str, &'static str, Arc<Entry>)>,
+    /// The same for those that processes have mounted, in the order in which they did.
+    later: SpinLock<Vec<(FsKind, Arc<Entry>)>>,
 }
+
+/// A kind of file system that processes can mount.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FsKind {
+    /// In memory, with room for so many bytes, and with these permissions at its root.
+    Tmp {
+        /// `None`: half of the machine's memory.
+        bytes: Option<u64>,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// `/dev`.
+    Dev,
+    /// `/proc`.
+    Proc,
+    /// `/sys`.
+    Sys,
+}
+
+impl FsKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tmp { .. } => "tmpfs",
+            Self::Dev => "devtmpfs",
+            Self::Proc => "proc",
+            Self::Sys => "sysfs",
+        }
+    }
+
+    fn root(self) -> Arc<dyn Inode> {
+        match self {
+            Self::Tmp { bytes, mode } => {
+                let bytes = bytes.unwrap_or_else(half_of_memory);
+                TmpFs::new(Some(Arc::new(Quota::new(bytes)))).root(mode)
+            }
+            Self::Dev => dev::tree(),
+            Self::Proc => proc::tree(),
+            Self::Sys => sys::tree(),
+        }
+    }
+}
+
+fn half_of_memory() -> u64 {
+    allocator().stats().managed / 2 * PAGE_SIZE
+}
+
+/// References to a mounted root that nobody uses: the list's, and that of whoever unmounts it.
+const UNUSED: usize = 2;
 
 static MOUNTS: Once<Arc<Mounts>> = Once::new();
 
@@ -42,8 +92,7 @@ impl Mounts {
     /// # Errors
     /// ENOTDIR: the archive has a file where a directory is needed.
     pub fn new(disk: &Ramdisk<'static>) -> Result<Arc<Self>, Errno> {
-        let half = allocator().stats().managed / 2 * PAGE_SIZE;
-        let fs = TmpFs::new(Some(Arc::new(Quota::new(half))));
+        let fs = TmpFs::new(Some(Arc::new(Quota::new(half_of_memory()))));
         let top = fs.root(0o755);
         tmpfs::fill(&fs, &top, disk)?;
         for (name, mode) in DIRECTORIES {
@@ -64,7 +113,45 @@ impl Mounts {
             covered.directory()?;
             below.push((name, kind, covered.mount(inode)));
         }
-        Ok(Arc::new(Self { root, below }))
+        Ok(Arc::new(Self {
+            root,
+            below,
+            later: SpinLock::default(),
+        }))
+    }
+
+    /// Mounts a new file system over the directory `at`.
+    ///
+    /// # Errors
+    /// ENOTDIR; EBUSY: it is the root; ENOMEM.
+    pub fn mount(&self, at: &Arc<Entry>, kind: FsKind) -> Result<(), Errno> {
+        at.directory()?;
+        if at.parent().is_none() {
+            return Err(Errno::EBUSY);
+        }
+        let root = kind.root();
+        let mut later = self.later.lock();
+        later.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        later.push((kind, at.mount(root)));
+        Ok(())
+    }
+
+    /// Unmounts what a process has mounted at `at`. While somebody is inside, only if it may go later: when the last one has
+    /// left.
+    ///
+    /// # Errors
+    /// EINVAL: nothing was mounted there, or it was there from the beginning; EBUSY: somebody is inside.
+    pub fn unmount(&self, at: &Arc<Entry>, lazily: bool) -> Result<(), Errno> {
+        let mut later = self.later.lock();
+        let place = later.iter().rposition(|(_, root)| Arc::ptr_eq(root, at));
+        let place = place.ok_or(Errno::EINVAL)?;
+        if !lazily && Arc::strong_count(at) > UNUSED {
+            return Err(Errno::EBUSY);
+        }
+        let (_, root) = later.remove(place);
+        drop(later);
+        root.unmount();
+        Ok(())
     }
 
     /// The machine's, made from `disk` when first asked for.
@@ -86,6 +173,12 @@ impl Mounts {
         for (name, kind, _) in &self.below {
             // Writing to a string does not fail.
             let _ = writeln!(lines, "{kind} /{name} {kind} rw,relatime 0 0");
+        }
+        let later = self.later.lock().clone();
+        for (kind, root) in later {
+            let (kind, path) = (kind.name(), root.shown(&self.root));
+            let path = String::from_utf8_lossy(&path);
+            let _ = writeln!(lines, "{kind} {path} {kind} rw,relatime 0 0");
         }
         lines
     }

@@ -186,6 +186,8 @@ calls! {
     160 process::setrlimit;
     161 file::names::chroot;
     162 file::size::sync;
+    165 file::mount::mount;
+    166 file::mount::umount2;
     186 thread::gettid;
     187 file::transfer::readahead;
     200 signal::tkill;

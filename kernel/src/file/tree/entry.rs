@@ -99,6 +99,20 @@ impl Entry {
         mounted
     }
 
+    /// Ends what [`Self::mount`] began: walks that come later find what was there before. Whoever is inside stays there.
+    pub fn unmount(&self) {
+        let (parent, name) = (self.parent(), self.name());
+        if let Some(parent) = parent {
+            let mut children = parent.children.lock();
+            let is_it = children
+                .get(&*name)
+                .is_some_and(|known| core::ptr::eq(known.as_ptr(), self));
+            let forgotten = is_it.then(|| children.remove(&*name));
+            drop(children);
+            drop(forgotten);
+        }
+    }
+
     /// The file.
     pub fn inode(&self) -> &Arc<dyn Inode> {
         &self.inode

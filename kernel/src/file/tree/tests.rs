@@ -7,7 +7,7 @@ use super::{Entry, Last, New, Place, Replace, link, remove, rename};
 use crate::abi::errno::Errno;
 use crate::arch::host::{Config, Running, SoftMachine};
 use crate::drivers::ramdisk::Ramdisk;
-use crate::file::{Mounts, OpenFile, OpenFlags, Sink, Source};
+use crate::file::{FsKind, Mounts, OpenFile, OpenFlags, Sink, Source};
 use crate::syscall::Error;
 
 struct World {
@@ -310,4 +310,35 @@ fn open_truncates_appends_and_makes_files_without_names() {
     let file = world.open("/tmp", unnamed | OpenFlags::RDWR).unwrap();
     assert_eq!(file.write(&mut Source::kernel(b"x"), false), Ok(1));
     assert_eq!(file.stat().nlink, 0);
+}
+
+#[test]
+fn what_is_mounted_hides_the_directory_until_it_is_unmounted() {
+    let world = world();
+    world.mkdir("/tmp/d").unwrap();
+    world.mkdir("/tmp/d/below").unwrap();
+    let covered = world.find("/tmp/d").unwrap();
+    let mounts = Arc::clone(world.place.mounts());
+    let kind = FsKind::Tmp {
+        bytes: Some(0x4000),
+        mode: 0o755,
+    };
+    mounts.mount(&covered, kind).unwrap();
+    assert_eq!(world.find("/tmp/d/below").err(), Some(Errno::ENOENT));
+    assert!(mounts.lines().contains("tmpfs /tmp/d tmpfs"));
+    world.mkdir("/tmp/d/inside").unwrap();
+
+    let root = world.find("/tmp/d").unwrap();
+    let inside = world.find("/tmp/d/inside").unwrap();
+    assert_eq!(mounts.unmount(&root, false), Err(Errno::EBUSY));
+    mounts.unmount(&root, true).unwrap();
+    assert_eq!(mounts.unmount(&root, true), Err(Errno::EINVAL));
+    assert!(world.find("/tmp/d/below").is_ok());
+    assert_eq!(world.find("/tmp/d/inside").err(), Some(Errno::ENOENT));
+    assert!(!mounts.lines().contains("/tmp/d"));
+    drop((root, inside));
+
+    let root = world.find("/").unwrap();
+    assert_eq!(mounts.mount(&root, kind), Err(Errno::EBUSY));
+    assert_eq!(mounts.unmount(&root, true), Err(Errno::EINVAL));
 }

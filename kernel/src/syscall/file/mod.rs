@@ -16,6 +16,7 @@
 pub mod attributes;
 pub mod between;
 pub mod control;
+pub mod mount;
 pub mod names;
 pub mod open;
 mod program;
