@@ -62,7 +62,7 @@ pub fn clone(
 ) -> Result<Pid, Error> {
     check(request)?;
     check_limits(maker)?;
-    let claim = Claim::next().ok_or(Errno::EAGAIN)?;
+    let claim = claim_number()?;
     let mut context = Context {
         registers: *registers,
         extra: extra.duplicate(),
@@ -141,6 +141,16 @@ fn check(request: &Request) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     Ok(())
+}
+
+/// A number that nobody has, no group and no session either.
+fn claim_number() -> Result<Arc<Claim>, Errno> {
+    loop {
+        let claim = Claim::next().ok_or(Errno::EAGAIN)?;
+        if !with_tree(|tree| tree.is_group_or_session(claim.pid())) {
+            return Ok(claim);
+        }
+    }
 }
 
 /// Whether there may be another thread.

@@ -1,9 +1,10 @@
 //! Process and thread numbers. A process has the number of its first thread.
 //!
-//! A number is in use as long as somebody owns its [`Claim`]: its thread, its process until that is waited for, or a process
-//! group or session that has its name.
+//! A number is in use as long as somebody owns its [`Claim`]: its thread, or its process until that is waited for. Those of
+//! groups and sessions are left out when one is given (`clone`).
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
@@ -67,8 +68,8 @@ impl Claim {
                 FROM
             };
             let number = table.last;
-            if !table.numbers.contains_key(&number) {
-                table.numbers.insert(number, Weak::new());
+            if let Entry::Vacant(free) = table.numbers.entry(number) {
+                free.insert(Weak::new());
                 return Some(Arc::new(Self(Pid(number))));
             }
         }

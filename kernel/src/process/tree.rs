@@ -152,11 +152,6 @@ impl<P: Clone> Tree<P> {
         self.nodes.iter().map(|(pid, node)| (*pid, &node.member))
     }
 
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
     /// The members of a group.
     pub fn group_members(&self, group: Pid) -> impl Iterator<Item = &P> {
         let nodes = self.nodes.values();
@@ -394,6 +389,12 @@ impl<P: Clone> Tree<P> {
     }
 }
 
+impl<P: Clone> Default for Tree<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<P> Node<P> {
     /// Whether a wait is for this child.
     fn is_meant(&self, pid: Pid, which: Which, options: u32) -> bool {
@@ -504,7 +505,7 @@ mod tests {
         end(&mut tree, C);
         let ended = end(&mut tree, B);
         assert_eq!(ended.gone, ["c"]);
-        assert_eq!(tree.len(), 2);
+        assert_eq!(tree.all().count(), 2);
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{Call, Result, user};
+use super::{Call, Error, Result, user};
 use crate::abi::errno::Errno;
 use crate::file::proc::RELEASE;
-use crate::file::random;
-use crate::mm::addr::PAGE_SIZE;
+use crate::file::{Segment, Sink, random};
+use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::frame;
 use crate::process;
 
@@ -60,22 +60,21 @@ pub fn getrandom(call: &mut Call<'_>) -> Result {
     if flags & !(NONBLOCK | RANDOM | INSECURE) != 0 || flags & (RANDOM | INSECURE) == RANDOM | INSECURE {
         return Err(Errno::EINVAL.into());
     }
-    let len = len.min(i32::MAX as u64);
-    let mut done = 0;
-    while done < len {
+    let segment = [Segment {
+        addr: VirtAddr::new(at),
+        len: len.min(i32::MAX as u64) as usize,
+    }];
+    let mut sink = Sink::task(&segment);
+    let mut ended = Ok(());
+    while sink.left() > 0 && ended.is_ok() {
         let mut piece = [0; PIECE];
-        let count = (len - done).min(PIECE as u64) as usize;
-        random::fill(&mut piece[..count]);
-        match user::write(at + done, &piece[..count]) {
-            Ok(()) => done += count as u64,
-            Err(error) if done == 0 => return Err(error),
-            Err(_) => break,
-        }
+        random::fill(&mut piece);
+        ended = sink.put(&piece).map_err(Error::from);
         if call.thread.signal_is_pending() {
             break;
         }
     }
-    Ok(done)
+    Ok(sink.outcome(ended)? as u64)
 }
 
 /// `membarrier`: with one CPU there is nothing to order, but programs have to say beforehand that they will ask.

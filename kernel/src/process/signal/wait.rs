@@ -48,7 +48,10 @@ pub fn wait_for(
     let look = || thread.signal_is_pending().then_some(());
     match timeout {
         Some(timeout) => queue.wait_timeout(timeout, look),
-        None => Some(queue.wait_until(look)),
+        None => {
+            queue.wait_until(look);
+            None
+        }
     };
     thread.signals.block(blocked);
     thread.set_waits_for_signals(false);
