@@ -518,6 +518,28 @@ fn poison_past_the_end_of_the_object_is_efault() {
 }
 
 #[test]
+fn past_the_end_of_the_object_it_does_not_matter_what_the_entry_says() {
+    for how in [Shared, Private] {
+        let bed = Bed::sized(&SHMEM, how, 1, 2, Modes::MISSING | Modes::WP);
+        let one = part(bed.range, 1, 1);
+        assert_eq!(bed.uffd.write_protect(one), Ok(()));
+        let past = Outcome::Refused(Refusal::BeyondEnd);
+        assert_eq!(bed.uffd.poison(one, NOW), past);
+        assert_eq!(bed.uffd.zeropage(one, NOW), past);
+        assert_eq!(bed.uffd.copy(one.start, &[7; P as usize], P, NOW), past);
+    }
+}
+
+#[test]
+fn continue_past_the_end_of_huge_pages_finds_no_page() {
+    let bed = Bed::sized(&HUGETLB, Shared, 1, 2, Modes::MINOR);
+    let outcome = bed
+        .uffd
+        .cont(VirtRange::new(bed.range.start + H, bed.range.end), NOW);
+    assert_eq!(outcome, Outcome::Refused(Refusal::NoPage));
+}
+
+#[test]
 fn huge_pages_that_need_nothing_of_the_object_are_put_past_its_end() {
     let bed = Bed::sized(&HUGETLB, Shared, 1, 2, Modes::MISSING);
     assert_eq!(

@@ -19,7 +19,7 @@ use crate::status::{HELP, Status, usage};
 use crate::ui::Ui;
 
 /// Cases that are played before the next look for divergences.
-const BATCH: u64 = 500;
+const BATCH: u64 = 100;
 /// Divergences that are shrunk. More of them are only counted.
 const SHRUNK: usize = 3;
 /// Free huge pages that the random cases want to find.

@@ -12,6 +12,7 @@
 use super::Space;
 use super::fill::{FillStop, Filler, Filling};
 use crate::arch::Stage1;
+use crate::mm::addr::VirtAddr;
 use crate::mm::cache::{CacheError, Lookup, Run, RunStart};
 use crate::mm::frame::Folio;
 use crate::mm::kernel;
@@ -58,6 +59,10 @@ impl Space {
                 Entry::Absent(_) if F::goes_over_markers(vma) => {}
                 // What CONTINUE would map is looked for first.
                 Entry::Leaf(_) if matches!(filling, Filling::Cached) => {}
+                // Past the end of the object nothing else matters.
+                _ if level == Level::PAGE && is_past_end(vma, cursor.addr()) => {
+                    return Err(FillStop::BeyondEnd);
+                }
                 _ => return Err(FillStop::Exists),
             }
         }
@@ -97,6 +102,8 @@ impl Space {
         match (vma.ty.cache().lookup_run)(&backing.object, vma.offset_of(rest.start), &mut run) {
             RunStart::Found => {}
             RunStart::Absent => return (0, Err(FillStop::NoPage)),
+            // Huge pages are looked for wherever it is, as on Linux.
+            RunStart::BeyondEnd if granule == Granule::Huge => return (0, Err(FillStop::NoPage)),
             RunStart::BeyondEnd => return (0, Err(FillStop::BeyondEnd)),
         }
         let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + run.len() as u64 * step));
@@ -221,6 +228,12 @@ impl Space {
             None => Err(FillStop::Exists),
         }
     }
+}
+
+/// Whether the page lies past the end of the object that its area maps.
+fn is_past_end(vma: &Vma, page: VirtAddr) -> bool {
+    let past = |backing: &Backing| vma.offset_of(page) >= backing.object.size();
+    vma.backing.as_ref().is_some_and(past)
 }
 
 #[inline(always)]

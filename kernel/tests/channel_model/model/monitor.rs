@@ -84,11 +84,14 @@ impl Model {
         };
         if let Fill::Continue = fill {
             return match self.cached(&area) {
-                Err(()) => Err(Refusal::BeyondEnd),
-                Ok(None) => Err(Refusal::NoPage),
+                Err(()) if number < BASE_CELLS => Err(Refusal::BeyondEnd),
+                Err(()) | Ok(None) => Err(Refusal::NoPage),
                 Ok(Some(_)) if !free => Err(Refusal::Exists),
                 Ok(Some(page)) => Ok(Content::Page(page)),
             };
+        }
+        if !free && number < BASE_CELLS && self.cached(&area).is_err() {
+            return Err(Refusal::BeyondEnd);
         }
         if !free {
             return Err(Refusal::Exists);
