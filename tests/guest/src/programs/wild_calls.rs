@@ -89,6 +89,8 @@ const SOMETIMES: &[i64] = &[
 ];
 
 pub fn run() {
+    // The arena begins at a power of two, which is among the arguments: nothing is to be there.
+    Region::hole("nothing", PAGE);
     // A child leaves here how many calls it has made, and which was the last.
     let notes = Region::map("notes", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
     let note = |index: usize| {
