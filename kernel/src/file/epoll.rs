@@ -24,8 +24,8 @@ use bitflags::bitflags;
 use super::readiness::{Listener, Ticket, Watcher};
 use super::{File, Notifier, OpenFile, OpenFlags, Readiness, signals};
 use crate::abi::errno::Errno;
-use crate::sync::SpinLock;
 use crate::sync::model::Lock;
+use crate::sync::{Once, SpinLock};
 use crate::syscall::Error;
 use crate::task::{SleepLock, WaitReason};
 
@@ -35,7 +35,10 @@ const MAX_DEPTH: usize = 4;
 const MAX_WAYS: usize = 500;
 
 /// Held by whoever has an epoll watch an epoll: what was found about the others stays so until it is done.
-static NESTING: SleepLock = SleepLock::new(&OTHERS);
+fn nesting() -> &'static SleepLock {
+    static NESTING: Once<SleepLock> = Once::new();
+    NESTING.call_once(|| SleepLock::new(&OTHERS))
+}
 static OTHERS: WaitReason = WaitReason("another task that has an epoll watch an epoll");
 
 static WAITING: WaitReason = WaitReason("an event of an epoll");
@@ -133,7 +136,7 @@ impl EpollFile {
         if interest.how().contains(How::EXCLUSIVE) {
             return Err(Errno::EINVAL);
         }
-        let _nesting = NESTING.lock();
+        let _nesting = nesting().lock();
         let mut below = BTreeMap::new();
         let depth = other.depth_below(self, &mut below)? + 1 + self.depth_above();
         if depth > MAX_DEPTH {
@@ -244,7 +247,7 @@ impl EpollFile {
     }
 
     /// How many epolls there are one below the other from here, this one not counted; notes those that it meets, this one
-    /// included. [`NESTING`] is held, so there are at most [`MAX_DEPTH`].
+    /// included. [`nesting`] is held, so there are at most [`MAX_DEPTH`].
     ///
     /// # Errors
     /// ELOOP: `above` is among them.
@@ -274,7 +277,7 @@ impl EpollFile {
         listeners.iter().filter_map(|listener| listener.epoll()).collect()
     }
 
-    /// How many epolls there are one above the other from here, this one not counted. [`NESTING`] is held.
+    /// How many epolls there are one above the other from here, this one not counted. [`nesting`] is held.
     fn depth_above(&self) -> usize {
         let above = self.above();
         above
@@ -284,7 +287,7 @@ impl EpollFile {
             .unwrap_or(0)
     }
 
-    /// How many ways lead up from here; counts no further than a little above `most`. [`NESTING`] is held.
+    /// How many ways lead up from here; counts no further than a little above `most`. [`nesting`] is held.
     fn ways_above(&self, most: usize) -> usize {
         let mut ways = 0;
         for epoll in self.above() {

@@ -35,7 +35,12 @@ impl fmt::Debug for TimerId {
 static TIMERS: SpinLock<BTreeMap<TimerId, Arc<dyn Timed>>> = SpinLock::new(BTreeMap::new());
 /// The number of the next timer.
 static NEXT: AtomicU64 = AtomicU64::new(0);
-static CHANGED: WaitQueue = WaitQueue::new(&WaitReason("the earliest timer"));
+
+/// Who waits for the earliest to change.
+fn changed() -> &'static WaitQueue {
+    static CHANGED: Once<WaitQueue> = Once::new();
+    CHANGED.call_once(|| WaitQueue::new(&WaitReason("the earliest timer")))
+}
 
 /// Has `what` told when [`super::now`] shows `at`.
 ///
@@ -48,7 +53,7 @@ pub fn schedule(at: Duration, what: Arc<dyn Timed>) -> Result<TimerId, SpawnErro
         number: NEXT.fetch_add(1, Ordering::Relaxed),
     };
     TIMERS.lock().insert(id, what);
-    CHANGED.wake_all();
+    changed().wake_all();
     Ok(id)
 }
 
@@ -83,12 +88,12 @@ fn work() {
     }
     let first = || TIMERS.lock().first_key_value().map(|(id, _)| *id);
     let next = first();
-    let changed = || (first() != next).then_some(());
+    let is_other = || (first() != next).then_some(());
     match next {
-        None => CHANGED.wait_until(changed),
+        None => changed().wait_until(is_other),
         Some(id) => {
             let left = id.at.saturating_sub(super::now()).max(Duration::from_nanos(1));
-            CHANGED.wait_timeout(left, changed).unwrap_or(());
+            changed().wait_timeout(left, is_other).unwrap_or(());
         }
     }
 }
