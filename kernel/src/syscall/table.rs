@@ -190,6 +190,18 @@ calls! {
     166 file::mount::umount2;
     186 thread::gettid;
     187 file::transfer::readahead;
+    188 file::xattr::of_path;
+    189 file::xattr::of_link;
+    190 file::xattr::of_descriptor;
+    191 file::xattr::of_path;
+    192 file::xattr::of_link;
+    193 file::xattr::of_descriptor;
+    194 file::xattr::of_path;
+    195 file::xattr::of_link;
+    196 file::xattr::of_descriptor;
+    197 file::xattr::of_path;
+    198 file::xattr::of_link;
+    199 file::xattr::of_descriptor;
     200 signal::tkill;
     201 time::time;
     202 futex::futex;

@@ -24,6 +24,7 @@ pub mod size;
 pub mod special;
 pub mod stat;
 pub mod transfer;
+pub mod xattr;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
