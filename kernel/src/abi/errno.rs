@@ -82,6 +82,7 @@ errnos! {
     ENOBUFS = 105, "No room for it.";
     EISCONN = 106, "Connected already.";
     ENOTCONN = 107, "Not connected.";
+    ETOOMANYREFS = 109, "Open files in messages that are in each other.";
     ETIMEDOUT = 110, "The time is up.";
     ECONNREFUSED = 111, "Nobody listens.";
     EALREADY = 114, "Under way already.";

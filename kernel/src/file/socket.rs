@@ -5,24 +5,28 @@
 //! ```
 //!
 //! What waits for an end, to read or to write, is told by that end's notifier. Files in a message that nobody reads are closed
-//! with the pair; a pair that is in one of its own messages stays for ever (Linux looks for such rings).
+//! with the pair, one after the other however many pairs are in each other's messages. Rings of pairs, which would stay for
+//! ever, are not made: a pair that is itself on its way in a message carries no sockets (Linux makes them, and looks for them).
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::tree::{Entry, Inode};
 use super::{File, Io, Notifier, OpenFile, OpenFlags, PIECE, Readiness, Seeking, Sink, Source, signals};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{S_IFSOCK, Stat, StatFs};
+use crate::mm::frame::allocator;
 use crate::sync::SpinLock;
 use crate::syscall::{Error, user};
 use crate::task::{SleepLock, WaitReason};
 
 /// Bytes that wait at one end at most (Linux: `net.core.wmem_default`).
 const ROOM: usize = 212_992;
+/// What a message counts beside its bytes, about as on Linux: lines of empty ones have an end too.
+const OVERHEAD: usize = 768;
 /// `FIONREAD`.
 const FIONREAD: u32 = 0x541b;
 
@@ -44,7 +48,69 @@ pub enum Kind {
 struct Message {
     bytes: Vec<u8>,
     start: usize,
-    files: Vec<Arc<OpenFile>>,
+    files: Passed,
+}
+
+/// Open files on their way in a message.
+#[derive(Default)]
+struct Passed(Vec<Arc<OpenFile>>);
+
+impl Passed {
+    /// Sends `files` on their way through `carrier`.
+    ///
+    /// # Errors
+    /// ETOOMANYREFS: there could be a ring.
+    fn through(carrier: &Pair, files: Vec<Arc<OpenFile>>) -> Result<Self, Errno> {
+        static PASSING: SpinLock<()> = SpinLock::new(());
+        let _passing = PASSING.lock();
+        let mut pairs = files.iter().filter_map(|file| pair_of(file));
+        let is_on_its_way = carrier.on_the_way.load(Ordering::Relaxed) > 0;
+        if pairs.any(|pair| is_on_its_way || core::ptr::eq(pair, carrier)) {
+            return Err(Errno::ETOOMANYREFS);
+        }
+        for pair in files.iter().filter_map(|file| pair_of(file)) {
+            pair.on_the_way.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Self(files))
+    }
+
+    /// They have come.
+    fn arrive(&mut self) -> Vec<Arc<OpenFile>> {
+        for pair in self.0.iter().filter_map(|file| pair_of(file)) {
+            pair.on_the_way.fetch_sub(1, Ordering::Relaxed);
+        }
+        core::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        close(self.arrive());
+    }
+}
+
+fn pair_of(open: &OpenFile) -> Option<&Pair> {
+    open.as_file::<SocketFile>().map(|socket| &*socket.pair)
+}
+
+/// Closes files that nobody has received. A socket among them may have others in its messages, and those again: whoever comes
+/// first closes them all, on a stack that does not grow.
+fn close(files: Vec<Arc<OpenFile>>) {
+    static CLOSING: SpinLock<(Vec<Arc<OpenFile>>, bool)> = SpinLock::new((Vec::new(), false));
+    if files.is_empty() {
+        return;
+    }
+    let mut closing = CLOSING.lock();
+    closing.0.extend(files);
+    if core::mem::replace(&mut closing.1, true) {
+        return;
+    }
+    while let Some(file) = closing.0.pop() {
+        drop(closing);
+        drop(file);
+        closing = CLOSING.lock();
+    }
+    closing.1 = false;
 }
 
 /// What is on its way to one of the two.
@@ -63,6 +129,13 @@ struct State {
     deaf: bool,
     /// The other one writes no more.
     ended: bool,
+}
+
+impl State {
+    /// What the messages in line count.
+    fn counted(&self) -> usize {
+        self.bytes + self.line.len() * OVERHEAD
+    }
 }
 
 impl End {
@@ -85,6 +158,8 @@ struct Pair {
     kind: Kind,
     ino: u64,
     ends: [End; 2],
+    /// How often one of the two is on its way in a message.
+    on_the_way: AtomicUsize,
 }
 
 /// One of two sockets.
@@ -121,6 +196,7 @@ impl SocketFile {
             kind,
             ino: NEXT.fetch_add(1, Ordering::Relaxed),
             ends: [End::new(), End::new()],
+            on_the_way: AtomicUsize::new(0),
         });
         [0, 1].map(|side| {
             let file = Arc::new(Self {
@@ -163,11 +239,11 @@ impl SocketFile {
     /// Sends bytes, in one message or in as many pieces as it takes; the files go with the first.
     ///
     /// # Errors
-    /// EPIPE, after a SIGPIPE unless `quiet`. EMSGSIZE, EAGAIN, ENOMEM, ECONNREFUSED; a signal.
+    /// EPIPE, after a SIGPIPE unless `quiet`. EMSGSIZE, EAGAIN, ENOMEM, ECONNREFUSED, ETOOMANYREFS; a signal.
     pub fn send(
         &self,
         from: &mut Source<'_>,
-        mut files: Vec<Arc<OpenFile>>,
+        files: Vec<Arc<OpenFile>>,
         nonblocking: bool,
         quiet: bool,
     ) -> Result<usize, Error> {
@@ -178,6 +254,7 @@ impl SocketFile {
         if !whole && from.left() == 0 {
             return Ok(0);
         }
+        let mut files = Passed::through(&self.pair, files)?;
         let mut first = true;
         let mut ended = Ok(());
         while first || from.left() > 0 {
@@ -203,11 +280,14 @@ impl SocketFile {
         &self,
         from: &mut Source<'_>,
         len: usize,
-        files: &mut Vec<Arc<OpenFile>>,
+        files: &mut Passed,
         nonblocking: bool,
     ) -> Result<(), Error> {
         if let Some(errno) = self.refusal(&self.peer().state.lock()) {
             return Err(errno.into());
+        }
+        if allocator().is_short() || !allocator().can_spare(len) {
+            return Err(Errno::ENOMEM.into());
         }
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
@@ -227,7 +307,7 @@ impl SocketFile {
             if let Some(errno) = self.refusal(&peer) {
                 return Some(Err(errno));
             }
-            if peer.bytes > 0 && peer.bytes + len > ROOM {
+            if !peer.line.is_empty() && peer.counted() + len + OVERHEAD > ROOM {
                 return None;
             }
             if peer.line.try_reserve(1).is_err() {
@@ -263,7 +343,7 @@ impl SocketFile {
                 Err(_) if to.done() > 0 => return Ok(received),
                 Err(error) => return Err(error),
             }
-            let _reading = self.own().reading.lock();
+            let _reading = self.own().reading.lock_unless_killed().ok_or(Errno::EINTR)?;
             let moved = match self.pair.kind {
                 Kind::Stream => self.receive_bytes(to, how.peek, &mut received),
                 Kind::Datagram | Kind::SeqPacket => self.receive_message(to, how.peek, &mut received),
@@ -302,16 +382,16 @@ impl SocketFile {
             let Some(message) = state.line.front_mut() else {
                 break;
             };
-            if moved && !message.files.is_empty() {
+            if moved && !message.files.0.is_empty() {
                 break;
             }
             let rest = &message.bytes[message.start..];
             let len = rest.len().min(want);
             piece[..len].copy_from_slice(&rest[..len]);
             let files = if peek {
-                message.files.clone()
+                message.files.0.clone()
             } else {
-                core::mem::take(&mut message.files)
+                message.files.arrive()
             };
             let had_files = !files.is_empty();
             received.files.extend(files);
@@ -350,25 +430,25 @@ impl SocketFile {
     fn receive_message(&self, to: &mut Sink<'_>, peek: bool, received: &mut Received) -> Result<bool, Errno> {
         let mut state = self.own().state.lock();
         let message = if peek {
-            state.line.front().map(|message| Message {
-                bytes: message.bytes.clone(),
-                start: 0,
-                files: message.files.clone(),
-            })
+            let first = state.line.front();
+            first.map(|message| (message.bytes.clone(), message.files.0.clone()))
         } else {
-            state.line.pop_front()
+            let first = state.line.pop_front();
+            first.map(|mut message| (core::mem::take(&mut message.bytes), message.files.arrive()))
         };
-        let Some(message) = message else { return Ok(false) };
+        let Some((bytes, files)) = message else {
+            return Ok(false);
+        };
         if !peek {
-            state.bytes -= message.bytes.len();
+            state.bytes -= bytes.len();
         }
         drop(state);
         if !peek {
             self.peer().notifier.notify(Readiness::WRITABLE);
         }
-        received.cut = (message.bytes.len() > to.left()).then_some(message.bytes.len());
-        received.files = message.files;
-        to.put(&message.bytes)?;
+        received.cut = (bytes.len() > to.left()).then_some(bytes.len());
+        received.files = files;
+        to.put(&bytes)?;
         Ok(true)
     }
 
@@ -425,7 +505,7 @@ impl File for SocketFile {
         ready.set(Readiness::RDHUP, deaf || ended);
         ready.set(Readiness::HUP, (deaf || ended) && (peer.deaf || peer.ended));
         let writable = Readiness::WRITABLE | Readiness::WRBAND;
-        ready.set(writable, peer.bytes * 4 <= ROOM);
+        ready.set(writable, peer.counted() * 4 <= ROOM);
         ready
     }
 
@@ -485,5 +565,71 @@ impl Inode for SocketInode {
 
     fn open(&self, _entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
         Err(Errno::ENXIO.into())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::arch::host::{Config, Running, SoftMachine};
+
+    fn machine() -> Running {
+        SoftMachine::start(Config { memory: 1 << 20 })
+    }
+
+    fn send(socket: &OpenFile, files: Vec<Arc<OpenFile>>) -> Result<usize, Error> {
+        let socket: &SocketFile = socket.as_file().expect("a socket");
+        socket.send(&mut Source::kernel(b""), files, true, true)
+    }
+
+    #[test]
+    fn a_line_of_empty_messages_has_an_end() {
+        let _machine = machine();
+        let [one, other] = SocketFile::pair(Kind::Datagram, OpenFlags::empty());
+        let sent = (0..10_000).take_while(|_| send(&one, Vec::new()).is_ok()).count();
+        assert_eq!(sent, ROOM / OVERHEAD);
+        assert!(!one.readiness().contains(Readiness::OUT));
+        drop(other);
+    }
+
+    #[test]
+    fn pairs_in_each_others_messages_are_closed_without_a_deep_stack() {
+        let _machine = machine();
+        let [mut inner, first] = SocketFile::pair(Kind::Datagram, OpenFlags::empty());
+        let watched = Arc::downgrade(&first);
+        assert!(send(&inner, Vec::new()).is_ok());
+        drop(core::mem::replace(&mut inner, first));
+        for _ in 0..100_000 {
+            let [from, to] = SocketFile::pair(Kind::Datagram, OpenFlags::empty());
+            assert_eq!(send(&from, alloc::vec![inner]), Ok(0));
+            inner = to;
+        }
+        drop(inner);
+        // Somebody else may be closing them.
+        while watched.strong_count() > 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn rings_of_pairs_are_not_made() {
+        let _machine = machine();
+        let too_many = Err(Error::Errno(Errno::ETOOMANYREFS));
+        let [a, a_end] = SocketFile::pair(Kind::Datagram, OpenFlags::empty());
+        let [b, b_end] = SocketFile::pair(Kind::Datagram, OpenFlags::empty());
+        assert_eq!(send(&a, alloc::vec![Arc::clone(&a_end)]), too_many);
+        assert_eq!(send(&a, alloc::vec![Arc::clone(&b_end)]), Ok(0));
+        assert_eq!(send(&b, alloc::vec![Arc::clone(&a_end)]), too_many);
+        let receiver: &SocketFile = a_end.as_file().expect("a socket");
+        let mut bytes = [0; 1];
+        let how = Receive::default();
+        let received = receiver.receive(&mut Sink::kernel(&mut bytes), how);
+        assert!(received.is_ok_and(|received| received.files.len() == 1));
+        assert_eq!(
+            send(&b, alloc::vec![a_end]),
+            Ok(0),
+            "it is not on its way any more"
+        );
+        drop(b_end);
     }
 }
