@@ -4,7 +4,7 @@ use guest_tests::child::fork;
 use guest_tests::region::*;
 use guest_tests::sys::{self, call};
 use guest_tests::touch::poke;
-use guest_tests::transcript::{check, say, show};
+use guest_tests::transcript::{check, say};
 
 pub fn run() {
     fork_bomb();
