@@ -243,35 +243,3 @@ impl Listener for Poller {
         self.queue.wake_all();
     }
 }
-
-#[cfg(all(test, loom))]
-mod loom_tests {
-    use super::*;
-    use crate::sync::model::atomic::AtomicUsize;
-
-    static REASON: WaitReason = WaitReason("a model's file");
-
-    /// A file that becomes readable while a poller registers, looks and waits: the poller ends in every order.
-    #[test]
-    fn loom_a_poller_misses_no_change() {
-        loom::model(|| {
-            let notifier = Arc::new(Notifier::new(&REASON));
-            let bytes = Arc::new(AtomicUsize::new(0));
-            let writer = {
-                let (notifier, bytes) = (Arc::clone(&notifier), Arc::clone(&bytes));
-                loom::thread::spawn(move || {
-                    bytes.store(1, Ordering::Release);
-                    notifier.notify(Readiness::IN);
-                })
-            };
-            let poller = Poller::new();
-            let listener: Arc<dyn Listener> = Arc::<Poller>::clone(&poller);
-            let ticket = notifier.add(listener).expect("the model has memory");
-            while bytes.load(Ordering::Acquire) == 0 {
-                assert_eq!(poller.wait(None), Ok(true));
-            }
-            notifier.remove(ticket);
-            writer.join().expect("it does not panic");
-        });
-    }
-}
