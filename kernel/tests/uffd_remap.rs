@@ -366,17 +366,31 @@ fn a_waiter_at_an_old_address_stays_asleep_and_finds_nothing_mapped_when_woken()
 // Refusals.
 
 #[test]
-fn several_areas_do_not_move_together_if_one_is_registered() {
-    for registered in [0, 2] {
-        let bed = Bed::unregistered(Kind::Anon, 4, REMAP | UNMAP);
-        (0..4).for_each(|i| bed.store(i, i + 1));
-        let part = bed.part(registered, 2);
-        bed.uffd.register(part, Modes::MISSING).expect("nobody's");
-        for refused in [moving(bed.range, FAR), leaving(bed.range, FAR)] {
-            assert_eq!(at_once(&bed, refused), Err(RemapError::SeveralAreas));
-        }
-        assert_eq!((0..4).map(|i| bed.load(i)).collect::<Vec<_>>(), [1, 2, 3, 4]);
+fn several_areas_do_not_move_together_if_the_first_is_registered() {
+    let bed = Bed::unregistered(Kind::Anon, 4, REMAP | UNMAP);
+    (0..4).for_each(|i| bed.store(i, i + 1));
+    bed.uffd
+        .register(bed.part(0, 2), Modes::MISSING)
+        .expect("nobody's");
+    for refused in [moving(bed.range, FAR), leaving(bed.range, FAR)] {
+        assert_eq!(at_once(&bed, refused), Err(RemapError::SeveralAreas));
     }
+    assert_eq!((0..4).map(|i| bed.load(i)).collect::<Vec<_>>(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn of_several_areas_those_before_a_registered_one_have_moved_when_it_is_refused() {
+    let bed = Bed::unregistered(Kind::Anon, 4, REMAP | UNMAP);
+    (0..4).for_each(|i| bed.store(i, i + 1));
+    bed.uffd
+        .register(bed.part(2, 2), Modes::MISSING)
+        .expect("nobody's");
+    let refused = at_once(&bed, moving(bed.range, FAR));
+    assert_eq!(refused, Err(RemapError::SeveralAreas));
+    assert!(bed.world.space.query(bed.at(1)).is_none());
+    assert_eq!((bed.world.load(FAR), bed.world.load(FAR + P)), (Ok(1), Ok(2)));
+    assert_eq!((bed.load(2), bed.load(3)), (3, 4));
+    assert!(bed.world.space.query(FAR + 2 * P).is_none());
 }
 
 #[test]

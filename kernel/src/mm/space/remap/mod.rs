@@ -72,9 +72,10 @@ impl Space {
         if let RemapTo::At(at) = request.to
             && request.len == request.old.len()
         {
-            let pieces = pieces(vmas, request, at)?;
+            let (pieces, stopped) = pieces(vmas, request, at)?;
             let nothing = VirtRange::new(request.old.end, request.old.end);
-            return self.move_pieces(vmas, &pieces, nothing, request.leave_mapped, news);
+            let moved = self.move_pieces(vmas, &pieces, nothing, request.leave_mapped, news)?;
+            return stopped.map_or(Ok(moved), Err);
         }
         let vma = vmas.find(request.old.start).ok_or(RemapError::NotMapped)?.clone();
         let RemapRequest { old, len, to, .. } = request.in_pages_of(&vma)?;
@@ -196,36 +197,54 @@ impl Space {
     }
 }
 
-/// What moves when all that is mapped in a range goes to `at`, holes included: a piece for each area.
-fn pieces(vmas: &VmaSet, request: &RemapRequest, at: VirtAddr) -> Result<Vec<Piece>, RemapError> {
+/// What moves when all that is mapped in a range goes to `at`, holes included: a piece for each area, up to one that cannot
+/// move; and why that cannot.
+fn pieces(
+    vmas: &VmaSet,
+    request: &RemapRequest,
+    at: VirtAddr,
+) -> Result<(Vec<Piece>, Option<RemapError>), RemapError> {
     let (old, mut pieces) = (request.old, Vec::new());
     for vma in vmas.overlapping(old) {
         if pieces.is_empty() && old.start < vma.range.start {
             return Err(RemapError::NotMapped);
         }
-        let alone = pieces.is_empty() && old.end <= vma.range.end;
-        if vma.uffd.is_some() && !alone {
-            return Err(RemapError::SeveralAreas);
+        match piece(vma, request, at, pieces.is_empty()) {
+            Ok(piece) => {
+                reserve(&mut pieces, 1)?;
+                pieces.push(piece);
+            }
+            // As on Linux, which finds it after the others have moved.
+            Err(error) if !pieces.is_empty() => return Ok((pieces, Some(error))),
+            Err(error) => return Err(error),
         }
-        let part = vma.range.intersect(&old).ok_or(RemapError::NotMapped)?;
-        let piece = RemapRequest {
-            old: part,
-            len: part.len(),
-            to: RemapTo::At(at + (part.start - old.start)),
-            ..*request
-        }
-        .in_pages_of(vma)?;
-        let start = at + (part.start - old.start);
-        reserve(&mut pieces, 1)?;
-        pieces.push(Piece {
-            old: piece.old,
-            new: VirtRange::new(start, start + piece.len),
-        });
     }
     if pieces.is_empty() {
         return Err(RemapError::NotMapped);
     }
-    Ok(pieces)
+    Ok((pieces, None))
+}
+
+/// The piece of one area, which is the first or not.
+fn piece(vma: &Vma, request: &RemapRequest, at: VirtAddr, is_first: bool) -> Result<Piece, RemapError> {
+    let old = request.old;
+    let alone = is_first && old.end <= vma.range.end;
+    if vma.uffd.is_some() && !alone {
+        return Err(RemapError::SeveralAreas);
+    }
+    let part = vma.range.intersect(&old).ok_or(RemapError::NotMapped)?;
+    let start = at + (part.start - old.start);
+    let piece = RemapRequest {
+        old: part,
+        len: part.len(),
+        to: RemapTo::At(start),
+        ..*request
+    }
+    .in_pages_of(vma)?;
+    Ok(Piece {
+        old: piece.old,
+        new: VirtRange::new(start, start + piece.len),
+    })
 }
 
 /// Makes the area longer, so that what begins at `old` has `len` bytes. False when it does not end there, or something is in

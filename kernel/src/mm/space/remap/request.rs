@@ -48,7 +48,7 @@ pub enum RemapError {
     /// Nothing is mapped at the start of the old range (EFAULT).
     NotMapped,
     /// The old range ends past the area that it begins in. Several areas can only be moved to a fixed place as they are, and
-    /// only if none of them is registered (EFAULT).
+    /// only if none of them is registered; those before the first that is have moved (EFAULT).
     SeveralAreas,
     /// Part of a large page would move, or a large page to a place that is none (EINVAL).
     SplitsPage,
