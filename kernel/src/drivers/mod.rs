@@ -11,7 +11,7 @@
 //! | `virtio` | virtio disks | PCI functions of vendor 0x1af4 |
 //! | `serial` | COM1, human-readable text | 16550 UART at ports 0x3f8-0x3ff |
 //! | `debugcon` | records for the host side | port 0xe9 of QEMU and Bochs |
-//! | `rtc` | the date at the start | MC146818 at ports 0x70 and 0x71 |
+//! | `rtc`, [`rtc_date`] | the date at the start | MC146818 at ports 0x70 and 0x71 |
 //! | [`stdio`] | standard input, output and error of programs | debug consoles at 0xea and 0xeb, COM2 |
 //! | `exit` | the end of a run | QEMU's exit device, Bochs' shutdown port, 8042 and 0xcf9 reset |
 //!
@@ -31,7 +31,7 @@ pub mod pci;
 pub mod ramdisk;
 #[cfg(target_os = "none")]
 pub mod rtc;
-mod rtc_date;
+pub mod rtc_date;
 #[cfg(target_os = "none")]
 pub mod serial;
 pub mod source;

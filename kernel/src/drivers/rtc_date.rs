@@ -2,6 +2,7 @@
 
 /// The registers, as they are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "named after the registers")]
 pub struct Registers {
     pub second: u8,
     pub minute: u8,
@@ -15,6 +16,7 @@ pub struct Registers {
 
 /// A date and a time of day, UTC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "named after what they are")]
 pub struct Date {
     pub year: u32,
     pub month: u8,
