@@ -35,13 +35,13 @@ fn watch(epoll: i32, fd: i32) -> sys::Answer {
     )
 }
 
-/// The two ends of a pair of sockets.
+/// Two epolls: the one that watches, and the one that is watched.
 type Pair = (i32, i32);
 
 /// Epolls that watch each other, one below the other, made in some order.
 fn chain(name: &str, order: fn(&[Pair]) -> Vec<Pair>) {
     let epolls: Vec<i32> = (0..40).map(|_| epoll()).collect();
-    let pairs: Vec<(i32, i32)> = epolls.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    let pairs: Vec<Pair> = epolls.windows(2).map(|pair| (pair[0], pair[1])).collect();
     let answers: Vec<sys::Answer> = order(&pairs)
         .into_iter()
         .map(|(upper, lower)| watch(upper, lower))
