@@ -193,7 +193,7 @@ fn a_write_from_bad_memory_is_as_long_as_what_could_be_read() {
             addr: kernel::mm::addr::VirtAddr::new(addr),
             len,
         };
-        let mut from = |parts: &[Segment]| file.write(&mut Source::task(parts), false);
+        let from = |parts: &[Segment]| file.write(&mut Source::task(parts), false);
         assert_eq!(from(&[segment(good, 20)]), Ok(10));
         assert_eq!(from(&[segment(good + 10, 1)]), errno(Errno::EFAULT));
         assert_eq!(
@@ -201,7 +201,7 @@ fn a_write_from_bad_memory_is_as_long_as_what_could_be_read() {
             Ok(10)
         );
         assert_eq!(file.position(), 20);
-        let mut to = |parts: &[Segment]| file.read_at(0, &mut Sink::task(parts), false);
+        let to = |parts: &[Segment]| file.read_at(0, &mut Sink::task(parts), false);
         assert_eq!(to(&[segment(good, 20)]), Ok(10));
         assert_eq!(to(&[segment(good + 10, 20)]), errno(Errno::EFAULT));
     });

@@ -1,7 +1,7 @@
 //! Things that are to happen at a time.
 //!
 //! A background task sleeps until the earliest is due and does them one after the other, with no lock held, so they may take
-//! locks and wake tasks but should not wait themselves. The resolution is that of [`super::sleep`]. The task begins with the
+//! locks and wake tasks but should not wait themselves. The resolution is that of [`super::sleep()`]. The task begins with the
 //! first timer: machines without any have none.
 
 use alloc::collections::BTreeMap;

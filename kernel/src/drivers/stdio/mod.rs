@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The ports are debug consoles like that of the records (QEMU's `isa-debugcon`): a byte that is written there has arrived.
-//! Input is framed and comes when it is asked for ([`inbox`]), unless it is all there from the start ([`set_input`]). Without
-//! [`start_ports`] output goes to the kernel's own console, where text that is no UTF-8 is shown with replacement characters, and
+//! Input is framed and comes when it is asked for ([`inbox`]), unless it is all there from the start (`set_input`). Without
+//! `start_ports` output goes to the kernel's own console, where text that is no UTF-8 is shown with replacement characters, and
 //! input is at its end.
 //!
 //! **Locks.** One for each direction, taken last of all; that of input also by the interrupt handler, so nothing is done under

@@ -5,7 +5,7 @@
 //! | `interval` | the three interval timers of a process |
 //! | `posix` | those that `timer_create` makes |
 //!
-//! Those that go by a clock are [`task::timers`]; those that go by CPU time are looked at when the timer's interrupt comes
+//! Those that go by a clock are [`crate::task::timers`]; those that go by CPU time are looked at when the timer's interrupt comes
 //! while the process runs.
 
 use alloc::collections::BTreeMap;
