@@ -46,6 +46,12 @@ impl Children {
         Some(node)
     }
 
+    /// All files, which have no names any more.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Arc<Node>> + use<> {
+        let all = core::mem::take(self);
+        all.by_name.into_values().map(|(_, node)| node)
+    }
+
     /// The name at the first place that is not before `at`.
     pub(super) fn from(&self, at: u64) -> Option<DirEntry> {
         let (place, name) = self.by_place.range(at..).next()?;

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::body::Body;
@@ -151,6 +152,31 @@ pub struct Node {
     ino: u64,
     attributes: Arc<SpinLock<Attributes>>,
     kind: Kind,
+}
+
+impl Drop for Node {
+    /// What is below a directory goes one by one: trees may be deep, and the stack is not.
+    fn drop(&mut self) {
+        let mut below = Vec::new();
+        take_below(self, &mut below);
+        while let Some(node) = below.pop() {
+            if let Some(mut last) = Arc::into_inner(node) {
+                take_below(&mut last, &mut below);
+            }
+        }
+    }
+}
+
+/// Moves the files in a directory to `below`; those that there is no memory for go at once.
+fn take_below(node: &mut Node, below: &mut Vec<Arc<Node>>) {
+    let Kind::Directory(children) = &mut node.kind else {
+        return;
+    };
+    for child in children.get_mut().take_all() {
+        if below.try_reserve(1).is_ok() {
+            below.push(child);
+        }
+    }
 }
 
 impl Node {
