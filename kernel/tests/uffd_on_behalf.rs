@@ -324,7 +324,9 @@ fn rights_and_holes_are_found_before_any_monitor_is_asked() {
         let error = returned(call.spawn(&world, range.start)).expect_err("read-only");
         assert_eq!(error.why, FaultError::Forbidden, "{call:?}");
     }
-    for call in CALLS {
+    // Whoever locks has looked for holes before.
+    let calls = CALLS.into_iter().filter(|call| !matches!(call, Call::Mlock));
+    for call in calls {
         let error = returned(call.spawn(&world, page(range, 2))).expect_err("a hole");
         assert_eq!(error.why, FaultError::Unmapped, "{call:?}");
         let error = returned(call.spawn(&world, USER_TOP)).expect_err("the kernel's");
@@ -575,15 +577,66 @@ fn populating_stops_at_a_hole_with_what_precedes_it_done() {
     let world = World::new();
     let range = world.map(4, RW);
     world.space.unmap(part(range, 1, 1)).expect("mapped");
-    for result in [
-        world.space.populate(range, Access::Write),
-        world.space.populate_to_lock(range),
-    ] {
-        let error = result.expect_err("a hole");
-        assert_eq!((error.addr, error.why), (page(range, 1), FaultError::Unmapped));
-        assert_eq!(on_behalf(OnBehalf::Populate, error.why).number(), 12);
-    }
+    let error = world.space.populate(range, Access::Write).expect_err("a hole");
+    assert_eq!((error.addr, error.why), (page(range, 1), FaultError::Unmapped));
+    assert_eq!(on_behalf(OnBehalf::Populate, error.why).number(), 12);
     assert_eq!(allocator().stats().of(Kind::Anon), 1);
+}
+
+#[test]
+fn populating_what_was_locked_passes_over_holes() {
+    let world = World::new();
+    let range = world.map(4, RW);
+    world.space.unmap(part(range, 1, 1)).expect("mapped");
+    assert_eq!(world.space.populate_to_lock(range), Ok(()));
+    assert_eq!(allocator().stats().of(Kind::Anon), 3);
+}
+
+#[test]
+fn populating_what_was_locked_passes_over_what_is_unmapped_while_it_waits() {
+    let world = World::new();
+    let range = world.map(3, RW);
+    let uffd = opened(
+        &world,
+        part(range, 1, 1),
+        Flags::empty(),
+        Features::empty(),
+        Modes::MISSING,
+    );
+    let space = Arc::clone(&world.space);
+    let task = world.spawn("locker", move || {
+        assert_eq!(space.populate_to_lock(range), Ok(()));
+    });
+    assert!(uffd.read_event().is_ok(), "the second page is waited for");
+    world.space.unmap(part(range, 1, 1)).expect("mapped");
+    uffd.wake(part(range, 1, 1)).expect("any range can be woken");
+    assert_eq!(task.join(), Ok(()));
+    assert_eq!(allocator().stats().of(Kind::Anon), 2);
+}
+
+#[test]
+fn accesses_to_another_space_are_told_by_their_page() {
+    let world = World::new();
+    let range = world.map(1, RW);
+    let uffd = opened(
+        &world,
+        range,
+        Flags::empty(),
+        Features::EXACT_ADDRESS,
+        Modes::MISSING,
+    );
+    let space = Arc::clone(&world.space);
+    let at = range.start + 100;
+    let task = world.spawn("writer", move || {
+        assert_eq!(space.write_bytes(at, &[7; 8], Origin::Kernel), Ok(()));
+    });
+    let event = uffd.read_event().expect("the page is missing");
+    assert!(
+        matches!(event, Event::Pagefault { addr, .. } if addr == range.start),
+        "{event:?}"
+    );
+    assert_eq!(uffd.zeropage(range, FillMode::empty()), Outcome::Done);
+    assert_eq!(task.join(), Ok(()));
 }
 
 #[test]

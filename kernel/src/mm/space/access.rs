@@ -65,21 +65,30 @@ impl Space {
         )
     }
 
-    /// Populates what is about to be locked: like a store where that gives a private area its own pages now, and like a load
-    /// elsewhere.
+    /// Populates what was locked: like a store where that gives a private area its own pages now, and like a load elsewhere.
+    /// What is not mapped, or is unmapped while a page is waited for, is passed over (as on Linux 6.18, which has looked for holes
+    /// before).
     ///
     /// # Errors
     /// As for [`Self::populate`].
     pub fn populate_to_lock(&self, range: VirtRange) -> Result<(), AccessError> {
         let mut at = range.start;
         while at < range.end {
-            let vma = self.query(at).ok_or(AccessError {
-                addr: at,
-                why: FaultError::Unmapped,
-            })?;
-            let part = VirtRange::new(at, vma.range.end.min(range.end));
-            self.populate(part, access_to_lock(&vma))?;
-            at = part.end;
+            let next = self
+                .vmas
+                .read()
+                .overlapping(VirtRange::new(at, range.end))
+                .next()
+                .cloned();
+            let Some(vma) = next else { break };
+            let part = VirtRange::new(at.max(vma.range.start), vma.range.end.min(range.end));
+            at = match self.populate(part, access_to_lock(&vma)) {
+                Ok(()) => part.end,
+                Err(error) if error.why == FaultError::Unmapped => {
+                    error.addr.align_down(PAGE_SIZE) + PAGE_SIZE
+                }
+                Err(error) => return Err(error),
+            };
         }
         Ok(())
     }
@@ -117,7 +126,12 @@ impl Space {
         origin: Origin,
         mut f: impl FnMut(&mut Reached<'_, '_>),
     ) -> Result<(), FaultError> {
-        let info = FaultInfo { addr, access, origin };
+        // Pages are looked up, not bytes: a monitor that is told exact addresses is told the page's (as on Linux 6.18).
+        let info = FaultInfo {
+            addr: addr.align_down(PAGE_SIZE),
+            access,
+            origin,
+        };
         while !self.try_reach(addr, access, &mut f) {
             fault::resolve(self, &info)?;
         }
