@@ -191,3 +191,14 @@ fn whole_large_pages_are_unmapped_and_protected_beside_others() {
         assert_eq!(bed.space().areas().len(), 2);
     }
 }
+
+#[test]
+fn rights_that_an_area_has_already_do_not_split_a_page() {
+    let bed = bed(Kind::Huge);
+    let inside = VirtRange::new(bed.at(0) + P, bed.at(1) + P);
+    assert_eq!(bed.space().protect_each(inside, RW), Ok(()));
+    assert_eq!(
+        bed.space().protect_each(inside, Prot::READ),
+        Err(ProtectError::SplitsPage)
+    );
+}

@@ -59,7 +59,10 @@ impl Space {
         while at < range.end {
             let vma = vmas.find(at).ok_or(ProtectError::NotMapped)?;
             let part = VirtRange::new(at, vma.range.end.min(range.end));
-            self.protect_part(&mut vmas, part, prot)?;
+            // What has the rights is not even split.
+            if vma.prot != super::possible(prot) {
+                self.protect_part(&mut vmas, part, prot)?;
+            }
             at = part.end;
         }
         Ok(())
