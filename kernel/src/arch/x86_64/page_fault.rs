@@ -34,7 +34,8 @@ extern "C" fn page_fault(frame: &mut Frame) -> bool {
     if code.contains(PageFaultCode::RESERVED) {
         return refuse(frame, addr);
     }
-    let info = FaultInfo::reported(addr, code.access(), code.contains(PageFaultCode::USER));
+    // Those of user mode end its turn instead (`user::run`).
+    let info = FaultInfo::reported(addr, code.access(), false);
     // SAFETY: they were enabled when the fault came; CR2 has been read.
     unsafe { asm!("sti", options(nostack, preserves_flags)) };
     let resolved = fault::handle(&info).is_ok();

@@ -91,6 +91,32 @@ unsafe fn copy(dst: u64, src: u64, len: usize) -> usize {
     left
 }
 
+/// Whether one instruction could make its access to `$len` bytes of task memory at `{at}`; where it could not, its outputs are
+/// as they were.
+macro_rules! one_access {
+    ($addr:expr, $len:literal, $instruction:literal, $($operands:tt)*) => {
+        in_task_half($addr, $len) && {
+            let mut done = 0u32;
+            // SAFETY: the instruction touches task memory only; an impossible access resumes at label 3 with `done` still 0.
+            with_user_pages(|| unsafe {
+                asm!(
+                    concat!("2: ", $instruction),
+                    "mov {done:e}, 1",
+                    "3:",
+                    ".pushsection .fixups, \"a\"",
+                    ".quad 2b, 3b",
+                    ".popsection",
+                    at = in(reg) $addr.as_u64(),
+                    done = inout(reg) done,
+                    $($operands)*,
+                    options(nostack),
+                );
+            });
+            done != 0
+        }
+    };
+}
+
 impl TaskMemory for Machine {
     unsafe fn copy_in(dst: *mut u8, src: VirtAddr, len: usize) -> usize {
         if !in_task_half(src, len) {
@@ -110,97 +136,24 @@ impl TaskMemory for Machine {
 
     #[inline]
     fn load_u64(src: VirtAddr) -> Option<u64> {
-        if !in_task_half(src, 8) {
-            return None;
-        }
-        let (mut value, mut done) = (0u64, 0u64);
-        // SAFETY: reads task memory only; an impossible access resumes at label 3 with `done` still 0.
-        with_user_pages(|| unsafe {
-            asm!(
-                "2: mov {value}, [{src}]",
-                "mov {done:e}, 1",
-                "3:",
-                ".pushsection .fixups, \"a\"",
-                ".quad 2b, 3b",
-                ".popsection",
-                src = in(reg) src.as_u64(),
-                value = inout(reg) value,
-                done = inout(reg) done,
-                options(nostack, readonly, preserves_flags),
-            );
-        });
-        (done != 0).then_some(value)
+        let mut value = 0u64;
+        one_access!(src, 8, "mov {value}, [{at}]", value = inout(reg) value).then_some(value)
     }
 
     #[inline]
     fn store_u64(dst: VirtAddr, value: u64) -> bool {
-        if !in_task_half(dst, 8) {
-            return false;
-        }
-        let mut done = 0u64;
-        // SAFETY: writes task memory only; an impossible access resumes at label 3 with `done` still 0.
-        with_user_pages(|| unsafe {
-            asm!(
-                "2: mov [{dst}], {value}",
-                "mov {done:e}, 1",
-                "3:",
-                ".pushsection .fixups, \"a\"",
-                ".quad 2b, 3b",
-                ".popsection",
-                dst = in(reg) dst.as_u64(),
-                value = in(reg) value,
-                done = inout(reg) done,
-                options(nostack, preserves_flags),
-            );
-        });
-        done != 0
+        one_access!(dst, 8, "mov [{at}], {value}", value = in(reg) value)
     }
 
     #[inline]
     fn load_u32(src: VirtAddr) -> Option<u32> {
-        if !in_task_half(src, 4) {
-            return None;
-        }
-        let (mut value, mut done) = (0u32, 0u32);
-        // SAFETY: reads task memory only; an impossible access resumes at label 3 with `done` still 0.
-        with_user_pages(|| unsafe {
-            asm!(
-                "2: mov {value:e}, [{src}]",
-                "mov {done:e}, 1",
-                "3:",
-                ".pushsection .fixups, \"a\"",
-                ".quad 2b, 3b",
-                ".popsection",
-                src = in(reg) src.as_u64(),
-                value = inout(reg) value,
-                done = inout(reg) done,
-                options(nostack, readonly, preserves_flags),
-            );
-        });
-        (done != 0).then_some(value)
+        let mut value = 0u32;
+        one_access!(src, 4, "mov {value:e}, [{at}]", value = inout(reg) value).then_some(value)
     }
 
     fn compare_exchange_u32(dst: VirtAddr, old: u32, new: u32) -> Option<u32> {
-        if !in_task_half(dst, 4) {
-            return None;
-        }
-        let (mut value, mut done) = (old, 0u32);
-        // SAFETY: writes task memory only; an impossible access resumes at label 3 with `done` still 0.
-        with_user_pages(|| unsafe {
-            asm!(
-                "2: lock cmpxchg [{dst}], {new:e}",
-                "mov {done:e}, 1",
-                "3:",
-                ".pushsection .fixups, \"a\"",
-                ".quad 2b, 3b",
-                ".popsection",
-                dst = in(reg) dst.as_u64(),
-                new = in(reg) new,
-                inout("eax") value,
-                done = inout(reg) done,
-                options(nostack),
-            );
-        });
-        (done != 0).then_some(value)
+        let mut value = old;
+        one_access!(dst, 4, "lock cmpxchg [{at}], {new:e}", new = in(reg) new, inout("eax") value)
+            .then_some(value)
     }
 }
