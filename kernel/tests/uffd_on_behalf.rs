@@ -6,8 +6,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    RW, World, eventually, missing, object_world, page, part, populate, registered_with, returned, source,
-    until_it_waits, word, write_protected,
+    RW, World, anon_frames, eventually, missing, object_world, page, part, populate, registered_with,
+    returned, source, until_it_waits, word, write_protected,
 };
 use kernel::arch::host::{Config, Mode, task_memory};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
@@ -72,7 +72,7 @@ impl Call {
             Self::Mlock => space.populate_to_lock(word),
             Self::ProcessVmReadv => space.read_bytes(addr, &mut [0; 8], Origin::Kernel),
             Self::ProcessVmWritev => space.write_bytes(addr, &[7; 8], Origin::Kernel),
-            Self::ProcMemPread => space.read_bytes(addr, &mut [0; 8], Origin::NoRetry),
+            Self::ProcMemPread => space.read_bytes(addr, &mut [0; 8], Origin::Debugger),
         }
     }
 
@@ -269,6 +269,68 @@ fn who_cannot_wait_gets_what_no_monitor_has_to_be_asked_for() {
     );
     assert_eq!(world.load(page(range, 1)), Ok(word(3)));
     assert_eq!(uffd.try_read_event(), NOTHING);
+}
+
+#[test]
+fn a_debugger_writes_to_private_memory_that_may_not_be_written_and_leaves_the_rights_as_they_are() {
+    let world = World::new();
+    let before = anon_frames();
+    let range = world.map(3, RW);
+    populate(&world, part(range, 0, 1));
+    world.space.protect(range, Prot::READ).expect("it can");
+    assert_eq!(world.load(page(range, 1)), Ok(0), "the page of zeros is mapped");
+    for index in 0..3 {
+        let to = page(range, index);
+        assert_eq!(world.space.write_bytes(to, &[9; 8], Origin::Debugger), Ok(()));
+        assert_eq!(world.load(to), Ok(word(9)), "page {index}");
+        assert!(
+            world.store(to, 1).is_err(),
+            "page {index} may still not be written"
+        );
+    }
+    let unreadable = world.map(1, RW);
+    populate(&world, unreadable);
+    world.space.protect(unreadable, Prot::empty()).expect("it can");
+    let mut bytes = [0; 8];
+    let read = world
+        .space
+        .read_bytes(unreadable.start, &mut bytes, Origin::Debugger);
+    assert_eq!((read, u64::from_ne_bytes(bytes)), (Ok(()), 1));
+    let refused = world
+        .space
+        .read_bytes(unreadable.start, &mut bytes, Origin::NoRetry);
+    assert_eq!(refused.map_err(|error| error.why), Err(FaultError::Forbidden));
+    world.space.unmap(range).expect("it can");
+    world.space.unmap(unreadable).expect("it can");
+    assert_eq!(anon_frames(), before);
+}
+
+#[test]
+fn what_a_debugger_writes_is_not_seen_through_the_object_nor_by_a_fork() {
+    let world = object_world();
+    let object = Object::new(&SHMEM, P);
+    let range = world.map_memory(Memory::private(&object), None, 1, RW);
+    object.write(0, &[5; 8]).1.expect("there is room");
+    world.space.protect(range, Prot::READ).expect("it can");
+    assert_eq!(world.load(range.start), Ok(word(5)));
+    assert_eq!(
+        world.space.write_bytes(range.start, &[6; 8], Origin::Debugger),
+        Ok(())
+    );
+    let child = world.space.fork().expect("there is memory");
+    assert_eq!(
+        world.space.write_bytes(range.start, &[7; 8], Origin::Debugger),
+        Ok(())
+    );
+    let mut bytes = [0; 8];
+    assert_eq!(child.read_bytes(range.start, &mut bytes, Origin::Kernel), Ok(()));
+    assert_eq!(bytes, [6; 8]);
+    assert_eq!(world.load(range.start), Ok(word(7)));
+    assert_eq!(object.read(0, &mut bytes), 8);
+    assert_eq!(bytes, [5; 8]);
+    let shared = world.map_memory(Memory::shared(&object), None, 1, Prot::READ);
+    let refused = world.space.write_bytes(shared.start, &[8; 8], Origin::Debugger);
+    assert_eq!(refused.map_err(|error| error.why), Err(FaultError::Forbidden));
 }
 
 #[test]

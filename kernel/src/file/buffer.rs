@@ -176,6 +176,23 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
+    /// Takes all of `bytes`, as far as there is room, or nothing: what lies before the byte that could not be written has been
+    /// written, and does not count. May sleep.
+    ///
+    /// # Errors
+    /// As for [`Self::put`].
+    pub fn put_all(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        let before = self.done;
+        let put = self.put(bytes);
+        if put.is_err() {
+            self.done = before;
+            if let To::Task(segments) = &mut self.to {
+                segments.seek(before);
+            }
+        }
+        put
+    }
+
     /// The answer of a read that ended like this: an error counts only if nothing was read before.
     ///
     /// # Errors

@@ -295,10 +295,9 @@ impl Pipe {
             if len == 0 {
                 break;
             }
-            let before = to.done();
-            let put = to.put(&piece[..len]);
-            self.consume(to.done() - before);
-            put?;
+            // What cannot be given whole stays in the pipe (as on Linux).
+            to.put_all(&piece[..len])?;
+            self.consume(len);
         }
         Ok(())
     }

@@ -50,8 +50,13 @@ pub enum Origin {
     Task = 0,
     /// The kernel's on the task's behalf, which may sleep: a copy to or from a task's memory, a page that is looked up.
     Kernel = 1,
-    /// The same, but the kernel cannot wait until somebody has resolved it (as Linux's `/proc/pid/mem`).
+    /// The same, but the kernel cannot wait until somebody has resolved it.
     NoRetry = 2,
+    /// A debugger's, which cannot wait either, and which the rights of an area do not bind ([`Vma::yields_to`]; Linux's
+    /// `/proc/pid/mem`).
+    ///
+    /// [`Vma::yields_to`]: super::vma::Vma::yields_to
+    Debugger = 3,
 }
 
 /// A page fault.

@@ -34,10 +34,10 @@ pub fn admit(flags: Flags, features: Features, trap: Trap, origin: Origin) -> Ad
         return Admission::BusError(BusError::Wanted);
     }
     match origin {
-        Origin::Kernel | Origin::NoRetry if flags.contains(Flags::USER_MODE_ONLY) => {
+        Origin::Kernel | Origin::NoRetry | Origin::Debugger if flags.contains(Flags::USER_MODE_ONLY) => {
             Admission::BusError(BusError::KernelAccess)
         }
-        Origin::NoRetry => Admission::BusError(BusError::NoRetry),
+        Origin::NoRetry | Origin::Debugger => Admission::BusError(BusError::NoRetry),
         Origin::Task | Origin::Kernel => Admission::Message,
     }
 }
@@ -48,7 +48,7 @@ mod tests {
 
     const PLAIN: Features = Features::EXACT_ADDRESS.union(Features::WP_UNPOPULATED);
     const ALL_KINDS: [TrapKind; 3] = [TrapKind::Missing, TrapKind::Minor, TrapKind::WriteProtect];
-    const ALL_ORIGINS: [Origin; 3] = [Origin::Task, Origin::Kernel, Origin::NoRetry];
+    const ALL_ORIGINS: [Origin; 4] = [Origin::Task, Origin::Kernel, Origin::NoRetry, Origin::Debugger];
 
     fn each(mut check: impl FnMut(Trap, Origin)) {
         for kind in ALL_KINDS {
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn whoever_can_wait_is_a_message_and_whoever_cannot_a_bus_error() {
         each(|trap, origin| {
-            let expected = if origin == Origin::NoRetry {
+            let expected = if matches!(origin, Origin::NoRetry | Origin::Debugger) {
                 Admission::BusError(BusError::NoRetry)
             } else {
                 Admission::Message

@@ -215,7 +215,8 @@ impl FaultSlot {
         core::hint::cold_path();
         match origin {
             1 => Origin::Kernel,
-            _ => Origin::NoRetry,
+            2 => Origin::NoRetry,
+            _ => Origin::Debugger,
         }
     }
 

@@ -73,7 +73,7 @@ impl File for MemFile {
         let mut ended = Ok(());
         while to.left() > 0 && ended.is_ok() {
             let len = in_one_page(io.at, to.left());
-            let read = space.read_bytes(VirtAddr::new(io.at), &mut piece[..len], Origin::NoRetry);
+            let read = space.read_bytes(VirtAddr::new(io.at), &mut piece[..len], Origin::Debugger);
             ended = match read {
                 Ok(()) => to.put(&piece[..len]).map_err(Error::from),
                 Err(error) => Err(on_behalf(OnBehalf::ProcMem, error.why).into()),
@@ -94,7 +94,7 @@ impl File for MemFile {
         while from.left() > 0 && ended.is_ok() {
             let len = in_one_page(io.at, from.left());
             let (len, taken) = from.take(&mut piece[..len]);
-            let written = space.write_bytes(VirtAddr::new(io.at), &piece[..len], Origin::NoRetry);
+            let written = space.write_bytes(VirtAddr::new(io.at), &piece[..len], Origin::Debugger);
             ended = match written {
                 Ok(()) => taken.map_err(Error::from),
                 Err(error) => {

@@ -13,10 +13,13 @@
 //! | `process_vm_readv`, `vmsplice` | [`Space::read_bytes`] | a load's |
 //! | `process_vm_writev`, `O_DIRECT` reads | [`Space::write_bytes`] | a store's |
 //! | `futex` on a word | [`Space::populate`] as for a store, then a load | a store's |
-//! | `/proc/pid/mem` | the two above with [`Origin::NoRetry`] | none: it fails |
+//! | `/proc/pid/mem` | the two above with [`Origin::Debugger`] | none: it fails |
 //!
 //! A page is copied with the table locked, so that no store of ours goes to a page that was just replaced. Pages of tasks
 //! are memory; nothing here touches devices.
+//!
+//! A debugger reads what may not be read, and writes to private memory that may not be written: it gets a page of its space's own
+//! first, as a store would, and the entry stays as it is.
 //!
 //! [`uaccess::on_behalf`]: crate::mm::uaccess::on_behalf
 
@@ -132,23 +135,32 @@ impl Space {
             access,
             origin,
         };
-        while !self.try_reach(addr, access, &mut f) {
+        while !self.try_reach(addr, access, origin, &mut f) {
             fault::resolve(self, &info)?;
         }
         Ok(())
     }
 
-    /// Calls `f` with the page at `addr` if its entry allows the access now; the areas and the table are locked.
-    fn try_reach(&self, addr: VirtAddr, access: Access, f: &mut impl FnMut(&mut Reached<'_, '_>)) -> bool {
+    /// Calls `f` with the page at `addr` if its entry allows the access now, or need not; the areas and the table are locked.
+    fn try_reach(
+        &self,
+        addr: VirtAddr,
+        access: Access,
+        origin: Origin,
+        f: &mut impl FnMut(&mut Reached<'_, '_>),
+    ) -> bool {
         let vmas = self.vmas.read();
-        let allowed = vmas.find(addr).is_some_and(|vma| vma.allows(access));
+        let vma = vmas.find(addr);
+        let allowed = vma.is_some_and(|vma| vma.allows(access));
+        let yields = vma.is_some_and(|vma| vma.yields_to(access, origin));
         let mut flush = Flush::new();
         let mut table = self.table.lock();
         let mut cursor = table.cursor_at(addr.align_down(PAGE_SIZE));
         let (Entry::Leaf(leaf), level) = cursor.entry() else {
             return false;
         };
-        if !allowed || !leaf.prot.contains(access.right()) {
+        let ready = allowed && leaf.prot.contains(access.right());
+        if !ready && !(yields && (access != Access::Write || is_own(&mut cursor, &leaf))) {
             return false;
         }
         f(&mut Reached {
@@ -162,6 +174,15 @@ impl Space {
         flush.spend(self);
         true
     }
+}
+
+/// Whether a store to the page of a private mapping would only have to be allowed: nobody else has it, and it is not protected.
+fn is_own(cursor: &mut Cursor<'_, Stage1>, leaf: &Leaf) -> bool {
+    // Two owners: the entry, and the handle just made.
+    !leaf.attr.flags.contains(AttrFlags::UFFD_WP)
+        && cursor
+            .share()
+            .is_some_and(|folio| folio.owners() == 2 && !folio.is_cached())
 }
 
 /// How an area that is to be locked is populated.

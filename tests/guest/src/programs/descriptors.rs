@@ -2,6 +2,7 @@
 
 use guest_tests::child::fork;
 use guest_tests::job;
+use guest_tests::region::{PAGE, Region};
 use guest_tests::signal;
 use guest_tests::sys::{self, Answer, call};
 use guest_tests::transcript::{answer, ok, show};
@@ -12,6 +13,7 @@ pub fn run() {
     closing();
     limits();
     pipes();
+    half_mapped();
     full_pipes();
     broken_pipes();
     vectors();
@@ -253,6 +255,60 @@ fn pipes() {
     show("pipe: the writer has closed", reader.finish());
     show("pipe: poll then", answer(sys::poll(from, libc::POLLIN, 0)));
     show("pipe: read then", answer(sys::read(from, &mut buffer)));
+}
+
+/// A read that ends in a hole: pieces as they were written are given whole or stay.
+fn half_mapped() {
+    let region = Region::anon("split", 3);
+    call(libc::SYS_munmap, &[region.page(2), PAGE]).expect("munmap works");
+    let before = region.page(2);
+    let (from, to) = sys::pipe2(libc::O_NONBLOCK).expect("a pipe can be made");
+    let read = |at: usize, len: usize| answer(call(libc::SYS_read, &[from as usize, at, len]));
+    let mut left = [0u8; 3 * PAGE];
+    let mut rest = || answer(sys::read(from, &mut left));
+    for (name, writes, room, wanted) in [
+        ("one piece, half of it", &[64][..], 8, 64),
+        ("one piece, what fits is wanted", &[64], 8, 8),
+        ("one piece, a byte more is wanted", &[64], 8, 9),
+        ("two pieces, the first fits", &[PAGE, PAGE], PAGE + 8, 2 * PAGE),
+        ("two pieces, neither fits", &[PAGE, PAGE], PAGE - 8, 2 * PAGE),
+        ("two short pieces on one page", &[100, 100], 160, 200),
+        ("a write of three pages", &[3 * PAGE], 2 * PAGE, 3 * PAGE),
+        (
+            "a write of three pages, half a page in",
+            &[3 * PAGE],
+            PAGE / 2 + PAGE,
+            3 * PAGE,
+        ),
+    ] {
+        for len in writes {
+            sys::write(to, &vec![b'x'; *len]).expect("a pipe takes bytes");
+        }
+        region.fill(0, 2, 0);
+        show(&format!("pipe into a hole: {name}"), read(before - room, wanted));
+        let written = guest_tests::touch::bytes(before - room, room);
+        let written = written.iter().filter(|byte| **byte == b'x').count();
+        show(&format!("pipe into a hole: {name}: bytes in memory"), written);
+        show(&format!("pipe into a hole: {name}: what is left"), rest());
+    }
+    sys::write(to, &[b'y'; 64]).expect("a pipe takes bytes");
+    let parts = [before - 8, 8, region.start, 8];
+    show(
+        "pipe into two parts",
+        answer(call(
+            libc::SYS_readv,
+            &[from as usize, parts.as_ptr() as usize, 2],
+        )),
+    );
+    let parts = [region.start, 8, before - 4, 8];
+    show(
+        "pipe into two parts, the second half mapped",
+        answer(call(
+            libc::SYS_readv,
+            &[from as usize, parts.as_ptr() as usize, 2],
+        )),
+    );
+    show("pipe into two parts: what is left", rest());
 }
 
 fn full_pipes() {

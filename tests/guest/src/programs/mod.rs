@@ -31,6 +31,7 @@ mod moving;
 mod open;
 mod poison;
 mod proc_files;
+mod proc_mem;
 mod processes;
 mod races;
 mod read_poll;
@@ -126,6 +127,7 @@ programs! {
     descriptors: Everywhere, 30, "dup, fcntl, close, pipes, eventfd, devices";
     waiting: Everywhere, 30, "poll, select, epoll";
     proc_files: Everywhere, 30, "/proc and /sys as programs read them";
+    proc_mem: Everywhere, 20, "/proc/PID/mem: what a debugger reads and writes that rights forbid";
     tmpfs_files: Everywhere, 30, "files and directories in memory";
     machine_state: Everywhere, 40, "registers over switches and signals, affinity, barriers, rseq";
     wild_calls: Everywhere, 400, "a million random system calls with random arguments";

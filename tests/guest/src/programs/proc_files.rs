@@ -377,11 +377,6 @@ fn memory_files() {
         answer(call(libc::SYS_pwrite64, &[fd as usize, at, 1, area.start])),
     );
     show("mem: what was written", guest_tests::touch::peek(area.start));
-    mprotect(area.start, PAGE, libc::PROT_READ).expect("mprotect works");
-    show(
-        "mem: write where only reading is allowed",
-        answer(call(libc::SYS_pwrite64, &[fd as usize, at, 1, area.start])),
-    );
     show(
         "mem: a hole",
         answer(call(
