@@ -20,7 +20,7 @@
 //! | `tmpfs` | files in memory |
 //! | `pseudo`, `proc`, `sys` | files that are made up when they are read |
 //! | `dev` | devices |
-//! | `pipe`, `eventfd`, `timerfd`, `signalfd`, `socket`, `epoll`, `directory` | other open files |
+//! | `pipe`, `eventfd`, `timerfd`, `signalfd`, `pidfd`, `socket`, `epoll`, `directory` | other open files |
 //! | `poll` | waiting for several files |
 //! | `clock`, `random`, `signals` | what files have to do with the rest |
 //!
@@ -37,6 +37,7 @@ mod flags;
 mod mounts;
 mod open;
 mod ops;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod proc;

@@ -86,12 +86,12 @@ impl fmt::Debug for OpenFile {
 impl OpenFile {
     /// `file`, which has no name, opened with `flags`.
     pub fn new(file: Arc<dyn File>, flags: OpenFlags) -> Arc<Self> {
-        Self::make(file, None, flags)
+        Self::make(file, None, flags - OpenFlags::CLOEXEC)
     }
 
     /// `file`, found as `entry` and opened with `flags`.
     pub fn named(file: Arc<dyn File>, entry: Arc<Entry>, flags: OpenFlags) -> Arc<Self> {
-        Self::make(file, Some(entry), flags)
+        Self::make(file, Some(entry), flags - OpenFlags::ONCE)
     }
 
     /// The name `entry` and nothing else (`O_PATH`).
@@ -104,7 +104,7 @@ impl OpenFile {
         Arc::new(Self {
             file,
             entry,
-            status: AtomicU32::new((flags - OpenFlags::ONCE).bits()),
+            status: AtomicU32::new(flags.bits()),
             position: AtomicU64::new(0),
             moving: SleepLock::new(&POSITION),
             watchers: SpinLock::new(Vec::new()),

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 
+use super::handle::Handle;
 use super::limits::Resource;
 use super::run::{self, Context};
 use super::table::{Claim, Pid};
@@ -15,6 +16,8 @@ use crate::abi::errno::Errno;
 use crate::abi::signal::SIGNALS;
 use crate::arch::Extra;
 use crate::arch::user::Registers;
+use crate::file::OpenFlags;
+use crate::file::pidfd::PidFile;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::frame;
 use crate::mm::uaccess::{self, on_behalf};
@@ -54,6 +57,7 @@ static VFORK: WaitReason = WaitReason("a vfork child");
 ///
 /// # Errors
 /// EINVAL: the flags do not go together. EAGAIN: too many threads, or no memory for another. ENOMEM: no memory for a copy.
+/// EMFILE, EFAULT: there can be no descriptor of it, or its number cannot be stored.
 pub fn clone(
     maker: &Arc<Thread>,
     request: &Request,
@@ -99,15 +103,22 @@ pub fn clone(
         *thread.vfork.lock() = Some(Arc::clone(&left));
     }
     if is_new {
-        let process = thread.process();
-        let parent = match flag(request, CLONE_PARENT) {
-            true => maker.process().parent_pid(),
-            false => maker.process().pid(),
-        };
-        let member = Arc::clone(process);
-        with_tree(|tree| tree.enter(process.pid(), parent, request.exit_signal as u8, member));
+        let (pid, member) = (thread.process().pid(), Arc::clone(thread.process()));
+        let maker = maker.process().pid();
+        with_tree(|tree| match flag(request, CLONE_PARENT) {
+            true => tree.enter_beside(pid, maker, member),
+            false => tree.enter(pid, maker, request.exit_signal as u8, member),
+        });
     }
+    let descriptor = match flag(request, CLONE_PIDFD) {
+        true => open_descriptor(maker, request, &thread).map(Some),
+        false => Ok(None),
+    };
+    let descriptor = descriptor.inspect_err(|_| drop_thread(&thread, is_new))?;
     if run::begin(&thread, context).is_err() {
+        if let Some(descriptor) = descriptor {
+            let _ = maker.process().files().close(descriptor);
+        }
         drop_thread(&thread, is_new);
         return Err(Errno::EAGAIN.into());
     }
@@ -115,6 +126,23 @@ pub fn clone(
         wait_for_vfork(maker, &left);
     }
     Ok(tid)
+}
+
+/// Opens a descriptor of the new thread, or process, for its maker, and stores the number.
+fn open_descriptor(maker: &Thread, request: &Request, thread: &Thread) -> Result<u64, Error> {
+    let handle = match flag(request, CLONE_THREAD) {
+        true => Handle::of_thread(thread),
+        false => Handle::of_process(thread.process()),
+    };
+    let files = maker.process().files();
+    let number = files.install(PidFile::open(handle, OpenFlags::empty()), true)?;
+    let word = VirtAddr::new(request.pidfd);
+    let told = on_behalf(|| uaccess::write(word, &(number as u32).to_le_bytes()));
+    if told.is_err() {
+        let _ = files.close(number);
+        return Err(Errno::EFAULT.into());
+    }
+    Ok(number)
 }
 
 fn flag(request: &Request, flag: u64) -> bool {
@@ -127,14 +155,11 @@ fn check(request: &Request) -> Result<(), Errno> {
     let contradicts = (has(CLONE_SIGHAND) && !has(CLONE_VM))
         || (has(CLONE_THREAD) && !has(CLONE_SIGHAND))
         || (has(CLONE_SIGHAND) && has(CLONE_CLEAR_SIGHAND))
-        || (has(CLONE_PIDFD) && has(CLONE_DETACHED));
+        || (has(CLONE_PIDFD) && has(CLONE_DETACHED))
+        || (has(CLONE_PIDFD) && has(CLONE_PARENT_SETTID) && request.pidfd == request.parent_tid);
     let unknown = request.flags & !CLONE_KNOWN != 0 || has(CLONE_NEW_ANYTHING);
     let bad_signal = request.exit_signal > SIGNALS.into();
     if contradicts || unknown || bad_signal {
-        return Err(Errno::EINVAL);
-    }
-    // There are no descriptors of processes.
-    if has(CLONE_PIDFD) {
         return Err(Errno::EINVAL);
     }
     if has(CLONE_SETTLS) && request.tls >= USER_TOP.as_u64() {

@@ -28,6 +28,7 @@ pub(super) fn finish(thread: &Arc<Thread>) {
     if process.remove_thread(thread) {
         finish_process(&process, thread);
     }
+    process.note_change();
 }
 
 /// What a thread has in memory that others look at is put right. Afterwards it does not touch that memory any more.
@@ -81,6 +82,9 @@ fn finish_process(process: &Arc<Process>, last: &Thread) {
         reaper.children_changed.wake_all();
     }
     process.complete();
+    for gone in &ended.gone {
+        gone.note_change();
+    }
     drop(ended);
 }
 

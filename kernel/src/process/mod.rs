@@ -35,6 +35,8 @@ pub mod credentials;
 pub mod exec;
 mod exit;
 pub mod futex;
+pub mod handle;
+pub mod insight;
 pub mod limits;
 pub mod mm;
 mod oom;

@@ -64,6 +64,8 @@ pub struct Process {
     pub signals: ProcessSignals,
     /// Told of every signal that is sent to it. Descriptors that outlive the process know it.
     pub signal_readers: Arc<Notifier>,
+    /// Told of its threads' ends, of its own, and when it was waited for. Handles know it.
+    pub(super) changes: Arc<Notifier>,
     /// Those that have not ended; the first one first, while it lives.
     threads: SpinLock<Vec<Arc<Thread>>>,
     /// Told when one of them ends.
@@ -110,6 +112,7 @@ impl Process {
             limits: SpinLock::new(parts.limits),
             signals: ProcessSignals::new(parts.actions),
             signal_readers: Arc::new(Notifier::new(&SIGNALS)),
+            changes: Arc::new(Notifier::new(&ENDS)),
             threads: SpinLock::new(Vec::new()),
             threads_changed: WaitQueue::new(&THREADS),
             children_changed: WaitQueue::new(&CHILDREN),

@@ -149,6 +149,11 @@ impl Thread {
         LIVING.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// The claim on its number.
+    pub(super) fn claim(&self) -> Arc<Claim> {
+        Arc::clone(&self.claim.lock())
+    }
+
     /// Its number.
     pub fn tid(&self) -> Pid {
         Pid::new(self.tid.load(Ordering::Relaxed))

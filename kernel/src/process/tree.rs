@@ -57,6 +57,15 @@ struct Node<P> {
     children_times: Times,
 }
 
+/// Where a process is put.
+#[derive(Clone, Copy, Debug)]
+struct Placement {
+    parent: Pid,
+    group: Pid,
+    session: Pid,
+    exit_signal: u8,
+}
+
 /// What a parent may want to hear while a child lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum News {
@@ -126,20 +135,36 @@ impl<P: Clone> Tree<P> {
             }
             None => (Pid::INIT, pid, pid),
         };
-        let node = Node {
-            member,
+        let place = Placement {
             parent,
-            children: Vec::new(),
             group,
             session,
             exit_signal,
-            has_executed: false,
-            is_subreaper: false,
-            news: None,
-            zombie: None,
-            children_times: Times::default(),
         };
-        self.nodes.insert(pid, node);
+        self.nodes.insert(pid, Node::new(member, place));
+    }
+
+    /// Adds a process beside its maker: in the same group and session, a child of the same parent, who hears the same of its end
+    /// (`CLONE_PARENT`). INIT's, if that parent has ended.
+    pub fn enter_beside(&mut self, pid: Pid, maker: Pid, member: P) {
+        let place = match self.nodes.get(&maker) {
+            Some(node) => Placement {
+                parent: node.parent,
+                group: node.group,
+                session: node.session,
+                exit_signal: node.exit_signal,
+            },
+            None => Placement {
+                parent: Pid::INIT,
+                group: pid,
+                session: pid,
+                exit_signal: SIGCHLD,
+            },
+        };
+        if let Some(parent) = self.nodes.get_mut(&place.parent) {
+            parent.children.push(pid);
+        }
+        self.nodes.insert(pid, Node::new(member, place));
     }
 
     /// The process, also one that has ended.
@@ -396,6 +421,22 @@ impl<P: Clone> Default for Tree<P> {
 }
 
 impl<P> Node<P> {
+    fn new(member: P, place: Placement) -> Self {
+        Self {
+            member,
+            parent: place.parent,
+            children: Vec::new(),
+            group: place.group,
+            session: place.session,
+            exit_signal: place.exit_signal,
+            has_executed: false,
+            is_subreaper: false,
+            news: None,
+            zombie: None,
+            children_times: Times::default(),
+        }
+    }
+
     /// Whether a wait is for this child.
     fn is_meant(&self, pid: Pid, which: Which, options: u32) -> bool {
         let is_named = match which {
@@ -461,6 +502,20 @@ mod tests {
         );
         assert_eq!(tree.look(A, Which::Any, WEXITED), Looked::NoChild);
         assert_eq!(tree.children_times(A), Times { user: 5, system: 1 });
+    }
+
+    #[test]
+    fn a_process_beside_its_maker_has_its_parent_group_and_signal() {
+        let mut tree = line();
+        tree.set_group(B, B, B).expect("its own group is free");
+        tree.enter_beside(Pid::new(13), B, "d");
+        assert_eq!(tree.parent(Pid::new(13)), A);
+        assert_eq!(tree.group(Pid::new(13)), Some(B), "not the parent's");
+        assert_eq!(tree.children(A), [B, Pid::new(13)]);
+        assert_eq!(end(&mut tree, Pid::new(13)).tell, Some(("a", SIGCHLD)));
+        tree.enter_beside(Pid::new(14), A, "e");
+        assert_eq!(tree.parent(Pid::new(14)), Pid::INIT);
+        assert_eq!(tree.group(Pid::new(14)), tree.group(A));
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub fn wait(thread: &Arc<Thread>, which: Which, options: u32) -> Result<Option<R
         let looked = with_tree(|tree| tree.look(process.pid(), which, options));
         match looked {
             Looked::Found(pid, change, gone) => {
+                if let Some(process) = &gone {
+                    process.note_change();
+                }
                 let report = Report {
                     pid,
                     uid: gone.map_or(0, |process| process.uid_at_end()),

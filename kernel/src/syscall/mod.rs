@@ -20,6 +20,7 @@ mod identity;
 mod info;
 mod memory;
 mod names;
+mod pidfd;
 pub mod poll;
 mod process;
 mod scheduling;

@@ -5,8 +5,9 @@ use crate::abi::clone::{CLONE_VFORK, CLONE_VM, CSIGNAL};
 use crate::abi::errno::Errno;
 use crate::abi::signal::{CLD_CONTINUED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIGCHLD, SIGCONT, SigInfo};
 use crate::abi::wait::{
-    P_ALL, P_PGID, P_PID, WALL, WCLONE, WCONTINUED, WEXITED, WNOHANG, WNOTHREAD, WNOWAIT, WSTOPPED,
+    P_ALL, P_PGID, P_PID, P_PIDFD, WALL, WCLONE, WCONTINUED, WEXITED, WNOHANG, WNOTHREAD, WNOWAIT, WSTOPPED,
 };
+use crate::file::OpenFlags;
 use crate::process::clone::{Request, clone as clone_thread};
 use crate::process::tree::{Change, News, Times, Which};
 use crate::process::wait::{Report, wait};
@@ -151,14 +152,27 @@ pub fn waitid(call: &mut Call<'_>) -> Result {
     if options & !known != 0 || options & (WEXITED | WSTOPPED | WCONTINUED) == 0 {
         return Err(Errno::EINVAL.into());
     }
+    let mut pidfd = None;
     let which = match (kind as u32, id as i32) {
+        (P_PIDFD, id) if id >= 0 => {
+            let open = call.files().get(id as u64)?;
+            let handle = super::pidfd::handle_of(&open)?;
+            let which = Which::Pid(handle.pid());
+            pidfd = Some(open.status().contains(OpenFlags::NONBLOCK));
+            which
+        }
         (P_ALL, _) => Which::Any,
         (P_PID, id) if id > 0 => Which::Pid(Pid::new(id as u32)),
         (P_PGID, 0) => Which::Group(group_of(call)?),
         (P_PGID, id) if id > 0 => Which::Group(Pid::new(id as u32)),
         _ => return Err(Errno::EINVAL.into()),
     };
-    let report = wait(call.thread, which, options)?;
+    // With a descriptor that does not wait, nothing to tell is an error, unless the caller does not wait either.
+    let nowait = pidfd == Some(true) && options & WNOHANG == 0;
+    let report = wait(call.thread, which, options | if nowait { WNOHANG } else { 0 })?;
+    if nowait && report.is_none() {
+        return Err(Errno::EAGAIN.into());
+    }
     if usage != 0
         && let Some(report) = report
     {

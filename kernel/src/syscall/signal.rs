@@ -29,7 +29,7 @@ fn read_set(at: u64) -> core::result::Result<SignalSet, super::Error> {
 }
 
 /// A signal's number; 0 is none.
-fn signal_or_none(number: u64) -> core::result::Result<u8, Errno> {
+pub(super) fn signal_or_none(number: u64) -> core::result::Result<u8, Errno> {
     let number = number as u32;
     u8::try_from(number)
         .ok()
@@ -167,12 +167,12 @@ pub fn rt_sigreturn(call: &mut Call<'_>) -> Result {
 }
 
 /// A signal from the caller.
-fn from_caller(call: &Call<'_>, signal: u8, code: i32) -> SigInfo {
+pub(super) fn from_caller(call: &Call<'_>, signal: u8, code: i32) -> SigInfo {
     let uid = call.thread.credentials().user.real;
     SigInfo::sent(signal, code, call.thread.process().pid().as_u32(), uid)
 }
 
-fn check_permission(call: &Call<'_>, to: &Process, signal: u8) -> core::result::Result<(), Errno> {
+pub(super) fn check_permission(call: &Call<'_>, to: &Process, signal: u8) -> core::result::Result<(), Errno> {
     let from = call.thread.process();
     let is_own = from.pid() == to.pid();
     if is_own || may_signal(&call.thread.credentials(), from, to, signal) {

@@ -1,8 +1,8 @@
 //! Every system call that there is.
 
 use super::{
-    Call, Result, exec, file, futex, identity, info, memory, poll, process, scheduling, signal, socket,
-    thread, time, timer, uffd,
+    Call, Result, exec, file, futex, identity, info, memory, pidfd, poll, process, scheduling, signal,
+    socket, thread, time, timer, uffd,
 };
 
 /// A system call.
@@ -15,10 +15,10 @@ pub struct Entry {
 }
 
 /// Calls after which the kernel knows more than before: files and longer names, areas, threads, groups, waits.
-const LEAVE_NOTES: [u16; 56] = [
+const LEAVE_NOTES: [u16; 57] = [
     2, 9, 10, 22, 25, 28, 32, 33, 41, 53, 56, 57, 58, 59, 72, 82, 83, 85, 86, 88, 116, 133, 149, 150, 151,
     213, 222, 233, 253, 257, 258, 259, 264, 265, 266, 282, 283, 284, 285, 289, 290, 291, 292, 293, 316, 319,
-    322, 323, 325, 329, 425, 434, 435, 437, 440, 447,
+    322, 323, 325, 329, 425, 434, 435, 437, 438, 440, 447,
 ];
 
 const fn leaves_notes(number: usize) -> bool {
@@ -284,10 +284,14 @@ calls! {
     331 memory::pkey_free;
     332 file::stat::statx;
     334 thread::rseq;
+    424 pidfd::pidfd_send_signal;
+    434 pidfd::pidfd_open;
     435 process::clone3;
     436 file::open::close_range;
     437 file::open::openat2;
+    438 pidfd::pidfd_getfd;
     439 file::stat::faccessat2;
+    440 memory::process_madvise;
     441 poll::epoll_pwait2;
     452 file::attributes::fchmodat2;
 }

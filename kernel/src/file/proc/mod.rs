@@ -29,10 +29,10 @@ pub use system::RELEASE;
 use super::directory::DirectoryFile;
 use super::pseudo::{Link, PseudoFs};
 use super::tree::{Directory, Entry, Inode, Target};
-use super::{DirEntry, File, OpenFlags};
+use super::{DirEntry, File, OpenFile, OpenFlags};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{S_IFDIR, Stat, StatFs};
-use crate::process::{Pid, Thread};
+use crate::process::{Pid, Process, Thread};
 use crate::syscall::Error;
 use crate::task;
 use process::TaskDirectory;
@@ -61,6 +61,15 @@ pub fn tree() -> Arc<dyn Inode> {
     ]);
     let ino = fs.next();
     Arc::new(Root { fs, ino, names })
+}
+
+/// The process whose directory `open` is: `None` if it is something else.
+///
+/// # Errors
+/// ESRCH: it was waited for.
+pub fn process_of(open: &OpenFile) -> Option<Result<Arc<Process>, Errno>> {
+    let inode: &dyn core::any::Any = &**open.inode().ok()?;
+    inode.downcast_ref::<TaskDirectory>()?.named_process()
 }
 
 /// A name that is a number, as Linux writes it: without leading zeros.

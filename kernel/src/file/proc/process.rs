@@ -41,7 +41,8 @@ fn text(
         let process = process.upgrade().ok_or(Errno::ESRCH)?;
         let thread = match &thread {
             Some(thread) => Some(thread.upgrade().ok_or(Errno::ESRCH)?),
-            None => process.threads().first().cloned(),
+            // Once its first thread has ended, the process shows like one that has ended (as on Linux).
+            None => process.threads().into_iter().find(|thread| thread.is_leader()),
         };
         read(&process, thread.as_ref())
     })
@@ -190,6 +191,21 @@ impl TaskDirectory {
             process: Arc::downgrade(thread.process()),
             thread: Some(Arc::downgrade(thread)),
         })
+    }
+
+    /// The process, if it is a process's and not a thread's.
+    ///
+    /// # Errors
+    /// ESRCH: it was waited for.
+    pub fn named_process(&self) -> Option<Result<Arc<Process>, Errno>> {
+        let is_known = |process: &Arc<Process>| {
+            let found = crate::process::find(process.pid());
+            found.is_some_and(|found| Arc::ptr_eq(&found, process))
+        };
+        match self.thread {
+            Some(_) => None,
+            None => Some(self.process.upgrade().filter(is_known).ok_or(Errno::ESRCH)),
+        }
     }
 
     fn process(&self) -> Result<Arc<Process>, Errno> {

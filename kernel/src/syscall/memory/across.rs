@@ -12,6 +12,7 @@ use crate::file::{Segment, Sink, Source};
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::fault::Origin;
 use crate::mm::space::Space;
+use crate::process::insight::{By, may_look_into};
 use crate::process::table::{self, Pid};
 use crate::syscall::file::transfer::segments;
 
@@ -68,6 +69,9 @@ fn parts(call: &Call<'_>) -> core::result::Result<Parts, Error> {
         return Ok(None);
     }
     let thread = table::thread(Pid::new(pid as u32)).ok_or(Errno::ESRCH)?;
+    if !may_look_into(call.thread, thread.process(), By::Real) {
+        return Err(Errno::EPERM.into());
+    }
     let space = Arc::clone(thread.process().mm().space());
     Ok(Some((local, remote, space)))
 }

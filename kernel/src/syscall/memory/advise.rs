@@ -1,4 +1,4 @@
-//! `madvise`.
+//! `madvise`, `process_madvise`.
 //!
 //! | advice | here |
 //! | --- | --- |
@@ -8,6 +8,10 @@
 //! | WILLNEED, COLD, PAGEOUT, MERGEABLE, UNMERGEABLE | checked, and nothing to do: memory is neither swapped nor merged |
 //! | COLLAPSE | refused: anonymous memory stays in base pages |
 
+use alloc::sync::Arc;
+
+use super::super::file::transfer::segments;
+use super::super::pidfd::with_handle;
 use super::super::{Call, Result};
 use super::{pages, space};
 use crate::abi::errno::Errno;
@@ -19,29 +23,73 @@ use crate::mm::memtype::{Class, Granule};
 use crate::mm::range::VirtRange;
 use crate::mm::space::{AdviseError, DiscardError, GuardError, Space};
 use crate::mm::vma::{Vma, VmaFlags};
+use crate::process::credentials::capability;
+use crate::process::insight::{By, may_look_into};
 use crate::uffd::linux::{OnBehalf, on_behalf};
 
 /// `madvise`.
 pub fn madvise(call: &mut Call<'_>) -> Result {
     let [start, len, advice, ..] = call.args;
     // An int.
-    let advice = advice & u64::from(u32::MAX);
+    advise_at(&space(call), start, len, advice & u64::from(u32::MAX))?;
+    Ok(0)
+}
+
+fn advise_at(space: &Space, start: u64, len: u64, advice: u64) -> Done {
     if !is_known(advice) {
-        return Err(Errno::EINVAL.into());
+        return Err(Errno::EINVAL);
     }
     let Some(range) = pages(start, len)? else {
-        return Ok(0);
+        return Ok(());
     };
-    let space = space(call);
     // What lies above user space is not mapped, and is said to be so when the rest is done.
     let below = VirtRange::new(range.start.min(USER_TOP), range.end.min(USER_TOP));
     if !below.is_empty() {
-        advise(&space, below, advice)?;
+        advise(space, below, advice)?;
     }
     if below != range {
-        return Err(Errno::ENOMEM.into());
+        return Err(Errno::ENOMEM);
     }
-    Ok(0)
+    Ok(())
+}
+
+/// `process_madvise`: a process, a list of parts of its memory, advice, no flags. Answers how many bytes of the list it was said
+/// of.
+pub fn process_madvise(call: &mut Call<'_>) -> Result {
+    let [_, list, count, advice, flags, _] = call.args;
+    if flags as u32 != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let parts = segments(list, count)?;
+    let process = with_handle(call, 0, |handle| handle.process())?.ok_or(Errno::ESRCH)?;
+    if process.thread_count() == 0 {
+        return Err(Errno::ESRCH.into());
+    }
+    if !may_look_into(call.thread, &process, By::Files) {
+        return Err(Errno::EACCES.into());
+    }
+    let space = Arc::clone(process.mm().space());
+    let advice = advice & u64::from(u32::MAX);
+    if !Arc::ptr_eq(&space, &self::space(call)) {
+        if !matches!(
+            advice,
+            advice::COLD | advice::PAGEOUT | advice::WILLNEED | advice::COLLAPSE
+        ) {
+            return Err(Errno::EINVAL.into());
+        }
+        if !call.thread.credentials().can(capability::SYS_NICE) {
+            return Err(Errno::EPERM.into());
+        }
+    }
+    let mut done = 0;
+    for part in parts {
+        match advise_at(&space, part.addr.as_u64(), part.len as u64, advice) {
+            Ok(()) => done += part.len as u64,
+            Err(error) if done == 0 => return Err(error.into()),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
 }
 
 fn is_known(advice: u64) -> bool {

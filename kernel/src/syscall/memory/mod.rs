@@ -8,7 +8,7 @@
 //! | `heap` | brk |
 //! | `file_pages` | remap_file_pages |
 //! | `shm` | shmget, shmat, shmdt, shmctl |
-//! | `advise` | madvise |
+//! | `advise` | madvise, process_madvise |
 //! | `lock` | mlock, mlock2, munlock, mlockall, munlockall |
 //! | `residence` | mincore, msync |
 //! | `across` | process_vm_readv, process_vm_writev |
@@ -27,7 +27,7 @@ mod residence;
 mod shm;
 
 pub use across::{process_vm_readv, process_vm_writev};
-pub use advise::madvise;
+pub use advise::{madvise, process_madvise};
 pub use file_pages::remap_file_pages;
 pub use heap::brk;
 pub use lock::{mlock, mlock2, mlockall, munlock, munlockall};

@@ -29,6 +29,7 @@ mod message_stream;
 mod monitors;
 mod moving;
 mod open;
+mod pidfd;
 mod poison;
 mod proc_files;
 mod proc_mem;
@@ -123,6 +124,7 @@ programs! {
     signals: Everywhere, 30, "masks, queues, handlers, alternate stacks, restarts";
     timers: Everywhere, 40, "clocks, sleeps, alarms, interval timers, timerfd";
     processes: Everywhere, 40, "fork, clone, exit and the ways to wait";
+    pidfd: Everywhere, 40, "descriptors of processes, process_madvise";
     execute: Everywhere, 40, "execve: arguments, what stays and what goes, refusals";
     descriptors: Everywhere, 30, "dup, fcntl, close, pipes, eventfd, devices";
     waiting: Everywhere, 30, "poll, select, epoll";

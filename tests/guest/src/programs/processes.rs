@@ -313,6 +313,24 @@ fn clone_flags() {
     let pid = answer.unwrap_or(0) as i32;
     show("clone: without a signal, plain wait", wait(pid, 0));
     show("clone: without a signal, __WALL", wait(pid, libc::__WALL));
+    const PARENT: usize = 0x8000;
+    // Its maker has a group of its own, and the signal that is asked for is not the one that counts.
+    let child = fork(|| {
+        let _ = call(libc::SYS_setpgid, &[0, 0]);
+        let group = call(libc::SYS_getpgrp, &[]);
+        let answer = call(libc::SYS_clone, &[PARENT, 0, 0, 0, 0]);
+        if answer == Ok(0) {
+            let status = if call(libc::SYS_getpgrp, &[]) == group {
+                6
+            } else {
+                7
+            };
+            let _ = call(libc::SYS_exit_group, &[status]);
+        }
+        i32::from(answer.is_err())
+    });
+    show("CLONE_PARENT: the maker", child.wait());
+    show("CLONE_PARENT: its sibling, in its group", wait(-1, 0));
 }
 
 /// Which thread's exit ends what.
