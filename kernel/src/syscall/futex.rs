@@ -8,6 +8,7 @@ use crate::mm::addr::VirtAddr;
 use crate::process::RestartBlock;
 use crate::process::clock::{self, Clock, TimeSpec};
 use crate::process::futex::{self, ANYBODY, Requeue, Scope, WakeOp};
+use crate::task;
 
 const WAIT: u32 = 0;
 const WAKE: u32 = 1;
@@ -35,8 +36,8 @@ pub fn futex(call: &mut Call<'_>) -> Result {
     };
     let on_realtime = operation & CLOCK_REALTIME != 0;
     let (word, second) = (VirtAddr::new(at), VirtAddr::new(second));
-    let mm = call.thread.process().mm();
-    let space = mm.space();
+    let task = task::current();
+    let space = task.space().ok_or(Errno::EFAULT)?;
     let count = |woken: usize| Ok(woken as u64);
     match operation & !(PRIVATE | CLOCK_REALTIME) {
         command @ (WAIT | WAIT_BITSET) if command == WAIT_BITSET || !on_realtime => {
@@ -97,7 +98,9 @@ fn wait(
     deadline: futex::Deadline,
     bits: u32,
 ) -> Result {
-    let waited = futex::wait(call.thread, word, scope, value, deadline, bits);
+    let task = task::current();
+    let space = task.space().ok_or(Errno::EFAULT)?;
+    let waited = futex::wait(call.thread, space, word, scope, value, deadline, bits);
     if let (Err(Error::Restart(Restart::Block)), Some((clock, time))) = (waited, deadline) {
         let flags = u64::from(scope == Scope::Private) | u64::from(clock == Clock::Realtime) << 1;
         call.thread.set_restart(RestartBlock {

@@ -12,6 +12,7 @@ use super::Task;
 
 intrusive_adapter!(pub WaitAdapter = Arc<Task>: Task { wait_link => LinkedListAtomicLink });
 intrusive_adapter!(pub FaultAdapter = Arc<Task>: Task { fault_link => LinkedListAtomicLink });
+intrusive_adapter!(pub FutexAdapter = Arc<Task>: Task { futex_link => LinkedListAtomicLink });
 intrusive_adapter!(pub(super) RunAdapter = Arc<Task>: Task { run_link => LinkedListAtomicLink });
 intrusive_adapter!(pub(super) TimerAdapter = Arc<Task>: Task { timer_link => RBTreeAtomicLink });
 

@@ -88,6 +88,30 @@ pub fn now() -> Duration {
     engine::now()
 }
 
+/// Waits until `look` gives something, or `timeout` has passed: `None` then, unless it gives something after all. For a task
+/// that those know who change what it looks at: they unpark it afterwards. `reason` and `which` are told to observers.
+///
+/// # Panics
+/// It has to wait while a lock is held.
+#[track_caller]
+pub fn wait_told<T>(
+    reason: &'static WaitReason,
+    which: usize,
+    timeout: Option<Duration>,
+    mut look: impl FnMut() -> Option<T>,
+) -> Option<T> {
+    let alarm = timeout.map(Alarm::after);
+    loop {
+        if let Some(value) = look() {
+            return Some(value);
+        }
+        if alarm.as_ref().is_some_and(Alarm::has_fired) {
+            return look();
+        }
+        park_on(reason, which);
+    }
+}
+
 /// Lets at least `duration` pass; other tasks run meanwhile.
 ///
 /// # Panics

@@ -16,6 +16,7 @@ use super::{engine, table};
 use crate::mm::fault::Origin;
 use crate::mm::space::Space;
 use crate::process::Thread;
+use crate::process::futex::FutexSlot;
 use crate::sync::Once;
 use crate::uffd::{EventSlot, FaultSlot};
 
@@ -121,6 +122,10 @@ pub struct Task {
     pub fault: FaultSlot,
     /// The event that it waits to be read.
     pub event: EventSlot,
+    /// Links the task into the bucket of the word in memory that it waits for.
+    pub futex_link: LinkedListAtomicLink,
+    /// Which word that is.
+    pub(crate) futex: FutexSlot,
 }
 
 impl Task {
@@ -145,6 +150,8 @@ impl Task {
             fault_link: LinkedListAtomicLink::new(),
             fault: FaultSlot::default(),
             event: EventSlot::default(),
+            futex_link: LinkedListAtomicLink::new(),
+            futex: FutexSlot::default(),
         });
         table::enter(&task);
         task

@@ -22,56 +22,66 @@ pub enum Scope {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Key {
     /// The address of the space or of the object, which is alive while somebody waits.
-    owner: usize,
+    pub(super) owner: usize,
     /// The address in the space, or the offset in the object.
-    at: u64,
+    pub(super) at: u64,
 }
 
-/// What a key's first part is the address of.
+/// A word, and the object that it is a word of; `None`: of the space that was asked about.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "owned for as long as somebody waits, not looked at")]
-pub(super) enum Owner {
-    Space(Arc<Space>),
-    Object(Arc<Object>),
+pub(super) struct Word {
+    pub key: Key,
+    pub object: Option<Arc<Object>>,
 }
 
-impl Key {
+impl Word {
     /// The word at `addr` of `space`. A shared word is touched as by a store, or by a load where nobody may store; that may
     /// sleep.
     ///
     /// # Errors
     /// EINVAL: not aligned. EFAULT: not the program's, or nothing is there.
-    pub fn of(space: &Arc<Space>, addr: VirtAddr, scope: Scope) -> Result<(Self, Owner), Errno> {
+    #[inline]
+    pub fn of(space: &Arc<Space>, addr: VirtAddr, scope: Scope) -> Result<Self, Errno> {
         if !addr.is_aligned(4) {
             return Err(Errno::EINVAL);
         }
         if addr >= USER_TOP {
             return Err(Errno::EFAULT);
         }
-        let of_space = || {
-            let key = Self {
+        match scope {
+            Scope::Private => Ok(Self::of_space(space, addr)),
+            Scope::Shared => Self::shared(space, addr),
+        }
+    }
+
+    #[inline]
+    fn of_space(space: &Arc<Space>, addr: VirtAddr) -> Self {
+        Self {
+            key: Key {
                 owner: Arc::as_ptr(space).addr(),
                 at: addr.as_u64(),
-            };
-            (key, Owner::Space(Arc::clone(space)))
-        };
-        if scope == Scope::Private {
-            return Ok(of_space());
+            },
+            object: None,
         }
+    }
+
+    fn shared(space: &Arc<Space>, addr: VirtAddr) -> Result<Self, Errno> {
         touch(space, addr)?;
         let vma = space.query(addr).ok_or(Errno::EFAULT)?;
         Ok(match &vma.backing {
-            Some(backing) if vma.is_shared() => {
-                let key = Self {
+            Some(backing) if vma.is_shared() => Self {
+                key: Key {
                     owner: Arc::as_ptr(&backing.object).addr(),
                     at: vma.offset_of(addr),
-                };
-                (key, Owner::Object(Arc::clone(&backing.object)))
-            }
-            _ => of_space(),
+                },
+                object: Some(Arc::clone(&backing.object)),
+            },
+            _ => Self::of_space(space, addr),
         })
     }
+}
 
+impl Key {
     /// A number to spread keys by.
     pub fn hash(&self) -> usize {
         let mixed = (self.owner as u64 >> 4 ^ self.at >> 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -35,7 +35,8 @@ mod queue;
 pub use key::Scope;
 pub use operation::WakeOp;
 
-use key::Key;
+use key::Word;
+pub use queue::FutexSlot;
 use queue::Waiter;
 
 /// The bits of everybody (`FUTEX_BITSET_MATCH_ANY`).
@@ -54,13 +55,14 @@ pub(super) fn exchange_if(addr: VirtAddr, old: u32, new: u32) -> Option<bool> {
     Some(on_behalf(|| Machine::compare_exchange_u32(addr, old, new))? == old)
 }
 
-/// Waits while the word at `addr` is `expected`, until somebody wakes one of `bits`. May sleep for the word itself.
+/// Waits while the word at `addr` of `space`, the current task's, is `expected`, until somebody wakes one of `bits`. May sleep for the word itself.
 ///
 /// # Errors
 /// EAGAIN: the word is not `expected`. ETIMEDOUT. EFAULT, EINVAL: it is no word. A signal: [`Restart::IfAsked`] without a
 /// deadline, else [`Restart::Block`].
 pub fn wait(
     thread: &Arc<Thread>,
+    space: &Arc<Space>,
     addr: VirtAddr,
     scope: Scope,
     expected: u32,
@@ -70,9 +72,8 @@ pub fn wait(
     if bits == 0 {
         return Err(Errno::EINVAL.into());
     }
-    let space = Arc::clone(thread.process().mm().space());
-    let (key, owner) = Key::of(&space, addr, scope)?;
-    let waiter = Waiter::enter(key, owner, bits);
+    let word = Word::of(space, addr, scope)?;
+    let waiter = Waiter::enter(&word, bits);
     let found = load(addr);
     if found != Some(expected) {
         if waiter.leave() {
@@ -107,8 +108,8 @@ pub fn wake(
     if bits == 0 {
         return Err(Errno::EINVAL);
     }
-    let (key, _) = Key::of(space, addr, scope)?;
-    Ok(queue::wake(&key, count, bits))
+    let word = Word::of(space, addr, scope)?;
+    Ok(queue::wake(&word.key, count, bits))
 }
 
 /// Wakes up to `count` who wait for the word at `addr` of `space` as one that may be shared (as Linux does for the words that
@@ -140,14 +141,20 @@ pub fn requeue(
     scope: Scope,
     how: Requeue,
 ) -> Result<usize, Errno> {
-    let (from_key, _) = Key::of(space, from, scope)?;
-    let (to_key, owner) = Key::of(space, to, scope)?;
+    let from_word = Word::of(space, from, scope)?;
+    let to_word = Word::of(space, to, scope)?;
     if let Some(expected) = how.expected
         && load(from).ok_or(Errno::EFAULT)? != expected
     {
         return Err(Errno::EAGAIN);
     }
-    Ok(queue::requeue(&from_key, &to_key, &owner, how.wake, how.requeue))
+    Ok(queue::requeue(
+        &from_word.key,
+        &to_word,
+        space,
+        how.wake,
+        how.requeue,
+    ))
 }
 
 /// Changes the word at `second`, wakes up to `count` who wait for the word at `first`, and up to `more` of those who wait for
@@ -163,17 +170,17 @@ pub fn wake_op(
     (count, more): (usize, usize),
     op: WakeOp,
 ) -> Result<usize, Errno> {
-    let (first, _) = Key::of(space, first, scope)?;
-    let (second_key, _) = Key::of(space, second, scope)?;
+    let first = Word::of(space, first, scope)?;
+    let second_word = Word::of(space, second, scope)?;
     let before = loop {
         let before = load(second).ok_or(Errno::EFAULT)?;
         if exchange_if(second, before, op.apply(before)).ok_or(Errno::EFAULT)? {
             break before;
         }
     };
-    let mut woken = queue::wake(&first, count, ANYBODY);
+    let mut woken = queue::wake(&first.key, count, ANYBODY);
     if op.holds(before) {
-        woken += queue::wake(&second_key, more, ANYBODY);
+        woken += queue::wake(&second_word.key, more, ANYBODY);
     }
     Ok(woken)
 }

@@ -1,153 +1,230 @@
 //! Who waits for which word, in the order of their coming.
 //!
-//! Waiters stand in buckets by the hash of their word, each with a lock. A waiter's word changes when it is requeued, under
-//! the locks of both buckets; the lower-numbered one is taken first.
+//! Waiters are tasks, linked into buckets by the hash of their word; nothing is allocated. What a task waits for is in its
+//! [`FutexSlot`]. While it is in line that changes under the lock of its bucket only; when it is requeued, under the locks of
+//! both, the lower-numbered one taken first. Out of line it is the task's own.
+//!
+//! A word's space or object has to live as long as somebody waits, or another could be taken for it. A task's own space does;
+//! anything else is kept by the slot.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 
-use super::key::{Key, Owner};
+use intrusive_collections::LinkedList;
+use intrusive_collections::linked_list::CursorMut;
+
+use super::key::{Key, Word};
+use crate::mm::cache::Object;
+use crate::mm::space::Space;
 use crate::sync::SpinLock;
-use crate::task::{WaitQueue, WaitReason};
+use crate::task::{Current, FutexAdapter, Task, WaitReason, current, wait_told};
 
 const BUCKETS: usize = 64;
 
-static TABLE: [SpinLock<Vec<Arc<Entry>>>; BUCKETS] = [const { SpinLock::new(Vec::new()) }; BUCKETS];
+type Bucket = LinkedList<FutexAdapter>;
+
+static TABLE: [SpinLock<Bucket>; BUCKETS] =
+    [const { SpinLock::new(LinkedList::new(FutexAdapter::NEW)) }; BUCKETS];
 static WORD: WaitReason = WaitReason("a futex");
 
-/// A waiter as its wakers see it.
-#[derive(Debug)]
-struct Entry {
-    /// Its word, with what keeps that from being another's.
-    word: SpinLock<(Key, Owner)>,
-    bits: u32,
+/// What a task waits for in `futex`.
+#[derive(Debug, Default)]
+pub struct FutexSlot {
+    /// Its word.
+    owner: AtomicUsize,
+    at: AtomicU64,
+    bits: AtomicU32,
+    /// The bucket of that.
+    bucket: AtomicUsize,
     /// Out of line, and by somebody else.
     woken: AtomicBool,
-    sleeper: WaitQueue,
+    /// What the word is one of, unless that is the task's own space.
+    kept: SpinLock<Option<Owner>>,
 }
 
-impl Entry {
-    fn key(&self) -> Key {
-        self.word.lock().0
-    }
-
-    fn wake(&self) {
-        self.woken.store(true, Ordering::Release);
-        self.sleeper.wake_all();
-    }
+/// What a word can be one of.
+#[derive(Clone, Debug)]
+#[expect(dead_code, reason = "owned for as long as somebody waits, not looked at")]
+enum Owner {
+    Space(Arc<Space>),
+    Object(Arc<Object>),
 }
-
-/// The current task, in line.
-#[derive(Debug)]
-pub(super) struct Waiter(Arc<Entry>);
 
 fn bucket_of(key: &Key) -> usize {
     key.hash() % BUCKETS
 }
 
+impl FutexSlot {
+    fn key(&self) -> Key {
+        Key {
+            owner: self.owner.load(Ordering::Relaxed),
+            at: self.at.load(Ordering::Relaxed),
+        }
+    }
+
+    fn set(&self, key: &Key, bucket: usize) {
+        self.owner.store(key.owner, Ordering::Relaxed);
+        self.at.store(key.at, Ordering::Relaxed);
+        self.bucket.store(bucket, Ordering::Relaxed);
+    }
+
+    /// Whether a wake-up of `key` for `bits` is for it. Its bucket is locked.
+    fn is_for(&self, key: &Key, bits: u32) -> bool {
+        self.bits.load(Ordering::Relaxed) & bits != 0 && self.key() == *key
+    }
+}
+
+/// Whether words whose owner is at address `owner` are `task`'s own space's.
+fn is_own(task: &Task, owner: usize) -> bool {
+    task.space()
+        .is_some_and(|space| Arc::as_ptr(space).addr() == owner)
+}
+
+/// The current task, in line.
+#[derive(Debug)]
+pub(super) struct Waiter(Current);
+
 impl Waiter {
-    /// Gets in line for a word.
-    pub fn enter(key: Key, owner: Owner, bits: u32) -> Self {
-        let entry = Arc::new(Entry {
-            word: SpinLock::new((key, owner)),
-            bits,
-            woken: AtomicBool::new(false),
-            sleeper: WaitQueue::new(&WORD),
-        });
-        TABLE[bucket_of(&key)].lock().push(Arc::clone(&entry));
-        Self(entry)
+    /// Gets in line for a word, of an object or of the current task's space.
+    pub fn enter(word: &Word, bits: u32) -> Self {
+        let task = current();
+        let (slot, bucket) = (&task.futex, bucket_of(&word.key));
+        if let Some(object) = &word.object {
+            *slot.kept.lock() = Some(Owner::Object(Arc::clone(object)));
+        }
+        slot.set(&word.key, bucket);
+        slot.bits.store(bits, Ordering::Relaxed);
+        slot.woken.store(false, Ordering::Relaxed);
+        TABLE[bucket].lock().push_back(Arc::clone(&task));
+        Self(task)
     }
 
     /// Sleeps until it is woken, `is_over` says so, or the time is up.
     pub fn sleep(&self, timeout: Option<Duration>, is_over: impl Fn() -> bool) {
-        let look = || (self.0.woken.load(Ordering::Acquire) || is_over()).then_some(());
-        match timeout {
-            None => self.0.sleeper.wait_until(look),
-            Some(timeout) => self.0.sleeper.wait_timeout(timeout, look).unwrap_or(()),
-        }
+        let slot = &self.0.futex;
+        let look = || (slot.woken.load(Ordering::Acquire) || is_over()).then_some(());
+        let which = slot.at.load(Ordering::Relaxed) as usize;
+        // Whether it was woken is for `leave` to say.
+        let _ = wait_told(&WORD, which, timeout, look);
     }
 
-    /// The word it waits for now.
+    /// The word it waits for, or was woken for.
     pub fn key(&self) -> Key {
-        self.0.key()
+        self.0.futex.key()
     }
 
     /// Gets out of line; true when somebody has woken it.
     pub fn leave(&self) -> bool {
+        let slot = &self.0.futex;
         loop {
-            let key = self.key();
-            let mut bucket = TABLE[bucket_of(&key)].lock();
-            if self.0.woken.load(Ordering::Acquire) {
+            let number = slot.bucket.load(Ordering::Relaxed);
+            let mut bucket = TABLE[number].lock();
+            // With the lock, whoever woke it has let go of it.
+            if slot.woken.load(Ordering::Acquire) {
                 return true;
             }
             // It may have been requeued meanwhile.
-            if self.key() != key {
-                continue;
+            if slot.bucket.load(Ordering::Relaxed) == number {
+                remove(&mut bucket, &self.0);
+                return false;
             }
-            let place = bucket.iter().position(|entry| Arc::ptr_eq(entry, &self.0));
-            let gone = place.map(|place| bucket.remove(place));
-            drop(bucket);
-            drop(gone);
-            return false;
         }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.leave();
+        let (task, slot) = (&self.0, &self.0.futex);
+        debug_assert!(!task.futex_link.is_linked(), "it has not left");
+        if !is_own(task, slot.key().owner) {
+            let kept = slot.kept.lock().take();
+            drop(kept);
+        }
     }
 }
 
-/// Takes up to `count` entries for `key` out of `bucket`, of those that have one of `bits`.
-fn take(bucket: &mut Vec<Arc<Entry>>, key: &Key, count: usize, bits: u32) -> Vec<Arc<Entry>> {
-    let mut left = count;
-    let is_taken = |entry: &mut Arc<Entry>| {
-        let taken = left > 0 && entry.bits & bits != 0 && entry.key() == *key;
-        left -= usize::from(taken);
-        taken
-    };
-    bucket.extract_if(.., is_taken).collect()
+/// Takes `task`, which is in the bucket, out of it.
+fn remove(bucket: &mut Bucket, task: &Arc<Task>) {
+    let mut cursor = bucket.front_mut();
+    while let Some(waiter) = cursor.get() {
+        if ptr::eq(waiter, Arc::as_ptr(task)) {
+            cursor.remove();
+            return;
+        }
+        cursor.move_next();
+    }
+}
+
+/// Takes the next task for `key`, of those that have one of `bits`, out of line.
+fn take(cursor: &mut CursorMut<'_, FutexAdapter>, key: &Key, bits: u32) -> Option<Arc<Task>> {
+    while let Some(task) = cursor.get() {
+        if task.futex.is_for(key, bits) {
+            return cursor.remove();
+        }
+        cursor.move_next();
+    }
+    None
+}
+
+/// Wakes up to `count` in `bucket` who wait for `key` with one of `bits`; says how many.
+fn wake_in(bucket: &mut Bucket, key: &Key, count: usize, bits: u32) -> usize {
+    let mut cursor = bucket.front_mut();
+    let mut woken = 0;
+    while woken < count
+        && let Some(task) = take(&mut cursor, key, bits)
+    {
+        // Under the lock: whoever finds itself out of line finds itself woken.
+        task.futex.woken.store(true, Ordering::Release);
+        task.unpark();
+        woken += 1;
+    }
+    woken
 }
 
 /// Wakes up to `count` who wait for `key` with one of `bits`; says how many.
 pub(super) fn wake(key: &Key, count: usize, bits: u32) -> usize {
-    let mut bucket = TABLE[bucket_of(key)].lock();
-    let woken = take(&mut bucket, key, count, bits);
-    // Under the lock: whoever finds itself out of line finds itself woken.
-    woken.iter().for_each(|entry| entry.wake());
-    drop(bucket);
-    woken.len()
+    wake_in(&mut TABLE[bucket_of(key)].lock(), key, count, bits)
 }
 
-/// Wakes up to `wake` who wait for `from`, and has up to `requeue` others wait for `to`; says how many were either.
-pub(super) fn requeue(from: &Key, to: &Key, owner: &Owner, wake: usize, requeue: usize) -> usize {
-    let (first, second) = (bucket_of(from), bucket_of(to));
+/// Wakes up to `wake` who wait for `from`, and has up to `requeue` others wait for `to`, an object's word or one of `space`;
+/// says how many were either.
+pub(super) fn requeue(from: &Key, to: &Word, space: &Arc<Space>, wake: usize, requeue: usize) -> usize {
+    let (first, second) = (bucket_of(from), bucket_of(&to.key));
     let mut lower = TABLE[first.min(second)].lock();
     let mut upper = (first != second).then(|| TABLE[first.max(second)].lock());
     let source = match &mut upper {
         Some(upper) if first > second => &mut **upper,
         _ => &mut *lower,
     };
-    let woken = take(source, from, wake, super::ANYBODY);
-    let moved = match from == to {
-        true => Vec::new(),
-        false => take(source, from, requeue, super::ANYBODY),
-    };
-    woken.iter().for_each(|entry| entry.wake());
+    let woken = wake_in(source, from, wake, super::ANYBODY);
+    let mut moved = LinkedList::new(FutexAdapter::NEW);
+    let mut count = 0;
+    // What they kept is let go of without the locks.
+    let mut kept = Vec::new();
+    let mut cursor = source.front_mut();
+    while *from != to.key
+        && count < requeue
+        && let Some(task) = take(&mut cursor, from, super::ANYBODY)
+    {
+        let owner = match &to.object {
+            Some(object) => Some(Owner::Object(Arc::clone(object))),
+            None if is_own(&task, to.key.owner) => None,
+            None => Some(Owner::Space(Arc::clone(space))),
+        };
+        kept.extend(core::mem::replace(&mut *task.futex.kept.lock(), owner));
+        task.futex.set(&to.key, second);
+        moved.push_back(task);
+        count += 1;
+    }
     let target = match &mut upper {
         Some(upper) if second > first => &mut **upper,
         _ => &mut *lower,
     };
-    let mut owners = Vec::new();
-    for entry in &moved {
-        let old = core::mem::replace(&mut *entry.word.lock(), (*to, owner.clone()));
-        owners.push(old);
-        target.push(Arc::clone(entry));
-    }
+    target.back_mut().splice_after(moved);
     drop(upper);
     drop(lower);
-    woken.len() + moved.len()
+    woken + count
 }
