@@ -4,8 +4,10 @@
 //! place is free again when its page is read to the end. So a pipe can be full with fewer bytes than its capacity, as on
 //! Linux. A write of at most a page goes into one place and is never mixed with others (`PIPE_BUF`).
 //!
-//! Bytes are moved to and from tasks in pieces, with one lock to sleep on for readers and one for writers, never both: a
-//! reader whose memory must be waited for keeps other readers out, and nobody else. The state has a spin lock of its own.
+//! Bytes are moved between the pages and the tasks' memory directly, and no spin lock is held meanwhile: a reader takes the
+//! first page out of the state and puts it back with what is left, a writer fills a page that is not in it yet. There is one
+//! lock to sleep on for readers and one for writers, never both: a reader whose memory must be waited for keeps other readers
+//! out, and nobody else. A page that was read to the end is kept for the next write.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -15,7 +17,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::tree::{Entry, Inode};
-use super::{File, Io, Notifier, OpenFile, OpenFlags, PIECE, Readiness, Seeking, Sink, Source, signals};
+use super::{File, Io, Notifier, OpenFile, OpenFlags, Readiness, Seeking, Sink, Source, signals};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{S_IFIFO, Stat, StatFs, Timestamp};
 use crate::mm::frame::allocator;
@@ -48,6 +50,10 @@ pub struct Pipe {
 
 struct State {
     pages: VecDeque<Page>,
+    /// Bytes of the page before them, which a reader has at present.
+    with_reader: Option<usize>,
+    /// For the next write.
+    spare: Option<Bytes>,
     places: usize,
     readers: usize,
     writers: usize,
@@ -56,20 +62,46 @@ struct State {
     writer_opens: u64,
 }
 
+/// The memory of a page. What was never written is 0; what was read stays, and is not shown again.
+type Bytes = Box<[u8; PAGE]>;
+
 /// Bytes of a page that are not read yet.
 struct Page {
-    bytes: Box<[u8; PAGE]>,
+    bytes: Bytes,
     start: usize,
     end: usize,
 }
 
+impl Page {
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+}
+
+/// A new page.
+fn allocate() -> Result<Bytes, Errno> {
+    if allocator().is_short() {
+        return Err(Errno::ENOMEM);
+    }
+    let mut page = Vec::new();
+    page.try_reserve_exact(PAGE).map_err(|_| Errno::ENOMEM)?;
+    page.resize(PAGE, 0);
+    let page: Box<[u8]> = page.into_boxed_slice();
+    page.try_into().map_err(|_| Errno::ENOMEM)
+}
+
 impl State {
+    fn is_empty(&self) -> bool {
+        self.pages.is_empty() && self.with_reader.is_none()
+    }
+
     fn is_full(&self) -> bool {
-        self.pages.len() >= self.places
+        self.pages.len() + usize::from(self.with_reader.is_some()) >= self.places
     }
 
     fn bytes(&self) -> usize {
-        self.pages.iter().map(|page| page.end - page.start).sum()
+        let here: usize = self.pages.iter().map(|page| page.end - page.start).sum();
+        here + self.with_reader.unwrap_or(0)
     }
 
     /// Room behind the last bytes in their page, if `len` bytes fit there.
@@ -83,52 +115,43 @@ impl State {
         !self.is_full() || self.room_in_last(len)
     }
 
-    /// Appends at most a page; says whether there was a place and memory for it.
-    fn append(&mut self, bytes: &[u8], merges: bool) -> Result<bool, Errno> {
-        if merges && self.room_in_last(bytes.len()) {
+    /// Appends the first `len` of `bytes`; says whether there was a place and memory for it.
+    fn append(&mut self, bytes: Bytes, len: usize) -> Result<bool, Errno> {
+        if len < PAGE && self.room_in_last(len) {
             if let Some(last) = self.pages.back_mut() {
-                last.bytes[last.end..last.end + bytes.len()].copy_from_slice(bytes);
-                last.end += bytes.len();
+                last.bytes[last.end..last.end + len].copy_from_slice(&bytes[..len]);
+                last.end += len;
             }
+            self.spare = Some(bytes);
             return Ok(true);
         }
         if self.is_full() {
+            self.spare = Some(bytes);
             return Ok(false);
         }
-        if allocator().is_short() {
-            return Err(Errno::ENOMEM);
-        }
-        let mut page = Vec::new();
-        page.try_reserve_exact(PAGE).map_err(|_| Errno::ENOMEM)?;
         self.pages.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        page.extend_from_slice(bytes);
-        page.resize(PAGE, 0);
-        let page: Box<[u8]> = page.into_boxed_slice();
-        let page = Page {
-            bytes: page.try_into().map_err(|_| Errno::ENOMEM)?,
+        self.pages.push_back(Page {
+            bytes,
             start: 0,
-            end: bytes.len(),
-        };
-        self.pages.push_back(page);
+            end: len,
+        });
         Ok(true)
     }
 
-    /// The first bytes, without taking them.
-    fn peek(&self, out: &mut [u8]) -> usize {
-        let Some(page) = self.pages.front() else { return 0 };
-        let bytes = &page.bytes[page.start..page.end];
-        let len = bytes.len().min(out.len());
-        out[..len].copy_from_slice(&bytes[..len]);
-        len
+    /// Gives a reader the first page; its place is not free yet.
+    fn lend(&mut self) -> Option<Page> {
+        let page = self.pages.pop_front()?;
+        self.with_reader = Some(page.end - page.start);
+        Some(page)
     }
 
-    /// Takes bytes of the first page.
-    fn consume(&mut self, len: usize) {
-        if let Some(page) = self.pages.front_mut() {
-            page.start += len;
-            if page.start == page.end {
-                self.pages.pop_front();
-            }
+    /// Takes back what [`Self::lend`] gave.
+    fn take_back(&mut self, page: Page) {
+        self.with_reader = None;
+        if page.start < page.end {
+            self.pages.push_front(page);
+        } else {
+            self.spare = Some(page.bytes);
         }
     }
 }
@@ -155,6 +178,8 @@ impl Pipe {
             born: super::clock::now(),
             state: SpinLock::new(State {
                 pages: VecDeque::new(),
+                with_reader: None,
+                spare: None,
                 places: PLACES,
                 readers: 0,
                 writers: 0,
@@ -267,7 +292,7 @@ impl Pipe {
             return Err(Errno::EPERM);
         }
         let mut state = self.state.lock();
-        if places < state.pages.len() {
+        if places < state.pages.len() + usize::from(state.with_reader.is_some()) {
             return Err(Errno::EBUSY);
         }
         state.places = places;
@@ -288,24 +313,28 @@ impl Pipe {
 
     fn read_what_is_there(&self, to: &mut Sink<'_>) -> Result<(), Errno> {
         let _reading = self.reading.lock_unless_killed().ok_or(Errno::EINTR)?;
-        let mut piece = [0; PIECE];
-        while to.left() > 0 {
-            let want = to.left().min(PIECE);
-            let len = self.state.lock().peek(&mut piece[..want]);
-            if len == 0 {
-                break;
-            }
+        while to.left() > 0
+            && let Some(page) = self.lend()
+        {
+            let before = to.done();
             // What cannot be given whole stays in the pipe (as on Linux).
-            to.put_all(&piece[..len])?;
-            self.consume(len);
+            let put = to.put_all(page.unread());
+            self.take_back(page, to.done() - before);
+            put?;
         }
         Ok(())
     }
 
-    fn consume(&self, len: usize) {
+    fn lend(&self) -> Option<Page> {
+        self.state.lock().lend()
+    }
+
+    /// Takes back what [`Self::lend`] gave, of which `len` bytes more have been read.
+    fn take_back(&self, mut page: Page, len: usize) {
+        page.start += len;
         let mut state = self.state.lock();
         let was_full = state.is_full();
-        state.consume(len);
+        state.take_back(page);
         let has_room = was_full && !state.is_full();
         drop(state);
         if has_room {
@@ -324,18 +353,16 @@ impl Pipe {
         max: usize,
         take: impl FnOnce(&[u8]) -> Result<usize, Error>,
     ) -> Result<usize, Error> {
-        let mut piece = [0; PIECE];
-        let want = max.min(PIECE);
         loop {
             if !self.wait_for_bytes(nonblocking)? {
                 return Ok(0);
             }
             let _reading = self.reading.lock_unless_killed().ok_or(Errno::EINTR)?;
-            let len = self.state.lock().peek(&mut piece[..want]);
-            if len > 0 {
-                let taken = take(&piece[..len])?;
-                self.consume(taken);
-                return Ok(taken);
+            if let Some(page) = self.lend() {
+                let bytes = page.unread();
+                let taken = take(&bytes[..bytes.len().min(max)]);
+                self.take_back(page, taken.unwrap_or(0));
+                return taken;
             }
         }
     }
@@ -347,13 +374,15 @@ impl Pipe {
     pub fn copy_of(&self, nonblocking: bool, max: usize) -> Result<Vec<u8>, Error> {
         self.wait_for_bytes(nonblocking)?;
         let mut bytes = Vec::new();
+        // No reader has a page then.
+        let _reading = self.reading.lock_unless_killed().ok_or(Errno::EINTR)?;
         let state = self.state.lock();
         bytes
             .try_reserve(state.bytes().min(max))
             .map_err(|_| Errno::ENOMEM)?;
         for page in &state.pages {
             let rest = max - bytes.len();
-            let part = &page.bytes[page.start..page.end];
+            let part = page.unread();
             bytes.extend_from_slice(&part[..part.len().min(rest)]);
         }
         Ok(bytes)
@@ -363,7 +392,7 @@ impl Pipe {
     fn wait_for_bytes(&self, nonblocking: bool) -> Result<bool, Error> {
         self.notifier.wait_unless(nonblocking, || {
             let state = self.state.lock();
-            match (state.pages.is_empty(), state.writers) {
+            match (state.is_empty(), state.writers) {
                 (false, _) => Some(true),
                 (true, 0) => Some(false),
                 (true, _) => None,
@@ -399,19 +428,31 @@ impl Pipe {
     /// Writes until there is no place; `next` is the length of the next piece.
     fn write_what_fits(&self, from: &mut Source<'_>, next: &mut usize) -> Result<(), Errno> {
         let _writing = self.writing.lock_unless_killed().ok_or(Errno::EINTR)?;
-        let mut piece = [0; PIECE];
         loop {
             let len = from.left().min(*next);
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             if state.readers == 0 {
                 return Err(Errno::EPIPE);
             }
             if !state.takes(len) {
                 return Ok(());
             }
+            let spare = state.spare.take();
             drop(state);
-            let (taken, read) = from.take(&mut piece[..len]);
-            let put = read.and_then(|()| self.state.lock().append(&piece[..taken], len < PAGE));
+            let mut bytes = match spare {
+                Some(bytes) => bytes,
+                None => allocate()?,
+            };
+            let (taken, read) = from.take(&mut bytes[..len]);
+            let mut state = self.state.lock();
+            let put = match read {
+                Ok(()) => state.append(bytes, taken),
+                Err(errno) => {
+                    state.spare = Some(bytes);
+                    Err(errno)
+                }
+            };
+            drop(state);
             if put != Ok(true) {
                 from.give_back(taken);
                 return put.map(drop);
@@ -428,7 +469,7 @@ impl Pipe {
         let state = self.state.lock();
         let mut ready = Readiness::empty();
         if ends.reads {
-            ready.set(Readiness::READABLE, !state.pages.is_empty());
+            ready.set(Readiness::READABLE, !state.is_empty());
             // A named pipe that nobody has ever written to is not at its end.
             ready.set(Readiness::HUP, state.writers == 0 && state.writer_opens > 0);
         }
@@ -501,14 +542,11 @@ impl Drop for PipeFile {
         let mut state = self.pipe.state.lock();
         state.readers -= usize::from(self.ends.reads);
         state.writers -= usize::from(self.ends.writes);
-        let pages = if state.readers + state.writers == 0 {
-            core::mem::take(&mut state.pages)
-        } else {
-            VecDeque::new()
-        };
+        let unused = (state.readers + state.writers == 0)
+            .then(|| (core::mem::take(&mut state.pages), state.spare.take()));
         let last_of_its_kind = (state.readers == 0) != (state.writers == 0);
         drop(state);
-        drop(pages);
+        drop(unused);
         if last_of_its_kind {
             self.pipe
                 .notifier
