@@ -527,14 +527,12 @@ impl Ctx {
             // Areas first: nothing is queued any more once they are unregistered.
             let everything = VirtRange::new(VirtAddr::new(0), USER_TOP);
             let mut vmas = space.vmas().write();
-            vmas.update_unsplit(everything, |vma| {
-                if vma
-                    .uffd
-                    .as_ref()
-                    .is_some_and(|registration| Arc::ptr_eq(&registration.ctx, self))
-                {
-                    Self::end_registration(&space, vma);
-                }
+            let ours = |vma: &Vma| {
+                let registration = vma.uffd.as_ref();
+                registration.is_some_and(|registration| Arc::ptr_eq(&registration.ctx, self))
+            };
+            vmas.update_unsplit(everything, ours, |vma| {
+                Self::end_registration(&space, vma);
             });
             // Before the areas are unlocked: nobody registers with a context that is about to deliver nothing.
             self.queue.lock().state = State::Closed;

@@ -50,7 +50,8 @@ pub enum UnregisterError {
     SpaceGone,
     /// Nothing is mapped anywhere in the range (EINVAL).
     NotMapped,
-    /// The range cuts through a huge page (EINVAL).
+    /// The range begins inside a huge page, or ends inside one that is registered (EINVAL). In the latter case what lies before
+    /// that is not registered any more.
     Misaligned,
     /// An area in the range is of a type that can never be registered (EINVAL).
     Unsupported,
@@ -168,14 +169,12 @@ impl Uffd {
             });
         }
         let found = found.ok_or(RegisterError::NotMapped)?;
-        vmas.update(range, |vma| {
-            let keeps = vma.uffd.as_ref().is_some_and(|old| old.modes.contains(modes));
-            if !keeps {
-                vma.uffd = Some(Registration {
-                    ctx: Arc::clone(&self.ctx),
-                    modes,
-                });
-            }
+        let lacks = |vma: &Vma| !vma.uffd.as_ref().is_some_and(|old| old.modes.contains(modes));
+        vmas.update_where(range, lacks, |vma| {
+            vma.uffd = Some(Registration {
+                ctx: Arc::clone(&self.ctx),
+                modes,
+            });
         })?;
         Ok(found)
     }
@@ -204,7 +203,7 @@ impl Uffd {
     /// with MISSING are woken; waiters of other modes sleep on (as on Linux).
     ///
     /// # Errors
-    /// See [`UnregisterError`]; all areas are looked at before any changes.
+    /// See [`UnregisterError`]; all areas are looked at before any changes, but for where the range ends.
     pub fn unregister(&self, range: VirtRange) -> Result<(), UnregisterError> {
         self.ctx.gate(Ioctls::UNREGISTER)?;
         check_range(range)?;
@@ -213,10 +212,10 @@ impl Uffd {
         if starts_amiss(vmas.overlapping(range).next(), range) {
             return Err(UnregisterError::Misaligned);
         }
-        let mut mapped = false;
+        let (mut mapped, mut cut) = (false, None);
         for vma in vmas.overlapping(range) {
-            if cuts(vma, range.end) {
-                return Err(UnregisterError::Misaligned);
+            if cuts(vma, range.end) && vma.uffd.is_some() {
+                cut = Some(vma.range.start.max(range.start));
             }
             mapped = true;
             match &vma.uffd {
@@ -230,7 +229,9 @@ impl Uffd {
         if !mapped {
             return Err(UnregisterError::NotMapped);
         }
-        vmas.update(range, |vma| {
+        let registered = |vma: &Vma| vma.uffd.is_some();
+        let whole = VirtRange::new(range.start, cut.unwrap_or(range.end));
+        vmas.update_where(whole, registered, |vma| {
             if let Some(old) = Ctx::end_registration(&space, vma)
                 && old.modes.contains(Modes::MISSING)
             {
@@ -238,6 +239,6 @@ impl Uffd {
                 self.ctx.queue.lock().wake(part.start, part.end);
             }
         })?;
-        Ok(())
+        cut.map_or(Ok(()), |_| Err(UnregisterError::Misaligned))
     }
 }

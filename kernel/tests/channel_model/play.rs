@@ -15,6 +15,13 @@ use crate::{Check, features, range};
 impl Check<'_> {
     /// Plays one operation on both sides; what it comes to must be the same.
     pub fn play(&mut self, op: Op) {
+        for (space, begins) in self.spaces.iter().zip(&mut self.model.begins) {
+            for (number, begins) in begins.iter_mut().enumerate() {
+                *begins = space
+                    .query(addr(number))
+                    .is_some_and(|vma| vma.range.start == addr(number));
+            }
+        }
         match op {
             Op::Map(space, span, memory, prot) => self.map(space, span, memory, prot),
             Op::Unmap(space, span) => {

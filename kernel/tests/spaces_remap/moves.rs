@@ -44,7 +44,17 @@ fn the_middle_of_an_area_moves_and_both_ends_stay() {
 }
 
 #[test]
-fn what_moves_beside_its_own_rest_becomes_one_with_it() {
+fn what_moves_beside_its_own_rest_becomes_one_with_it_as_long_as_it_is_empty() {
+    let world = World::new();
+    let range = world.map_at(Some(FAR), 4, RW);
+    let moved = remap(&world.space, part(range, 0, 1), P, RemapTo::At(range.end));
+    assert_eq!(moved, Ok(to(range.end, P)));
+    let areas: Vec<_> = world.space.areas().iter().map(|vma| vma.range).collect();
+    assert_eq!(areas, [to(page(range, 1), 4 * P)]);
+}
+
+#[test]
+fn what_moves_beside_its_own_rest_stays_apart_from_it_once_it_is_filled() {
     let (world, range) = filled(4);
     let moved = remap(&world.space, part(range, 0, 1), P, RemapTo::At(range.end));
     assert_eq!(moved, Ok(to(range.end, P)));
@@ -52,7 +62,7 @@ fn what_moves_beside_its_own_rest_becomes_one_with_it() {
         words(&world, to(range.start, 5 * P)),
         [None, Some(2), Some(3), Some(4), Some(1)]
     );
-    assert_eq!(world.space.areas().len(), 1);
+    assert_eq!(world.space.areas().len(), 2);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::mm::pt::{
     Attr, AttrFlags, Cursor, Entry, Flush, Glance, InstallError, Leaf, Level, Marker, PageTable, Prot,
 };
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{Backing, Sharing, Vma};
+use crate::mm::vma::{Backing, Registration, Sharing, Vma, VmaSet};
 use crate::sync::SpinGuard;
 use crate::task::Task;
 use crate::uffd::{Admission, CacheState, EntryState, Fault, TrapKind, classify};
@@ -38,6 +38,9 @@ impl Space {
         // Rights first: a forbidden access never reaches a monitor.
         if !vma.allows(info.access) && !vma.yields_to(info.access, info.origin) {
             return Verdict::Failed(FaultError::Forbidden);
+        }
+        if info.access == Access::Write && vma.lacks_own_pages() {
+            self.begin_own_pages(&vmas, vma, page);
         }
         let mut table = self.table.lock();
         let state = match table.glance(page) {
@@ -61,6 +64,22 @@ impl Space {
         }
         let mut cursor = table.cursor_at(page);
         self.demand_zero(vma, info.access, AttrFlags::empty(), &mut cursor)
+    }
+
+    /// A store to a private area that has had no page of its own yet, which remembers that it gets one. Not where the page is
+    /// protected, because that is asked about first, nor where every access fails.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn begin_own_pages(&self, vmas: &VmaSet, vma: &Vma, page: VirtAddr) {
+        let asked_first = |leaf: &Leaf| {
+            let asks = |uffd: &Registration| uffd.modes.contains(Modes::WP) && !uffd.ctx.tracks_stores();
+            leaf.attr.flags.contains(AttrFlags::UFFD_WP) && vma.uffd.as_ref().is_some_and(asks)
+        };
+        match self.table.lock().lookup(page).0 {
+            Entry::Absent(Marker::Poison | Marker::Guard) => {}
+            Entry::Leaf(leaf) if asked_first(&leaf) => {}
+            _ => vmas.give_own_pages(vma),
+        }
     }
 
     /// [`Self::step`] for somebody who goes by the entries, has found the area, that it allows the access, and what a glance at

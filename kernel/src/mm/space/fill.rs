@@ -165,7 +165,7 @@ impl Space {
             // Areas may change between two chunks: the rest is looked up again each time.
             let rest = VirtRange::new(range.start + done, range.end);
             let vmas = self.vmas.read();
-            let (vma, ops) = match registered(vmas.find(rest.start), rest, ctx, filler) {
+            let (vma, ops) = match registered(vmas.find_to_fill(rest.start), rest, ctx, filler) {
                 Ok(found) => found,
                 Err(stop) => return (done, Err(stop)),
             };
@@ -195,7 +195,7 @@ impl Space {
     #[inline]
     fn fill_page<F: Filler>(&self, page: VirtRange, ctx: &Ctx, filler: &mut F) -> Result<(), Unready> {
         let vmas = self.vmas.read();
-        let (vma, ops) = registered(vmas.find(page.start), page, ctx, filler)?;
+        let (vma, ops) = registered(vmas.find_to_fill(page.start), page, ctx, filler)?;
         let filling = filler.prepare(ops, PAGE_SIZE, 0)?;
         let mut table = self.table.lock();
         let mut cursor = table.cursor_at(page.start);

@@ -108,7 +108,13 @@ impl Space {
             Some(registration) => forks.inherit(registration)?,
             None => None,
         };
+        let wiped = vma.flags.contains(VmaFlags::WIPE_ON_FORK);
+        let mut anon = vma.anon.forked();
+        if wiped {
+            anon.unset();
+        }
         let copy = Vma {
+            anon,
             flags: vma.flags - VmaFlags::LOCKED - VmaFlags::LOCKED_ON_FAULT,
             uffd,
             ..vma.clone()
@@ -127,9 +133,8 @@ impl Space {
                 .as_ref()
                 .is_some_and(|registration| registration.modes.contains(Modes::WP)),
         };
-        areas.insert(copy)?;
+        areas.insert_apart(copy)?;
         drop(areas);
-        let wiped = vma.flags.contains(VmaFlags::WIPE_ON_FORK);
         if wiped || !copying.private && !copying.keeps_protection {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use super::Space;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::memtype::Granule;
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{TooManyVmas, VmaFlags};
+use crate::mm::vma::{TooManyVmas, Vma, VmaFlags};
 
 /// How memory is locked.
 pub const LOCKS: VmaFlags = VmaFlags::LOCKED.union(VmaFlags::LOCKED_ON_FAULT);
@@ -62,8 +62,9 @@ impl Space {
         while at < range.end {
             let vma = vmas.find(at).ok_or(LockError::NotMapped)?;
             let part = VirtRange::new(at, vma.range.end.min(range.end));
-            if vma.ty.granule() == Granule::Base {
-                vmas.update(part, |vma| vma.flags = (vma.flags - LOCKS) | lock)?;
+            let new = (vma.flags - LOCKS) | lock;
+            if vma.ty.granule() == Granule::Base && vma.flags != new {
+                vmas.update(part, |vma| vma.flags = new)?;
             }
             at = part.end;
         }
@@ -73,11 +74,12 @@ impl Space {
     /// [`Self::set_lock`] on everything that is mapped.
     pub fn set_lock_of_all(&self, lock: VmaFlags) {
         let everything = VirtRange::new(VirtAddr::new(0), USER_TOP);
-        self.vmas.write().update_unsplit(everything, |vma| {
-            if vma.ty.granule() == Granule::Base {
-                vma.flags = (vma.flags - LOCKS) | lock;
-            }
-        });
+        let new = |vma: &Vma| (vma.flags - LOCKS) | lock;
+        self.vmas.write().update_unsplit(
+            everything,
+            |vma| vma.ty.granule() == Granule::Base && vma.flags != new(vma),
+            |vma| vma.flags = new(vma),
+        );
     }
 
     /// The flags of [`LOCKS`] that everything gets that will be mapped.

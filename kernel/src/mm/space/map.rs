@@ -8,7 +8,7 @@ use crate::mm::cache::{NoRoomForView, Object, View};
 use crate::mm::memtype::{Granule, MemType, Privately};
 use crate::mm::pt::Prot;
 use crate::mm::range::VirtRange;
-use crate::mm::vma::{Backing, MappedFile, Sharing, TooManyVmas, Vma, VmaFlags, VmaSet};
+use crate::mm::vma::{AnonVma, Backing, MappedFile, Sharing, TooManyVmas, Vma, VmaFlags, VmaSet};
 use crate::uffd::{Changes, Event};
 
 /// The memory behind a mapping.
@@ -236,6 +236,7 @@ impl Space {
             backing,
             flags,
             uffd: None,
+            anon: AnonVma::default(),
         };
         let accounted = prot.contains(Prot::WRITE) && vma.is_accountable();
         vma.flags.set(VmaFlags::ACCOUNTED, accounted);

@@ -196,10 +196,11 @@ fn movable<'a>(
     to: VirtRange,
     from: VirtRange,
 ) -> Result<&'a Vma, MoveStop> {
+    let target = vmas.find_to_fill(to.start);
     if ctx.is_changing() {
         return Err(MoveStop::Changing);
     }
-    let target = vmas.find(to.start).ok_or(MoveStop::NotMapped)?;
+    let target = target.ok_or(MoveStop::NotMapped)?;
     let source = vmas.find(from.start).ok_or(MoveStop::NotMapped)?;
     for (area, range) in [(source, from), (target, to)] {
         if area.is_shared() {

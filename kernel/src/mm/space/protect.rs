@@ -82,6 +82,9 @@ impl Space {
             vma.prot = prot;
             if prot.contains(Prot::WRITE) && vma.is_accountable() {
                 vma.flags |= VmaFlags::ACCOUNTED;
+            } else if !prot.contains(Prot::WRITE) && vma.backing.is_none() && vma.anon.is_unset() {
+                // It will not need what was set aside for it.
+                vma.flags -= VmaFlags::ACCOUNTED;
             }
         })?;
         let rights = |leaf: &Leaf| {

@@ -199,6 +199,9 @@ impl Space {
         if !area.allows(info.access) {
             return Err(self.failed(FaultError::Forbidden));
         }
+        if info.access == Access::Write && area.lacks_own_pages() {
+            self.begin_own_pages(&vmas, area, info.addr.align_down(PAGE_SIZE));
+        }
         let table = self.table.lock();
         let (page, _table) = match plainly_present(area, &table, info) {
             Some(page) => (page, table),

@@ -1,10 +1,12 @@
 //! Virtual memory areas: which parts of an address space are mapped, with what rights, by which memory type, and who is
 //! told about their faults.
 
+mod anon;
 mod set;
 #[cfg(test)]
 mod tests;
 
+pub use anon::AnonVma;
 pub use set::{MAX_VMAS, TooManyVmas, VmaSet};
 
 use alloc::sync::Arc;
@@ -115,8 +117,8 @@ bitflags! {
         const GROWS_DOWN = 1 << 4;
         /// Nothing is set aside for its pages (`MAP_NORESERVE`). Areas that differ in this are not one.
         const NO_RESERVE = 1 << 5;
-        /// It counts as memory that may be needed: it was private and writable at some time. Areas that differ in this are not
-        /// one, as on Linux.
+        /// It counts as memory that may be needed: it was private and writable at some time, and not made read-only before it
+        /// had a page. Areas that differ in this are not one, as on Linux.
         const ACCOUNTED = 1 << 6;
         /// A fork's child finds it empty (`MADV_WIPEONFORK`).
         const WIPE_ON_FORK = 1 << 7;
@@ -151,6 +153,8 @@ pub struct Vma {
     pub flags: VmaFlags,
     /// Userfault registration.
     pub uffd: Option<Registration>,
+    /// What it remembers of pages of its own.
+    pub anon: AnonVma,
 }
 
 impl Vma {
@@ -197,6 +201,12 @@ impl Vma {
         matches!(&self.backing, Some(backing) if backing.sharing == Sharing::Shared)
     }
 
+    /// Whether the area may get pages of its own and has had none yet.
+    #[inline]
+    pub fn lacks_own_pages(&self) -> bool {
+        self.anon.is_unset() && !self.is_shared()
+    }
+
     /// The part of the area in `range`, which shares an address with it, as an area of its own.
     pub fn clipped(&self, range: VirtRange) -> Self {
         let start = self.range.start.max(range.start);
@@ -209,17 +219,38 @@ impl Vma {
         }
     }
 
-    /// Whether `next`, which starts where this ends, could be the same area.
+    /// Whether `next`, which starts where this ends, could be the same area. Areas of large pages that were parted stay so,
+    /// as on Linux (`VM_DONTEXPAND`).
     pub fn continues_as(&self, next: &Self) -> bool {
-        self.range.end == next.range.start
+        self.ty.granule() == Granule::Base
             && self.prot == next.prot
+            && self.uffd == next.uffd
+            && self.anon.can_join(&next.anon)
+            && self.maps_on(next)
+    }
+
+    /// Makes the area one with `next`, which it continues as.
+    fn join(&mut self, next: &Self) {
+        self.range.end = next.range.end;
+        self.anon.join(&next.anon);
+    }
+
+    /// Whether `next` maps what comes after this, for the same purpose; with whatever rights.
+    fn maps_on(&self, next: &Self) -> bool {
+        self.range.end == next.range.start
             && self.ty == next.ty
             && self.flags == next.flags
-            && self.uffd == next.uffd
             && match (&self.backing, &next.backing) {
-                (None, None) => true,
+                (None, None) => self.anon.is_as_far_as(&next.anon),
                 (Some(backing), Some(next)) => backing.continues_as(next, self.range.len()),
                 _ => false,
             }
+    }
+
+    /// Whether the first page of either, where it has had none, is remembered like those of the other. `next` starts where this
+    /// ends, or they have nothing to do with one another.
+    fn remembers_with(&self, next: &Self) -> bool {
+        let modes = |vma: &Self| vma.uffd.as_ref().map_or(Modes::empty(), |uffd| uffd.modes);
+        self.maps_on(next) && modes(self) == modes(next)
     }
 }

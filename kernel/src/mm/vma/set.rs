@@ -1,6 +1,7 @@
 //! The areas of one address space, ordered by address.
 //!
-//! Areas never overlap, and no two neighbours could be one: every change splits what it must and merges what it can. An area
+//! Areas never overlap. A change splits what it must, and makes one of the areas that it changes and their neighbours where
+//! they can be (see [`Vma::continues_as`]); what it leaves as it is it neither splits nor merges, as on Linux. An area
 //! begins and ends at multiples of its type's granule, so that no page is ever in two areas.
 //!
 //! They stand in one sorted vector. Spaces have few areas and far more faults than changes, and a fault asks for the area
@@ -56,6 +57,31 @@ impl VmaSet {
             Some(vma) if vma.range.contains(addr) => Some(vma),
             _ => self.search(addr),
         }
+    }
+
+    /// The area that holds `addr`, which is about to be given a page there, of its own if it is private: it remembers that
+    /// from now on, whatever comes of it ([`AnonVma`](super::AnonVma)).
+    #[inline]
+    pub fn find_to_fill(&self, addr: VirtAddr) -> Option<&Vma> {
+        let vma = self.find(addr)?;
+        if vma.lacks_own_pages() {
+            self.give_own_pages(vma);
+        }
+        Some(vma)
+    }
+
+    /// Has `vma`, an area of this set that lacks them, remember that it has pages of its own: together with a neighbour's
+    /// where that is possible.
+    #[cold]
+    #[inline(never)]
+    pub fn give_own_pages(&self, vma: &Vma) {
+        let index = self.first_ending_after(vma.range.start);
+        let above = self.areas.get(index + 1).filter(|next| vma.remembers_with(next));
+        let below = index.checked_sub(1).map(|below| &self.areas[below]);
+        let below = below.filter(|below| below.remembers_with(vma));
+        let mut near = above.into_iter().chain(below);
+        let like = near.find(|near| near.anon.is_reusable());
+        vma.anon.set(like.map(|like| &like.anon));
     }
 
     fn search(&self, addr: VirtAddr) -> Option<&Vma> {
@@ -119,12 +145,14 @@ impl VmaSet {
         self.areas.get(self.first_ending_after(addr).checked_sub(1)?)
     }
 
-    /// Makes an area begin at `start`, which lies below its start with nothing mapped in between; it maps no object.
+    /// Makes an area begin at `start`, which lies below its start with nothing mapped in between; it maps no object. It is
+    /// about to get a page.
     pub fn extend_down(&mut self, at: VirtAddr, start: VirtAddr) {
+        self.find_to_fill(at);
         let index = self.first_ending_after(at);
         if let Some(vma) = self.areas.get_mut(index) {
             vma.range.start = vma.range.start.min(start);
-            self.merge(index..index + 1);
+            self.merge(index);
         }
     }
 
@@ -159,6 +187,19 @@ impl VmaSet {
     /// # Panics
     /// Something is mapped there, or the area ends inside a page of its type.
     pub fn insert(&mut self, vma: Vma) -> Result<(), TooManyVmas> {
+        let index = self.insert_apart(vma)?;
+        self.merge(index);
+        Ok(())
+    }
+
+    /// Adds an area where nothing is mapped, beside its neighbours. Returns its index.
+    ///
+    /// # Errors
+    /// Too many areas.
+    ///
+    /// # Panics
+    /// As [`Self::insert`].
+    pub fn insert_apart(&mut self, vma: Vma) -> Result<usize, TooManyVmas> {
         let at = self.indices(vma.range);
         assert!(at.is_empty(), "area over an area");
         assert!(
@@ -167,8 +208,7 @@ impl VmaSet {
         );
         self.make_room(1)?;
         self.areas.insert(at.start, vma);
-        self.merge(at.start..at.start + 1);
-        Ok(())
+        Ok(at.start)
     }
 
     /// Takes out everything mapped in `range`, splitting at its ends; calls `removed` for each piece.
@@ -185,7 +225,7 @@ impl VmaSet {
         Ok(())
     }
 
-    /// Changes everything mapped in `range`, splitting at its ends and merging afterwards.
+    /// Changes everything mapped in `range`, splitting at its ends.
     ///
     /// # Errors
     /// Splitting would leave too many areas; nothing changed then.
@@ -193,21 +233,81 @@ impl VmaSet {
     /// # Panics
     /// An end of the range lies inside a page; see [`Self::can_split_at_ends_of`].
     pub fn update(&mut self, range: VirtRange, change: impl FnMut(&mut Vma)) -> Result<(), TooManyVmas> {
-        self.carve(range)?;
-        self.update_unsplit(range, change);
+        self.update_where(range, |_| true, change)
+    }
+
+    /// Changes those areas in `range` that are `meant`, by address, splitting them at the ends of the range.
+    ///
+    /// # Errors
+    /// Splitting would leave too many areas; nothing changed then.
+    ///
+    /// # Panics
+    /// An end of the range lies inside a page of such an area.
+    pub fn update_where(
+        &mut self,
+        range: VirtRange,
+        meant: impl Fn(&Vma) -> bool,
+        change: impl FnMut(&mut Vma),
+    ) -> Result<(), TooManyVmas> {
+        let splits = |at: &VirtAddr| {
+            let vma = self.find(*at);
+            vma.is_some_and(|vma| vma.range.start < *at && meant(vma))
+        };
+        let ends = [range.start, range.end].map(|at| Some(at).filter(splits));
+        self.make_room(ends.iter().flatten().count())?;
+        for at in ends.into_iter().flatten() {
+            self.split_at(at);
+        }
+        self.update_unsplit(range, meant, change);
         Ok(())
     }
 
-    /// Changes whole areas that share an address with `range`, without splitting any, and merges afterwards.
-    pub fn update_unsplit(&mut self, range: VirtRange, change: impl FnMut(&mut Vma)) {
+    /// Changes whole areas that share an address with `range` and are `meant`, by address, without splitting any.
+    pub fn update_unsplit(
+        &mut self,
+        range: VirtRange,
+        meant: impl Fn(&Vma) -> bool,
+        mut change: impl FnMut(&mut Vma),
+    ) {
         let inside = self.indices(range);
-        self.areas[inside.clone()].iter_mut().for_each(change);
-        self.merge(inside);
+        let (first, end) = (
+            inside.start.saturating_sub(1),
+            (inside.end + 1).min(self.areas.len()),
+        );
+        let (mut kept, mut changed) = (first, false);
+        for index in first..end {
+            let before = changed;
+            let vma = &mut self.areas[index];
+            changed = inside.contains(&index) && meant(vma);
+            if changed {
+                change(vma);
+            }
+            if index == first {
+                continue;
+            }
+            let (below, above) = self.areas.split_at_mut(index);
+            let (last, next) = (&mut below[kept], &above[0]);
+            if (before || changed) && last.continues_as(next) {
+                last.join(next);
+                changed = true;
+            } else {
+                kept += 1;
+                self.areas.swap(kept, index);
+            }
+        }
+        if first < end {
+            self.areas.drain(kept + 1..end);
+        }
+    }
+
+    /// The area that holds `addr`, to be changed without becoming one with another.
+    pub fn find_mut(&mut self, addr: VirtAddr) -> Option<&mut Vma> {
+        let index = self.first_ending_after(addr);
+        self.areas.get_mut(index).filter(|vma| vma.range.contains(addr))
     }
 
     /// Splits areas so that `range` starts and ends between areas.
     fn carve(&mut self, range: VirtRange) -> Result<(), TooManyVmas> {
-        assert!(self.can_split_at_ends_of(range), "an area split inside a page");
         let straddles = |at: VirtAddr| self.find(at).is_some_and(|vma| vma.range.start < at);
         let splits = usize::from(straddles(range.start)) + usize::from(straddles(range.end));
         self.make_room(splits)?;
@@ -232,29 +332,28 @@ impl VmaSet {
         let Some(vma) = self.areas.get_mut(index).filter(|vma| vma.range.start < at) else {
             return;
         };
+        assert!(
+            at.is_aligned(vma.ty.granule().size()),
+            "an area split inside a page"
+        );
         let upper = vma.clipped(VirtRange::new(at, vma.range.end));
         vma.range.end = at;
         self.areas.insert(index + 1, upper);
     }
 
-    /// Merges the areas with these indices, and their neighbours on both sides, where they could be one.
-    fn merge(&mut self, touched: Range<usize>) {
-        let (first, end) = (
-            touched.start.saturating_sub(1),
-            (touched.end + 1).min(self.areas.len()),
-        );
-        if first >= end {
-            return;
+    /// Makes the area with this index one with its neighbours, where they can be: first with the one below.
+    fn merge(&mut self, index: usize) {
+        let joined = index.checked_sub(1).is_some_and(|below| self.join(below));
+        self.join(index - usize::from(joined));
+    }
+
+    /// Makes the area with this index one with the next, if they can be.
+    fn join(&mut self, index: usize) -> bool {
+        match &mut self.areas[index..] {
+            [vma, next, ..] if vma.continues_as(next) => vma.join(next),
+            _ => return false,
         }
-        let mut kept = first;
-        for next in first + 1..end {
-            if self.areas[kept].continues_as(&self.areas[next]) {
-                self.areas[kept].range.end = self.areas[next].range.end;
-            } else {
-                kept += 1;
-                self.areas.swap(kept, next);
-            }
-        }
-        self.areas.drain(kept + 1..end);
+        self.areas.remove(index + 1);
+        true
     }
 }

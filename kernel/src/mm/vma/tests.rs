@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Registration, Vma, VmaFlags, VmaSet};
+use super::{AnonVma, Registration, Vma, VmaFlags, VmaSet};
 use crate::arch::host::{Config, SoftMachine};
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::memtype::{Modes, anon::ANON};
@@ -95,6 +95,7 @@ impl Check {
                         backing: None,
                         flags: VmaFlags::empty(),
                         uffd: None,
+                        anon: AnonVma::default(),
                     };
                     self.set.insert(vma).expect("far from the limit");
                     self.cells[start..end].fill(Some(Cell { prot, ctx: None }));
@@ -160,15 +161,12 @@ impl Check {
                 *met |= self.cells[page].is_some() && self.same_area(page, at);
             }
         }
-        self.set.update_unsplit(pages(start, end), |vma| {
-            if vma
-                .uffd
-                .as_ref()
-                .is_some_and(|registration| Arc::ptr_eq(&registration.ctx, &target))
-            {
-                vma.uffd = None;
-            }
-        });
+        let ours = |vma: &Vma| {
+            let registration = vma.uffd.as_ref();
+            registration.is_some_and(|registration| Arc::ptr_eq(&registration.ctx, &target))
+        };
+        self.set
+            .update_unsplit(pages(start, end), ours, |vma| vma.uffd = None);
         for (cell, met) in self.cells.iter_mut().zip(met) {
             if let Some(cell) = cell
                 .as_mut()
@@ -251,6 +249,7 @@ fn overlapping_areas_are_those_that_share_an_address() {
             backing: None,
             flags: VmaFlags::empty(),
             uffd: None,
+            anon: AnonVma::default(),
         };
         set.insert(vma).expect("far from the limit");
     }
@@ -279,6 +278,7 @@ fn an_area_over_an_area_panics() {
             backing: None,
             flags: VmaFlags::empty(),
             uffd: None,
+            anon: AnonVma::default(),
         };
         let _full = set.insert(vma);
     }
@@ -297,6 +297,7 @@ fn a_split_that_would_exceed_the_limit_changes_nothing() {
             backing: None,
             flags: VmaFlags::empty(),
             uffd: None,
+            anon: AnonVma::default(),
         };
         set.insert(vma).expect("below the limit");
     }
@@ -307,6 +308,7 @@ fn a_split_that_would_exceed_the_limit_changes_nothing() {
         backing: None,
         flags: VmaFlags::empty(),
         uffd: None,
+        anon: AnonVma::default(),
     };
     assert!(set.insert(one_more).is_err());
     assert!(set.remove(pages(1, 2), drop).is_err());

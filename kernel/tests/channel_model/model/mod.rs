@@ -52,6 +52,9 @@ pub struct Model {
     pub contexts: Vec<Queues>,
     /// The word that each page begins with.
     pub words: Vec<u64>,
+    /// The cells that areas of the kernel begin with. That two neighbours are alike does not make them one: that depends on
+    /// how they came about, which the model does not follow.
+    pub begins: [[bool; CELLS]; SPACES],
 }
 
 impl Model {
@@ -65,6 +68,7 @@ impl Model {
             objects: objects.to_vec(),
             contexts: vec![Queues::default(); CONTEXT_SPACES.len()],
             words: Vec::new(),
+            begins: [[false; CELLS]; SPACES],
         }
     }
 
@@ -140,8 +144,9 @@ impl Model {
     fn one_area(&self, space: usize, span: Span) -> Option<Area> {
         let first = self.spaces[space][span.0].area?;
         let mut expected = first;
-        for cell in &self.spaces[space][span.cells()] {
-            if cell.area != Some(expected) {
+        for cell in span.cells() {
+            let parted = cell != span.0 && self.begins[space][cell];
+            if parted || self.spaces[space][cell].area != Some(expected) {
                 return None;
             }
             expected = expected.next();

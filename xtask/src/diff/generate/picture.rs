@@ -100,7 +100,12 @@ pub struct Picture {
     pub waits: [Option<Wait>; WORKERS + CHILDREN],
     /// Which children exist.
     pub children: [bool; CHILDREN],
+    /// Whether huge pages were to be registered for write protection.
+    pub protects_huge: bool,
 }
+
+/// The register mode of write protection.
+const WP: u64 = 2;
 
 impl Picture {
     /// Forgets what lies in the range.
@@ -153,6 +158,17 @@ impl Picture {
                 ..region
             });
         }
+    }
+
+    /// The mode with which a range is registered. Huge pages are registered for write protection always from the first time
+    /// on: where a new registration without it takes the place of one that has protected a page, Linux 6.18 lets the next
+    /// store to that page fault for ever.
+    pub fn kept_protection(&mut self, range: Range, mode: u64) -> u64 {
+        if !range.huge {
+            return mode;
+        }
+        self.protects_huge |= mode & WP != 0;
+        if self.protects_huge { mode | WP } else { mode }
     }
 
     /// The mapping of a page.
@@ -252,6 +268,20 @@ mod tests {
         assert_eq!(picture.region_of(false, 9).unwrap().registered, Some((0, 1)));
         assert_eq!(picture.region_of(false, 11).unwrap().registered, Some((2, 3)));
         assert!(picture.region_of(false, 12).is_none());
+    }
+
+    #[test]
+    fn huge_pages_keep_their_write_protection() {
+        let mut picture = Picture::default();
+        let range = |huge| Range {
+            huge,
+            at: 0,
+            pages: 1,
+        };
+        assert_eq!(picture.kept_protection(range(true), 1), 1);
+        assert_eq!(picture.kept_protection(range(true), 6), 6);
+        assert_eq!(picture.kept_protection(range(true), 1), 3);
+        assert_eq!(picture.kept_protection(range(false), 1), 1);
     }
 
     #[test]

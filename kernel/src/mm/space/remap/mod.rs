@@ -12,6 +12,8 @@
 //! What moves is not copied: entries go to their new addresses with the pages that they own, whole nodes at a time where both
 //! places allow it. Markers of poison and guards go along. A registration goes along with its write protection if its
 //! context asked for [`Features::EVENT_REMAP`](crate::uffd::Features::EVENT_REMAP); otherwise the moved mapping has neither.
+//! As on Linux, that is so after it has become one with neighbours that are like it: where it has had no pages yet and comes
+//! to lie beside a part of the same registration, that part is not registered any more either.
 //!
 //! Everything happens under exclusive areas, so that nobody sees it half done, and is announced afterwards, each event
 //! waited for by itself: `Event::Unmap` of what was at the fixed place, `Event::Remap`, `Event::Unmap` of the tail,
@@ -178,9 +180,12 @@ impl Space {
         leave: bool,
     ) -> Result<(), RemapError> {
         let vma = vmas.find(old.start).ok_or(RemapError::NotMapped)?;
+        let leaves_all = leave && old == vma.range;
         let mut moved = vma.clipped(old);
         moved.range = new;
-        if moved.uffd.take_if(|old| !old.ctx.follows_moves()).is_some() {
+        moved.anon = vma.anon.moved(old.start, new.start);
+        let stays_behind = moved.uffd.as_ref().is_some_and(|old| !old.ctx.follows_moves());
+        if stays_behind {
             self.forget_write_protection(vma, old);
         }
         let mut done = 0;
@@ -188,12 +193,20 @@ impl Space {
             let rest = VirtRange::new(old.start + done, old.end);
             done += self.table.lock().transplant(rest, new.start + done, self);
         }
+        vmas.insert(moved)?;
+        if stays_behind && let Some(vma) = vmas.find_mut(new.start) {
+            vma.uffd = None;
+        }
+        if leaves_all && let Some(vma) = vmas.find_mut(old.start) {
+            vma.anon.unset();
+        }
         if leave {
-            vmas.update_unsplit(old, |vma| vma.flags.remove(VmaFlags::LOCKED));
+            let locked = |vma: &Vma| vma.flags.contains(VmaFlags::LOCKED);
+            vmas.update_unsplit(old, locked, |vma| vma.flags.remove(VmaFlags::LOCKED));
         } else if !old.is_empty() {
             self.take_down(vmas, old)?;
         }
-        Ok(vmas.insert(moved)?)
+        Ok(())
     }
 }
 

@@ -84,6 +84,7 @@ impl Maker {
         let (at, length) = self.words(range);
         let mode = self.usual_mode();
         let mode = self.mode(&[(1, mode)]);
+        let mode = self.picture.kept_protection(range, mode);
         self.push(format!("{actor}: reg {channel} {at} {length} {mode}"));
         self.picture.register(range, Some((channel, mode)));
     }

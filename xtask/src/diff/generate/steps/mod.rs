@@ -67,6 +67,7 @@ impl Maker {
         for region in self.picture.regions.clone() {
             if self.chance(85) {
                 let mode = self.usual_mode();
+                let mode = self.picture.kept_protection(region.range, mode);
                 self.push(format!(
                     "m: reg 0 {} {} {mode}",
                     region.range.start(),
