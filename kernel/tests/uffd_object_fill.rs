@@ -635,6 +635,49 @@ fn copy_out_of_task_memory_reads_from_any_byte_and_refuses_what_cannot_be_read()
 }
 
 #[test]
+fn a_source_that_ends_on_the_way_leaves_the_pages_before() {
+    let world = object_world();
+    let range = world.map(40, RW);
+    let source = world.map(40, RW);
+    // Longer than a batch on either side of the hole.
+    world.space.unmap(part(source, 19, 1)).expect("it is mapped");
+    let uffd = Arc::new(Uffd::new(&world.space, Features::empty()));
+    uffd.register(range, Modes::MISSING).expect("it can");
+    let copier = Arc::clone(&uffd);
+    let handle = world.spawn("copier", move || {
+        for n in (0..40).filter(|n| *n != 19) {
+            uaccess::store(page(source, n), n + 1).expect("plain memory");
+        }
+        let whole = copier.copy_from_task(range.start, source.start, 40 * P, NOW);
+        let rest = copier.copy_from_task(page(range, 20), page(source, 20), 20 * P, NOW);
+        (whole, rest, [18, 20, 39].map(|n| uaccess::load(page(range, n))))
+    });
+    let (whole, rest, seen) = common::returned(handle);
+    let (bytes, why) = (19 * P, Refusal::BadSource);
+    assert_eq!(whole, Outcome::Partial { bytes, why });
+    assert_eq!(rest, Outcome::Done);
+    assert_eq!(seen, [Ok(19), Ok(21), Ok(40)]);
+}
+
+#[test]
+fn a_page_that_a_copy_fills_is_the_source_of_the_next() {
+    let world = object_world();
+    let (first, range) = {
+        let whole = world.map(4, RW);
+        (part(whole, 0, 1), part(whole, 1, 3))
+    };
+    let uffd = Arc::new(Uffd::new(&world.space, Features::empty()));
+    uffd.register(range, Modes::MISSING).expect("it can");
+    let copier = Arc::clone(&uffd);
+    let handle = world.spawn("copier", move || {
+        uaccess::store(first.start, 7).expect("plain memory");
+        let copied = copier.copy_from_task(range.start, first.start, range.len(), NOW);
+        (copied, uaccess::load(page(range, 2)))
+    });
+    assert_eq!(common::returned(handle), (Outcome::Done, Ok(7)));
+}
+
+#[test]
 fn a_source_that_is_missing_itself_blocks_the_copier_until_it_is_filled() {
     let world = object_world();
     let (range, source) = (world.map(1, RW), world.map(1, RW));

@@ -163,6 +163,13 @@ pub trait TaskMemory {
     /// `dst` is valid for `len` bytes of writes.
     unsafe fn copy_in(dst: *mut u8, src: VirtAddr, len: usize) -> usize;
 
+    /// [`copy_in`](Self::copy_in) of what can be read as the page tables stand: the first byte that faults ends it, and nobody is
+    /// asked. Does not sleep; preemption is off.
+    ///
+    /// # Safety
+    /// `dst` is valid for `len` bytes of writes.
+    unsafe fn copy_in_at_once(dst: *mut u8, src: VirtAddr, len: usize) -> usize;
+
     /// Copies `len` bytes to task memory; returns how many were *not* copied.
     ///
     /// # Safety

@@ -2,7 +2,8 @@
 //!
 //! A [`VirtAddr`] that a task gave may be anything. The functions here refuse what lies outside the tasks' half before
 //! they touch it; everything else is found out by touching, and a touch that fails is an [`AccessError`], not a panic. A
-//! touch may sleep, like any other of the task's: the page may be delegated. No lock may be held.
+//! touch may sleep, like any other of the task's: the page may be delegated. No lock may be held, but for
+//! [`read_at_once`].
 //!
 //! The accesses count as the task's own: most tasks are the kernel's and reach their memory like this. What the kernel
 //! does for a task, as in a system call, it marks with [`on_behalf`]; userfault contexts may tell the two apart.
@@ -59,6 +60,15 @@ pub fn read(src: VirtAddr, dst: &mut [u8]) -> Result<(), AccessError> {
         0 => Ok(()),
         left => Err(failed(src + (dst.len() - left) as u64)),
     }
+}
+
+/// [`read`] for somebody who must not sleep: nobody is asked for what is not there. Says whether all of it was. With a lock
+/// held.
+#[inline]
+pub fn read_at_once(src: VirtAddr, dst: &mut [u8]) -> bool {
+    // SAFETY: `dst` is valid for its length.
+    check(src, dst.len()).is_ok()
+        && unsafe { Machine::copy_in_at_once(dst.as_mut_ptr(), src, dst.len()) } == 0
 }
 
 /// Copies to task memory.

@@ -209,6 +209,12 @@ impl TaskMemory for Machine {
         task_memory::load(dst, src, Mode::Supervisor)
     }
 
+    unsafe fn copy_in_at_once(dst: *mut u8, src: VirtAddr, len: usize) -> usize {
+        // SAFETY: the caller vouches for `dst`; it need not be initialised.
+        let dst = unsafe { core::slice::from_raw_parts_mut(dst.cast::<MaybeUninit<u8>>(), len) };
+        task_memory::load_at_once(dst, src, Mode::Supervisor)
+    }
+
     unsafe fn copy_out(dst: VirtAddr, src: *const u8, len: usize) -> usize {
         // SAFETY: the caller vouches for `src`.
         let src = unsafe { core::slice::from_raw_parts(src, len) };

@@ -65,6 +65,22 @@ pub fn load(dst: &mut [MaybeUninit<u8>], src: VirtAddr, mode: Mode) -> usize {
     })
 }
 
+/// Loads bytes as the tables stand, without asking the kernel; returns how many were not loaded.
+pub fn load_at_once(dst: &mut [MaybeUninit<u8>], src: VirtAddr, mode: Mode) -> usize {
+    let (processor, machine) = (processor::current(), SoftMachine::current());
+    assert!(
+        processor.preempt_depth() > 0,
+        "an access at once, where the kernel could be asked"
+    );
+    by_page(src, dst.len(), |at, first, last| {
+        let part = |physical| in_ram(machine.arena().load(physical, &mut dst[first..last]), physical);
+        match machine.with_translation(processor, at, Access::Read, mode, part) {
+            Err(MmuFault::Broken(error)) => panic!("the page tables are broken at {at:?}: {error:x?}"),
+            result => result.ok(),
+        }
+    })
+}
+
 /// Stores bytes; returns how many were not stored.
 pub fn store(dst: VirtAddr, src: &[u8], mode: Mode) -> usize {
     by_page(dst, src.len(), |at, first, last| {

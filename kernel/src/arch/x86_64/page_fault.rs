@@ -5,7 +5,7 @@
 //!
 //! A fault may sleep, so it is handed to the memory manager only where sleeping is allowed: on an address of the task
 //! half, with preemption on (no lock held, no interrupt being handled) and interrupts enabled. Any other fault is
-//! fatal, unless the instruction has a fixup.
+//! fatal, unless the instruction has a fixup: on that half, one for an access that is made at once or not at all.
 #![expect(
     unsafe_code,
     reason = "CR2, interrupt flag, called from entry code by symbol name"
@@ -28,8 +28,12 @@ extern "C" fn page_fault(frame: &mut Frame) -> bool {
     let code = PageFaultCode::from_bits_retain(frame.error);
     if !may_sleep(frame, addr) {
         // Task memory reached where nobody may sleep (a lock is held) is the kernel's mistake, whatever the instruction's
-        // fixup would make of it. Other addresses are probed on purpose.
-        return addr >= USER_TOP && refuse(frame, addr);
+        // fixup would make of it, unless it is tried on purpose. Other addresses always are.
+        return if addr < USER_TOP {
+            give_up(frame)
+        } else {
+            refuse(frame, addr)
+        };
     }
     if code.contains(PageFaultCode::RESERVED) {
         return refuse(frame, addr);
@@ -48,6 +52,13 @@ extern "C" fn page_fault(frame: &mut Frame) -> bool {
 #[inline]
 fn may_sleep(frame: &Frame, addr: VirtAddr) -> bool {
     addr < USER_TOP && frame.interrupts_enabled() && Machine::preempt_count() == 0
+}
+
+/// An access where nobody may sleep: goes on at the instruction's fixup if it is one that is made at once or not at all.
+fn give_up(frame: &mut Frame) -> bool {
+    let resume = task_memory::resume_at_once(frame.rip);
+    frame.rip = resume.unwrap_or(frame.rip);
+    resume.is_some()
 }
 
 /// An access that cannot be made: goes on at the instruction's fixup, or does not go on. In the latter case CR2 is

@@ -2,7 +2,8 @@
 //!
 //! Each instruction that touches task memory has an entry in the section `.fixups`: its address, and where to go on
 //! when the access is impossible. The page-fault handler looks there after the memory manager has said no; the general
-//! exception path does the same for addresses that are not canonical.
+//! exception path does the same for addresses that are not canonical. An access that is made [`AT_ONCE`] or not at all goes on
+//! there without the memory manager having been asked.
 #![expect(unsafe_code, reason = "string instructions on memory that may not be there")]
 
 use core::arch::asm;
@@ -10,7 +11,7 @@ use core::slice;
 
 use super::Machine;
 use super::features::{Features, features};
-use crate::arch::TaskMemory;
+use crate::arch::{Cpu, TaskMemory};
 use crate::mm::addr::{USER_TOP, VirtAddr};
 
 /// One entry of the table.
@@ -20,7 +21,14 @@ struct Fixup {
     access: u64,
     /// Where to go on.
     resume: u64,
+    /// [`ASKING`] or [`AT_ONCE`].
+    when: u64,
 }
+
+/// The memory manager is asked first.
+pub(super) const ASKING: u64 = 0;
+/// Nobody is asked: the access is made with preemption off.
+pub(super) const AT_ONCE: u64 = 1;
 
 unsafe extern "C" {
     static __fixups_start: Fixup;
@@ -29,14 +37,22 @@ unsafe extern "C" {
 
 /// Where to go on when the instruction at `rip` cannot make its access; `None` when it is not one of ours.
 pub(super) fn resume_after(rip: u64) -> Option<u64> {
+    find(rip).map(|fixup| fixup.resume)
+}
+
+/// The same for accesses that are made [`AT_ONCE`] or not at all.
+pub(super) fn resume_at_once(rip: u64) -> Option<u64> {
+    find(rip)
+        .filter(|fixup| fixup.when == AT_ONCE)
+        .map(|fixup| fixup.resume)
+}
+
+fn find(rip: u64) -> Option<&'static Fixup> {
     let (start, end) = (&raw const __fixups_start, &raw const __fixups_end);
     let len = (end.addr() - start.addr()) / size_of::<Fixup>();
     // SAFETY: the linker script puts the table between the two symbols; it is read-only data.
     let table = unsafe { slice::from_raw_parts(start, len) };
-    table
-        .iter()
-        .find(|fixup| fixup.access == rip)
-        .map(|fixup| fixup.resume)
+    table.iter().find(|fixup| fixup.access == rip)
 }
 
 /// Whether `[addr, addr + len)` can be task memory at all.
@@ -65,7 +81,7 @@ fn with_user_pages<R>(access: impl FnOnce() -> R) -> R {
 /// # Safety
 /// The side that is not task memory is valid for `len` bytes.
 #[inline]
-unsafe fn copy(dst: u64, src: u64, len: usize) -> usize {
+unsafe fn copy<const WHEN: u64>(dst: u64, src: u64, len: usize) -> usize {
     let left: usize;
     // SAFETY: the kernel's side is valid (caller); an impossible access on the task's side resumes at label 4 or 5 with
     // rcx holding what is left. DF is clear (ABI).
@@ -78,9 +94,10 @@ unsafe fn copy(dst: u64, src: u64, len: usize) -> usize {
             "4: lea rcx, [{tail} + rcx * 8]",
             "5:",
             ".pushsection .fixups, \"a\"",
-            ".quad 2b, 4b",
-            ".quad 3b, 5b",
+            ".quad 2b, 4b, {when}",
+            ".quad 3b, 5b, {when}",
             ".popsection",
+            when = const WHEN,
             tail = in(reg) len % 8,
             inout("rcx") len / 8 => left,
             inout("rdi") dst => _,
@@ -104,8 +121,9 @@ macro_rules! one_access {
                     "mov {done:e}, 1",
                     "3:",
                     ".pushsection .fixups, \"a\"",
-                    ".quad 2b, 3b",
+                    ".quad 2b, 3b, {when}",
                     ".popsection",
+                    when = const ASKING,
                     at = in(reg) $addr.as_u64(),
                     done = inout(reg) done,
                     $($operands)*,
@@ -123,7 +141,17 @@ impl TaskMemory for Machine {
             return len;
         }
         // SAFETY: the caller's `dst` is valid for `len` bytes.
-        with_user_pages(|| unsafe { copy(dst.expose_provenance() as u64, src.as_u64(), len) })
+        with_user_pages(|| unsafe { copy::<ASKING>(dst.expose_provenance() as u64, src.as_u64(), len) })
+    }
+
+    #[inline]
+    unsafe fn copy_in_at_once(dst: *mut u8, src: VirtAddr, len: usize) -> usize {
+        debug_assert_ne!(Machine::preempt_count(), 0, "somebody could be asked");
+        if !in_task_half(src, len) {
+            return len;
+        }
+        // SAFETY: the caller's `dst` is valid for `len` bytes.
+        with_user_pages(|| unsafe { copy::<AT_ONCE>(dst.expose_provenance() as u64, src.as_u64(), len) })
     }
 
     unsafe fn copy_out(dst: VirtAddr, src: *const u8, len: usize) -> usize {
@@ -131,7 +159,7 @@ impl TaskMemory for Machine {
             return len;
         }
         // SAFETY: the caller's `src` is valid for `len` bytes.
-        with_user_pages(|| unsafe { copy(dst.as_u64(), src.expose_provenance() as u64, len) })
+        with_user_pages(|| unsafe { copy::<ASKING>(dst.as_u64(), src.expose_provenance() as u64, len) })
     }
 
     #[inline]

@@ -66,9 +66,19 @@ impl Filler for FromTask {
         self.protect
     }
 
-    /// The source may be missing itself.
-    fn prepare(&mut self, _ops: &UffdOps, _size: u64, _offset: u64) -> Result<Filling, Unready> {
-        Err(Unready::MustWait)
+    /// The source may be missing itself, which is found out by trying. Huge pages are not tried: nobody else comes to run
+    /// on this CPU meanwhile.
+    #[inline]
+    fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, Unready> {
+        if size != PAGE_SIZE {
+            return Err(Unready::MustWait);
+        }
+        let mut frame = (ops.alloc)()?;
+        if uaccess::read_at_once(self.src + offset, phys::bytes_mut(&mut frame)) {
+            Ok(Filling::Folio(frame.into()))
+        } else {
+            Err(Unready::MustWait)
+        }
     }
 
     fn prepare_waiting(&mut self, ops: &UffdOps, _size: u64, offset: u64) -> Result<Filling, FillStop> {
