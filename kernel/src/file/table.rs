@@ -79,21 +79,26 @@ impl Table {
     /// # Errors
     /// EBADF.
     pub fn get_any(&self, fd: u64) -> Result<Arc<OpenFile>, Errno> {
+        self.get_if(fd, |_| true)
+    }
+
+    #[inline]
+    fn get_if(&self, fd: u64, suits: impl FnOnce(&OpenFile) -> bool) -> Result<Arc<OpenFile>, Errno> {
+        let at = index(fd)?;
         let slots = self.slots.lock();
-        let slot = slots.get(index(fd)?).and_then(Option::as_ref);
-        slot.map(|slot| Arc::clone(&slot.file)).ok_or(Errno::EBADF)
+        match slots.get(at) {
+            Some(Some(slot)) if suits(&slot.file) => Ok(Arc::clone(&slot.file)),
+            _ => Err(Errno::EBADF),
+        }
     }
 
     /// The open file behind `fd`.
     ///
     /// # Errors
     /// EBADF: there is none, or only a name.
+    #[inline]
     pub fn get(&self, fd: u64) -> Result<Arc<OpenFile>, Errno> {
-        let file = self.get_any(fd)?;
-        if file.status().contains(super::OpenFlags::PATH) {
-            return Err(Errno::EBADF);
-        }
-        Ok(file)
+        self.get_if(fd, |file| !file.status().contains(super::OpenFlags::PATH))
     }
 
     /// Gives `file` the lowest free number.

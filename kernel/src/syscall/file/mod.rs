@@ -64,7 +64,8 @@ impl Call<'_> {
 
     /// The open file behind argument number `at`.
     pub(super) fn file(&self, at: usize) -> Result<Arc<OpenFile>, Error> {
-        Ok(self.files().get(self.args[at])?)
+        let process = self.thread.process();
+        Ok(process.with_files(|files| files.get(self.args[at]))?)
     }
 
     /// The same, a name only (`O_PATH`) included.
