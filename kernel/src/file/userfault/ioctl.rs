@@ -86,6 +86,7 @@ pub(super) fn perform(uffd: &Uffd, command: u32, argument: u64) -> Done {
 }
 
 /// The words that an argument begins with.
+#[inline]
 fn read<const N: usize>(at: u64) -> Result<[u64; N], Error> {
     let mut words = [[0; 8]; N];
     user::read(at, words.as_flattened_mut())?;
@@ -152,6 +153,7 @@ struct Filled {
 }
 
 impl Filled {
+    #[inline]
     fn new(
         start: VirtAddr,
         len: u64,
@@ -179,6 +181,7 @@ impl Filled {
 }
 
 /// One of the fills, whose argument is N words and the output field. Waiters are woken once the field is stored.
+#[inline]
 fn fill<const N: usize>(uffd: &Uffd, argument: u64, operation: impl FnOnce([u64; N]) -> Filled) -> Done {
     let field = argument.wrapping_add(8 * N as u64);
     let store = |value: i64| user::write(field, &value.to_le_bytes());
@@ -191,7 +194,7 @@ fn fill<const N: usize>(uffd: &Uffd, argument: u64, operation: impl FnOnce([u64;
         store(value)?;
     }
     if let Some(range) = wake {
-        uffd.wake(range).map_err(linux::wake)?;
+        uffd.ctx().stir(range);
     }
     Ok(answer.result?)
 }

@@ -24,7 +24,7 @@ use crate::abi::uffd::MESSAGE_SIZE;
 use crate::mm::space::Space;
 use crate::process::credentials::capability;
 use crate::syscall::{Error, Restart};
-use crate::task::WaitReason;
+use crate::task::{self, WaitReason};
 use crate::uffd::linux::{self, Opener, message};
 use crate::uffd::{Event, ReadError, Release, Uffd, Watcher};
 
@@ -78,9 +78,10 @@ impl UserfaultFile {
     }
 
     /// The next message, as bytes.
-    fn next(&self, nonblocking: bool, files: &Table) -> Result<[u8; MESSAGE_SIZE], Error> {
+    #[inline]
+    fn next(&self, nonblocking: bool) -> Result<[u8; MESSAGE_SIZE], Error> {
         // A fork's context needs a descriptor, or stays where it is.
-        let admit = |event: &Event| !matches!(event, Event::Fork { .. }) || files.has_room();
+        let admit = |event: &Event| !matches!(event, Event::Fork { .. }) || has_room();
         loop {
             let read = if nonblocking {
                 self.uffd.try_read_event_if(admit)
@@ -89,7 +90,8 @@ impl UserfaultFile {
             };
             match read {
                 Ok(Event::Fork { uffd }) => {
-                    let fd = Self::install(uffd, files, self.flags)?;
+                    let files = crate::process::current().process().files();
+                    let fd = Self::install(uffd, &files, self.flags)?;
                     return Ok(message::fork(fd as u32));
                 }
                 Ok(event) => return Ok(message::encode(&event, |_| 0)),
@@ -112,14 +114,12 @@ impl File for UserfaultFile {
         if !self.uffd.ctx().is_ready() {
             return Err(Errno::EINVAL.into());
         }
-        let thread = crate::process::current();
-        let files = Arc::clone(&thread.process().files());
         let mut nonblocking = io.nonblocking;
         let ended: Result<(), Error> = loop {
             if to.left() < MESSAGE_SIZE {
                 break Err(Errno::EINVAL.into());
             }
-            match self.next(nonblocking, &files) {
+            match self.next(nonblocking) {
                 Ok(message) => {
                     if let Err(errno) = to.put(&message) {
                         break Err(errno.into());
@@ -158,6 +158,14 @@ impl File for UserfaultFile {
     fn describe(&self, f: &mut dyn fmt::Write) -> fmt::Result {
         write!(f, "{}", self.uffd.fd_info())
     }
+}
+
+/// Whether the calling process can have one more descriptor. Asked with a context's queue locked.
+#[cold]
+fn has_room() -> bool {
+    let task = task::current();
+    task.thread()
+        .is_none_or(|thread| thread.process().with_files(Table::has_room))
 }
 
 /// Whether everybody may.

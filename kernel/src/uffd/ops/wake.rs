@@ -42,7 +42,8 @@ impl Resolver {
 }
 
 impl Ctx {
-    /// Has whoever waits for a page in `range` look again, for a reason that is not the monitor's.
+    /// Has whoever waits for a page in `range` look again: without the checks of what a monitor says.
+    #[inline]
     pub(crate) fn stir(&self, range: VirtRange) {
         self.queue.lock().wake(range.start, range.end);
     }
