@@ -90,7 +90,7 @@ pub fn clone(
     }
     if !flag(request, CLONE_VM) {
         // A copy of the memory has a copy of the area in it.
-        *thread.rseq.lock() = *maker.rseq.lock();
+        thread.rseq.set(maker.rseq.get());
     }
     let tid = thread.tid();
     if flag(request, CLONE_PARENT_SETTID) {

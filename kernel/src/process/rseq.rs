@@ -4,6 +4,7 @@
 //! whatever the thread came back to the kernel for, other than a system call, counts as that.
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::signal::force;
 use super::{Rseq, Thread};
@@ -11,9 +12,34 @@ use crate::abi::signal::{SIGSEGV, SigInfo};
 use crate::arch::user::Registers;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::uaccess::{self, AccessError, on_behalf};
+use crate::sync::SpinLock;
 
 /// Where the area has the address of the sequence that the thread is in.
 const CURRENT: u64 = 8;
+
+/// What a thread has registered. Looked at whenever it comes back from a fault: that it is nothing is known without the lock.
+#[derive(Debug, Default)]
+pub struct Registered {
+    any: AtomicBool,
+    area: SpinLock<Option<Rseq>>,
+}
+
+impl Registered {
+    /// The area, if there is one.
+    #[inline]
+    pub fn get(&self) -> Option<Rseq> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        *self.area.lock()
+    }
+
+    /// Registers another area, or none. The thread itself does, or its maker before it runs.
+    pub fn set(&self, area: Option<Rseq>) {
+        *self.area.lock() = area;
+        self.any.store(area.is_some(), Ordering::Relaxed);
+    }
+}
 
 /// `struct rseq_cs`.
 struct Sequence {
@@ -34,8 +60,7 @@ impl From<AccessError> for Malformed {
 /// Looks whether `thread`, the current one, is in a sequence, and has it go on at the abort handler then.
 #[inline]
 pub(super) fn interrupted(thread: &Arc<Thread>, registers: &mut Registers) {
-    let area = *thread.rseq.lock();
-    if let Some(area) = area
+    if let Some(area) = thread.rseq.get()
         && restart(&area, registers).is_err()
     {
         force(thread, SigInfo::kernel(SIGSEGV));

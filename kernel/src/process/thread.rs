@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use super::signal::frame::Trap;
 use super::signal::{SignalSet, ThreadSignals};
 use super::table::{self, Claim, Pid};
-use super::{Credentials, Process};
+use super::{Credentials, Process, rseq};
 use crate::abi::errno::Errno;
 use crate::mm::addr::VirtAddr;
 use crate::sync::SpinLock;
@@ -95,7 +95,7 @@ pub struct Thread {
     /// The list of locks whose waiters are told when the thread ends, and its length as it was registered.
     pub(super) robust_list: SpinLock<(VirtAddr, u64)>,
     /// `rseq`.
-    pub rseq: SpinLock<Option<Rseq>>,
+    pub rseq: rseq::Registered,
     restart: SpinLock<Option<RestartBlock>>,
     trap: SpinLock<Trap>,
     /// The rest of the process goes on without it: another thread executes a program.
@@ -126,7 +126,7 @@ impl Thread {
             scheduling: SpinLock::new(parts.scheduling),
             clear_at_end: SpinLock::new(None),
             robust_list: SpinLock::new((VirtAddr::new(0), 0)),
-            rseq: SpinLock::new(None),
+            rseq: rseq::Registered::default(),
             restart: SpinLock::new(None),
             trap: SpinLock::new(Trap::default()),
             is_dismissed: AtomicBool::new(false),

@@ -64,9 +64,9 @@ pub fn rseq(call: &mut Call<'_>) -> Result {
         len,
         signature,
     };
-    let mut registered = call.thread.rseq.lock();
+    let registered = call.thread.rseq.get();
     if flags & UNREGISTER != 0 {
-        let Some(present) = *registered else {
+        let Some(present) = registered else {
             return Err(Errno::EINVAL.into());
         };
         if flags != UNREGISTER || present.at != area.at || present.len != len {
@@ -75,8 +75,7 @@ pub fn rseq(call: &mut Call<'_>) -> Result {
         if present.signature != signature {
             return Err(Errno::EPERM.into());
         }
-        *registered = None;
-        drop(registered);
+        call.thread.rseq.set(None);
         // No CPU: the area is not kept any more.
         user::write_u32(at, 0)?;
         user::write_u32(at + 4, u32::MAX)?;
@@ -85,7 +84,7 @@ pub fn rseq(call: &mut Call<'_>) -> Result {
     if flags != 0 {
         return Err(Errno::EINVAL.into());
     }
-    if let Some(present) = *registered {
+    if let Some(present) = registered {
         return Err(if present.at != area.at || present.len != len {
             Errno::EINVAL
         } else if present.signature != signature {
@@ -101,8 +100,7 @@ pub fn rseq(call: &mut Call<'_>) -> Result {
     if at >= USER_TOP.as_u64() {
         return Err(Errno::EFAULT.into());
     }
-    *registered = Some(area);
-    drop(registered);
+    call.thread.rseq.set(Some(area));
     // cpu_id_start, cpu_id, rseq_cs, flags, node_id, mm_cid: all of the one CPU.
     user::write(at, &[0; LEAST as usize])?;
     Ok(0)

@@ -146,7 +146,7 @@ fn replace(thread: &Arc<Thread>, program: Program, exe: String, name: &[u8]) -> 
     process.barriers.store(0, core::sync::atomic::Ordering::Relaxed);
     thread.set_name(name);
     thread.take_restart();
-    *thread.rseq.lock() = None;
+    thread.rseq.set(None);
     thread.change_credentials(|who| who.note_exec());
     with_tree(|tree| tree.note_exec(process.pid()));
     process.executes_no_more();
