@@ -34,6 +34,7 @@ impl fmt::Display for AccessError {
     }
 }
 
+#[inline]
 fn check(addr: VirtAddr, len: usize) -> Result<(), AccessError> {
     match addr.checked_add(len as u64) {
         Some(end) if end <= USER_TOP => Ok(()),
@@ -44,6 +45,7 @@ fn check(addr: VirtAddr, len: usize) -> Result<(), AccessError> {
     }
 }
 
+#[cold]
 fn failed(addr: VirtAddr) -> AccessError {
     let (addr, why) = last_error().unwrap_or((addr, FaultError::Unmapped));
     AccessError { addr, why }
@@ -53,6 +55,7 @@ fn failed(addr: VirtAddr) -> AccessError {
 ///
 /// # Errors
 /// A byte could not be read; those before it are in `dst`.
+#[inline]
 pub fn read(src: VirtAddr, dst: &mut [u8]) -> Result<(), AccessError> {
     check(src, dst.len())?;
     // SAFETY: `dst` is valid for its length.
@@ -75,6 +78,7 @@ pub fn read_at_once(src: VirtAddr, dst: &mut [u8]) -> bool {
 ///
 /// # Errors
 /// A byte could not be written; those before it are.
+#[inline]
 pub fn write(dst: VirtAddr, src: &[u8]) -> Result<(), AccessError> {
     check(dst, src.len())?;
     // SAFETY: `src` is valid for its length.
@@ -109,6 +113,7 @@ pub fn store(dst: VirtAddr, value: u64) -> Result<(), AccessError> {
 }
 
 /// Has the accesses in `work` count as the kernel's on the current task's behalf ([`Origin::Kernel`]).
+#[inline]
 pub fn on_behalf<R>(work: impl FnOnce() -> R) -> R {
     on_account_of(Origin::Kernel, work)
 }
@@ -124,9 +129,11 @@ pub(crate) fn as_the_task<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Has the accesses in `work` count as `origin` says.
+#[inline]
 fn on_account_of<R>(origin: Origin, work: impl FnOnce() -> R) -> R {
     struct Restore(Origin);
     impl Drop for Restore {
+        #[inline]
         fn drop(&mut self) {
             task::current().fault.set_origin(self.0);
         }

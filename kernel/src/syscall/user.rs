@@ -14,6 +14,7 @@ use crate::task;
 ///
 /// # Errors
 /// EFAULT.
+#[inline]
 pub fn read(at: u64, out: &mut [u8]) -> Result<(), Error> {
     on_behalf(|| uaccess::read(VirtAddr::new(at), out)).map_err(|_| Errno::EFAULT.into())
 }
@@ -22,6 +23,7 @@ pub fn read(at: u64, out: &mut [u8]) -> Result<(), Error> {
 ///
 /// # Errors
 /// EFAULT. EINTR: the task is to end; so do loops whose length a program chooses.
+#[inline]
 pub fn write(at: u64, bytes: &[u8]) -> Result<(), Error> {
     if task::current().is_killed() {
         return Err(Errno::EINTR.into());

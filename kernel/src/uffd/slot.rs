@@ -221,6 +221,7 @@ impl FaultSlot {
     }
 
     /// Has the task, the current one, touch memory on another account; returns what was before.
+    #[inline]
     pub(crate) fn set_origin(&self, origin: Origin) -> Origin {
         let before = self.origin();
         self.origin.store(origin as u8, Ordering::Relaxed);

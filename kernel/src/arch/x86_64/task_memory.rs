@@ -56,6 +56,7 @@ fn find(rip: u64) -> Option<&'static Fixup> {
 }
 
 /// Whether `[addr, addr + len)` can be task memory at all.
+#[inline]
 fn in_task_half(addr: VirtAddr, len: usize) -> bool {
     addr.checked_add(len as u64).is_some_and(|end| end <= USER_TOP)
 }
@@ -136,6 +137,7 @@ macro_rules! one_access {
 }
 
 impl TaskMemory for Machine {
+    #[inline]
     unsafe fn copy_in(dst: *mut u8, src: VirtAddr, len: usize) -> usize {
         if !in_task_half(src, len) {
             return len;
@@ -154,6 +156,7 @@ impl TaskMemory for Machine {
         with_user_pages(|| unsafe { copy::<AT_ONCE>(dst.expose_provenance() as u64, src.as_u64(), len) })
     }
 
+    #[inline]
     unsafe fn copy_out(dst: VirtAddr, src: *const u8, len: usize) -> usize {
         if !in_task_half(dst, len) {
             return len;
