@@ -91,8 +91,68 @@ pub enum Exit {
 /// The x87, SSE and AVX registers of user mode, as they are saved.
 #[derive(Clone, Copy, Debug)]
 pub struct FpuArea<'a> {
-    /// What XSAVE writes in its standard format, or FXSAVE.
+    /// What FXSAVE writes; or what XSAVE writes in its standard format, [labelled](label_area) for a signal's frame.
     pub bytes: &'a [u8],
     /// The components in it, as in XCR0; 0: FXSAVE alone.
     pub components: u64,
+}
+
+/// Bytes of the part of an area that FXSAVE knows.
+pub const LEGACY: usize = 512;
+/// Bytes of XSAVE's header, behind it.
+pub const HEADER: usize = 64;
+/// Bytes of a label behind an area.
+pub const TRAILER: usize = 4;
+
+/// Where the label's words are: no CPU reads or writes them.
+const SOFTWARE_WORDS: usize = 464;
+const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+
+/// Has an area of XSAVE's, with [`TRAILER`] bytes behind it, say what it is, as signals' frames do (`struct _fpx_sw_bytes`).
+pub fn label_area(area: &mut [u8], components: u64) {
+    let size = area.len() - TRAILER;
+    let words = &mut area[SOFTWARE_WORDS..LEGACY];
+    words.fill(0);
+    words[..4].copy_from_slice(&FP_XSTATE_MAGIC1.to_le_bytes());
+    words[4..8].copy_from_slice(&(size as u32 + TRAILER as u32).to_le_bytes());
+    words[8..16].copy_from_slice(&components.to_le_bytes());
+    words[16..20].copy_from_slice(&(size as u32).to_le_bytes());
+    // x87 and SSE are always there, even in their initial state: handlers look at them.
+    area[LEGACY] |= 3;
+    area[size..].copy_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+}
+
+/// How many bytes of an area, at most `size`, the label in its legacy part promises; `None`: it has none.
+pub fn labelled_len(legacy: &[u8], size: usize) -> Option<usize> {
+    let word = |at: usize| {
+        let at = SOFTWARE_WORDS + at;
+        u32::from_le_bytes(legacy[at..at + 4].try_into().expect("4 bytes"))
+    };
+    let len = word(16) as usize;
+    let fits = (LEGACY + HEADER..=size).contains(&len);
+    (word(0) == FP_XSTATE_MAGIC1 && word(4) as usize >= len + TRAILER && fits).then_some(len)
+}
+
+/// Whether the last bytes are those behind a labelled area.
+pub fn ends_label(bytes: &[u8]) -> bool {
+    bytes.ends_with(&FP_XSTATE_MAGIC2.to_le_bytes())
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_area_says_how_long_it_is_and_an_odd_label_is_none() {
+        let mut area = [0; 832 + TRAILER];
+        label_area(&mut area, 7);
+        assert_eq!(area[LEGACY], 3, "x87 and SSE are there");
+        assert!(ends_label(&area));
+        assert_eq!(labelled_len(&area, 832), Some(832));
+        assert_eq!(labelled_len(&area, 576), None, "longer than there is");
+        let mut odd = area;
+        odd[SOFTWARE_WORDS] ^= 1;
+        assert_eq!(labelled_len(&odd, 832), None);
+    }
 }

@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::arch::user::{Exit, FpuArea, Registers};
+use crate::arch::user::{Exit, FpuArea, Registers, TRAILER, label_area};
 use crate::arch::{Cpu, MAX_CPUS, Machine};
 use crate::mm::addr::VirtAddr;
 
@@ -16,7 +16,7 @@ const COMPONENTS: u64 = 7;
 /// As on bare metal.
 #[derive(Clone, Debug)]
 pub struct Extra {
-    fpu: [u8; FPU_SIZE],
+    fpu: [u8; FPU_SIZE + TRAILER],
     fs_base: u64,
     gs_base: u64,
 }
@@ -24,7 +24,7 @@ pub struct Extra {
 impl Default for Extra {
     fn default() -> Self {
         Self {
-            fpu: [0; FPU_SIZE],
+            fpu: [0; FPU_SIZE + TRAILER],
             fs_base: 0,
             gs_base: 0,
         }
@@ -45,22 +45,23 @@ impl Extra {
 
     /// The x87, SSE and AVX registers.
     pub fn fpu_area(&mut self) -> FpuArea<'_> {
+        label_area(&mut self.fpu, COMPONENTS);
         FpuArea {
             bytes: &self.fpu,
             components: COMPONENTS,
         }
     }
 
-    /// Sets them; those that `area` does not reach are reset.
-    pub fn set_fpu_area(&mut self, area: &[u8]) {
-        self.reset_fpu();
-        let len = area.len().min(FPU_SIZE);
-        self.fpu[..len].copy_from_slice(&area[..len]);
+    /// Has `read` write to the area and say how far; the rest is reset, and all of it if it says nothing.
+    pub fn set_fpu_area(&mut self, read: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+        let len = read(&mut self.fpu);
+        self.fpu[len.unwrap_or(0)..].fill(0);
+        len.is_some()
     }
 
     /// Sets them as a program finds them.
     pub fn reset_fpu(&mut self) {
-        self.fpu = [0; FPU_SIZE];
+        self.fpu.fill(0);
     }
 
     /// FS's base.

@@ -11,13 +11,12 @@
 //! address that is not canonical is found before user mode is entered (`run`).
 
 use alloc::sync::Arc;
-use alloc::vec;
 
 use super::{Action, AltStack, SignalSet};
 use crate::abi::errno::Errno;
 use crate::abi::signal::{SA_ONSTACK, SA_RESTORER, SIGINFO_SIZE, SS_AUTODISARM, STACK_SIZE, SigInfo};
 use crate::arch::Extra;
-use crate::arch::user::{Registers, USER_CODE, USER_STACK};
+use crate::arch::user::{LEGACY, Registers, TRAILER, USER_CODE, USER_STACK, ends_label, labelled_len};
 use crate::mm::addr::VirtAddr;
 use crate::mm::uaccess::{self, on_behalf};
 use crate::process::Thread;
@@ -38,13 +37,6 @@ const _: () = assert!(FRAME_SIZE == 440);
 const UC_FP_XSTATE: u64 = 1;
 const UC_SIGCONTEXT_SS: u64 = 2;
 const UC_STRICT_RESTORE_SS: u64 = 4;
-
-/// Where the kernel's own words are in what FXSAVE writes, and what stands there.
-const SOFTWARE_WORDS: usize = 464;
-const FXSAVE_SIZE: usize = 512;
-const XSAVE_HEADER: usize = 512;
-const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
-const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
 
 /// RFLAGS that a handler begins without: DF, RF, TF.
 const CLEARED_FLAGS: u64 = 1 << 10 | 1 << 16 | 1 << 8;
@@ -100,14 +92,13 @@ pub fn push(
 ) -> Result<(), BadFrame> {
     let area = extra.fpu_area();
     let is_extended = area.components != 0;
-    let state = state_bytes(area.bytes, area.components);
-    let place = place(frame, registers.rsp, state.len() as u64).ok_or(BadFrame)?;
+    let place = place(frame, registers.rsp, area.bytes.len() as u64).ok_or(BadFrame)?;
     if frame.action.flags & SA_RESTORER == 0 {
         return Err(BadFrame);
     }
     let bytes = layout(frame, registers, place, is_extended);
     let written = on_behalf(|| {
-        uaccess::write(VirtAddr::new(place.state), &state)?;
+        uaccess::write(VirtAddr::new(place.state), area.bytes)?;
         uaccess::write(VirtAddr::new(place.pointer), &bytes)
     });
     written.map_err(|_| BadFrame)?;
@@ -124,25 +115,6 @@ pub fn push(
     registers.rflags &= !CLEARED_FLAGS;
     registers.restore_all();
     Ok(())
-}
-
-/// What goes on top: what XSAVE has written, with the words that say so.
-fn state_bytes(area: &[u8], components: u64) -> vec::Vec<u8> {
-    let mut bytes = area.to_vec();
-    if components == 0 {
-        return bytes;
-    }
-    let size = bytes.len() as u32;
-    let words = &mut bytes[SOFTWARE_WORDS..FXSAVE_SIZE];
-    words.fill(0);
-    words[..4].copy_from_slice(&FP_XSTATE_MAGIC1.to_le_bytes());
-    words[4..8].copy_from_slice(&(size + 4).to_le_bytes());
-    words[8..16].copy_from_slice(&components.to_le_bytes());
-    words[16..20].copy_from_slice(&size.to_le_bytes());
-    // x87 and SSE are always there, even in their initial state: handlers look at them.
-    bytes[XSAVE_HEADER] |= 3;
-    bytes.extend(FP_XSTATE_MAGIC2.to_le_bytes());
-    bytes
 }
 
 /// Where the frame goes below `pointer`, or on the alternate stack; `None`: it does not fit there.
@@ -259,37 +231,34 @@ fn restore_state(at: u64, extra: &mut Extra) -> Result<(), BadFrame> {
         extra.reset_fpu();
         return Ok(());
     }
-    let size = extra.fpu_area().bytes.len();
-    let mut bytes = vec![0; size];
-    let mut read = |from: usize, to: usize| {
-        let out = &mut bytes[from..to];
-        on_behalf(|| uaccess::read(VirtAddr::new(at.wrapping_add(from as u64)), out)).map_err(|_| BadFrame)
-    };
-    read(0, FXSAVE_SIZE.min(size))?;
-    let len = extended_len(&bytes, size).filter(|len| ends_in_magic(at, *len));
-    if let Some(len) = len {
-        let out = &mut bytes[FXSAVE_SIZE..len];
-        on_behalf(|| uaccess::read(VirtAddr::new(at + FXSAVE_SIZE as u64), out)).map_err(|_| BadFrame)?;
+    match extra.set_fpu_area(|area| read_state(at, area)) {
+        true => Ok(()),
+        false => Err(BadFrame),
     }
-    extra.set_fpu_area(&bytes[..len.unwrap_or(FXSAVE_SIZE)]);
-    Ok(())
 }
 
-/// How many bytes of extended state the kernel's own words promise; `None`: none.
-fn extended_len(bytes: &[u8], size: usize) -> Option<usize> {
-    let word = |at: usize| {
-        let at = SOFTWARE_WORDS + at;
-        u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
+/// Reads what is at `at` into `area`, which has room for a label behind it: all of it if it is labelled, or the legacy part. How
+/// much that is; `None` if it cannot be read.
+fn read_state(at: u64, area: &mut [u8]) -> Option<usize> {
+    let read = |from: usize, out: &mut [u8]| {
+        on_behalf(|| uaccess::read(VirtAddr::new(at.wrapping_add(from as u64)), out)).is_ok()
     };
-    let len = word(16) as usize;
-    let fits = (XSAVE_HEADER + 64..=size).contains(&len);
-    (word(0) == FP_XSTATE_MAGIC1 && word(4) as usize >= len + 4 && fits).then_some(len)
-}
-
-fn ends_in_magic(at: u64, len: usize) -> bool {
-    let mut word = [0; 4];
-    let read = on_behalf(|| uaccess::read(VirtAddr::new(at.wrapping_add(len as u64)), &mut word));
-    read.is_ok() && u32::from_le_bytes(word) == FP_XSTATE_MAGIC2
+    let size = area.len() - TRAILER;
+    let (legacy, rest) = area.split_at_mut(LEGACY);
+    if !read(0, legacy) {
+        return None;
+    }
+    let Some(len) = labelled_len(legacy, size) else {
+        return Some(LEGACY);
+    };
+    let rest = &mut rest[..len - LEGACY + TRAILER];
+    if read(LEGACY, rest) {
+        return Some(if ends_label(rest) { len } else { LEGACY });
+    }
+    // It must be there if its end is.
+    let mut end = [0; TRAILER];
+    let ends = read(len, &mut end) && ends_label(&end);
+    (!ends).then_some(LEGACY)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -391,18 +360,5 @@ mod tests {
         };
         let place = place(&elsewhere, 0x7fff_0000, 836).expect("room");
         assert!(!altstack.holds(place.pointer));
-    }
-
-    #[test]
-    fn state_says_how_long_it_is_and_short_or_odd_state_is_taken_as_plain() {
-        let bytes = state_bytes(&[0; 832], 7);
-        assert_eq!(bytes.len(), 836);
-        assert_eq!(extended_len(&bytes, 832), Some(832));
-        assert_eq!(extended_len(&bytes, 576), None, "longer than there is");
-        assert_eq!(bytes[832..], FP_XSTATE_MAGIC2.to_le_bytes());
-        let mut odd = bytes.clone();
-        odd[SOFTWARE_WORDS] ^= 1;
-        assert_eq!(extended_len(&odd, 832), None);
-        assert_eq!(state_bytes(&[0; 512], 0).len(), 512);
     }
 }

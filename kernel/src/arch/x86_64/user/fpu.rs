@@ -13,12 +13,12 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use raw_cpuid::CpuId;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
-/// Bytes of the part that FXSAVE knows.
-pub const LEGACY: usize = 512;
-/// Bytes of XSAVE's header, behind it.
-const HEADER: usize = 64;
+use crate::arch::user::{HEADER, LEGACY, TRAILER, label_area};
+
 /// x87, SSE and AVX.
 const WANTED: u64 = 7;
+/// Most bytes of an area with these (SDM vol. 1, 13.4).
+const MOST: usize = 832;
 
 /// The state components in use; 0: FXSAVE alone.
 static COMPONENTS: AtomicU64 = AtomicU64::new(0);
@@ -31,7 +31,21 @@ static SIZE: AtomicU32 = AtomicU32::new(LEGACY as u32);
 struct Line([u8; 64]);
 
 /// The registers of one thread.
-pub struct Fpu(Box<[Line]>);
+pub struct Fpu {
+    /// The area, and room for a label behind it.
+    lines: Box<[Line]>,
+    /// The registers are as a program finds them, whatever the area has.
+    is_initial: bool,
+}
+
+/// What a program finds: all exceptions masked, everything else 0.
+static INITIAL: [Line; MOST / 64] = {
+    let mut lines = [Line([0; 64]); MOST / 64];
+    let [control, mxcsr] = [0x37f_u32.to_le_bytes(), 0x1f80_u32.to_le_bytes()];
+    (lines[0].0[0], lines[0].0[1]) = (control[0], control[1]);
+    (lines[0].0[24], lines[0].0[25]) = (mxcsr[0], mxcsr[1]);
+    lines
+};
 
 /// Switches on what the CPU has.
 pub(super) fn enable() {
@@ -45,7 +59,9 @@ pub(super) fn enable() {
     unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::OSXSAVE)) };
     set_components(components);
     // Asked again: the answer is for the components that are switched on.
-    SIZE.store(__cpuid_count(0xd, 0).ebx, Ordering::Relaxed);
+    let size = __cpuid_count(0xd, 0).ebx;
+    assert!(size as usize <= MOST, "an area of {size} bytes");
+    SIZE.store(size, Ordering::Relaxed);
     COMPONENTS.store(components, Ordering::Relaxed);
 }
 
@@ -84,47 +100,67 @@ pub fn components() -> u64 {
 }
 
 impl Fpu {
-    /// As a program finds them: all exceptions masked, everything else 0.
+    /// As a program finds them.
     pub(super) fn new() -> Self {
-        let mut fpu = Self(vec![Line([0; 64]); size().div_ceil(64)].into_boxed_slice());
-        fpu.bytes_mut()[..2].copy_from_slice(&0x37fu16.to_le_bytes());
-        fpu.bytes_mut()[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
-        fpu
+        Self {
+            lines: vec![Line([0; 64]); (size() + TRAILER).div_ceil(64)].into_boxed_slice(),
+            is_initial: true,
+        }
     }
 
     pub(super) fn duplicate(&self) -> Self {
-        Self(self.0.clone())
+        Self {
+            lines: self.lines.clone(),
+            is_initial: self.is_initial,
+        }
     }
 
-    /// The area, in XSAVE's standard format or FXSAVE's.
-    pub fn bytes(&self) -> &[u8] {
-        // SAFETY: lines are bytes, one behind the other.
-        unsafe { core::slice::from_raw_parts(self.0.as_ptr().cast(), size()) }
+    /// The area, in FXSAVE's format, or in XSAVE's standard format and labelled.
+    pub(super) fn labelled(&mut self) -> &[u8] {
+        if self.is_initial {
+            let lines = size().div_ceil(64);
+            self.lines[..lines].copy_from_slice(&INITIAL[..lines]);
+            self.is_initial = false;
+        }
+        match components() {
+            0 => &self.bytes_mut()[..LEGACY],
+            components => {
+                let bytes = self.bytes_mut();
+                label_area(bytes, components);
+                bytes
+            }
+        }
     }
 
+    /// The area, and the bytes of a label behind it.
     fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and exclusively.
-        unsafe { core::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), size()) }
+        let len = size() + TRAILER;
+        // SAFETY: lines are bytes, one behind the other, and as many as this at least (`new`); borrowed exclusively.
+        unsafe { core::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), len) }
     }
 
     /// Back to what a program finds.
-    pub fn reset(&mut self) {
-        *self = Self::new();
+    pub(super) fn reset(&mut self) {
+        self.is_initial = true;
     }
 
-    /// Takes the contents over from somewhere that may be anything; what the CPU would not load is put right. A short area
-    /// leaves the components that it does not reach in their initial state.
-    pub fn set(&mut self, area: &[u8]) {
-        let len = area.len().min(size());
-        self.reset();
-        self.bytes_mut()[..len].copy_from_slice(&area[..len]);
+    /// See [`Extra::set_fpu_area`](super::Extra::set_fpu_area).
+    pub(super) fn set(&mut self, read: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+        let len = read(self.bytes_mut());
+        self.is_initial = len.is_none();
+        self.put_right(len.unwrap_or(0));
+        len.is_some()
+    }
+
+    /// Makes the area, whose first `len` bytes may be anything, one that the CPU loads.
+    fn put_right(&mut self, len: usize) {
+        let bytes = self.bytes_mut();
         // Bits of MXCSR that no CPU has.
-        self.bytes_mut()[26..28].fill(0);
-        if components() == 0 {
+        bytes[26..28].fill(0);
+        let known = components();
+        if known == 0 {
             return;
         }
-        let known = components();
-        let bytes = self.bytes_mut();
         let header = &mut bytes[LEGACY..LEGACY + HEADER];
         let present = match len >= LEGACY + HEADER {
             true => u64::from_le_bytes(header[..8].try_into().expect("8 bytes")) & known,
@@ -136,7 +172,8 @@ impl Fpu {
 
     #[inline]
     pub(super) fn save(&mut self) {
-        let area = self.0.as_mut_ptr();
+        self.is_initial = false;
+        let area = self.lines.as_mut_ptr();
         match components() {
             // SAFETY: the area is aligned and as long as the instruction writes.
             0 => unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) },
@@ -150,9 +187,12 @@ impl Fpu {
 
     #[inline]
     pub(super) fn load(&self) {
-        let area = self.0.as_ptr();
+        let area = match self.is_initial {
+            true => INITIAL.as_ptr(),
+            false => self.lines.as_ptr(),
+        };
         match components() {
-            // SAFETY: the area is aligned, as long as the instruction reads, and has no reserved bit set (`set`).
+            // SAFETY: the area is aligned, as long as the instruction reads, and has no reserved bit set (`put_right`).
             0 => unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags)) },
             // SAFETY: as above; the header names only components that are switched on.
             _ => unsafe {

@@ -136,15 +136,16 @@ impl Extra {
     pub fn fpu_area(&mut self) -> FpuArea<'_> {
         self.unload();
         FpuArea {
-            bytes: self.fpu.bytes(),
+            bytes: self.fpu.labelled(),
             components: fpu::components(),
         }
     }
 
-    /// Sets them; those that `area` does not reach are reset, and what the CPU would not load is put right.
-    pub fn set_fpu_area(&mut self, area: &[u8]) {
+    /// Has `read` write what it likes to the area and say how far: components that it does not reach are reset, and what the
+    /// CPU would not load is put right. All are reset if it says nothing; answers whether it did not.
+    pub fn set_fpu_area(&mut self, read: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
         self.unload();
-        self.fpu.set(area);
+        self.fpu.set(read)
     }
 
     /// Sets them as a program finds them.
