@@ -63,7 +63,7 @@ impl PtFormat for Stage1 {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn encode(entry: &Entry, level: Level) -> u64 {
         match entry {
             Entry::Absent(marker) => marker.number() << MARKER_SHIFT,
@@ -147,7 +147,7 @@ const _: () = assert!(
 );
 const RIGHTS: u64 = PRESENT | WRITABLE | USER;
 
-#[inline]
+#[inline(always)]
 fn encode_leaf(leaf: &Leaf, level: Level) -> u64 {
     let mut raw = leaf.frame.start().as_u64() | u64::from(leaf.attr.flags.bits());
     if level > Level::PAGE {

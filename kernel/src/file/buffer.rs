@@ -71,6 +71,7 @@ impl<'a> Segments<'a> {
     }
 
     /// The next part, at most `max` bytes of it.
+    #[inline]
     fn next(&mut self, max: usize) -> Option<Segment> {
         while let Some(first) = self.all.get(self.index) {
             if self.within < first.len {
@@ -104,10 +105,26 @@ fn total(segments: &[Segment]) -> usize {
 }
 
 /// What is known of a copy that failed: bytes that were copied, and the error.
+#[cold]
 fn failed(part: Segment, error: uaccess::AccessError) -> (usize, Errno) {
     let done = error.addr.as_u64().wrapping_sub(part.addr.as_u64());
     let done = usize::try_from(done).unwrap_or(0).min(part.len);
     (done, on_behalf(OnBehalf::Copy, error.why))
+}
+
+/// Copies `bytes` to a part of the current task's memory that is as long: how many, and why not all.
+#[inline]
+fn store(part: Segment, bytes: &[u8]) -> (usize, Result<(), Errno>) {
+    if task::current().is_killed() {
+        return (0, Err(Errno::EINTR));
+    }
+    match uaccess::on_behalf(|| uaccess::write(part.addr, bytes)) {
+        Ok(()) => (bytes.len(), Ok(())),
+        Err(error) => {
+            let (count, errno) = failed(part, error);
+            (count, Err(errno))
+        }
+    }
 }
 
 impl<'a> Sink<'a> {
@@ -156,18 +173,13 @@ impl<'a> Sink<'a> {
                     let Some(part) = segments.next(bytes.len()) else {
                         break;
                     };
-                    if task::current().is_killed() {
-                        return Err(Errno::EINTR);
-                    }
-                    let copied = uaccess::on_behalf(|| uaccess::write(part.addr, &bytes[..part.len]));
-                    if let Err(error) = copied {
-                        let (count, errno) = failed(part, error);
-                        segments.within += count;
+                    let (count, stored) = store(part, &bytes[..part.len]);
+                    segments.within += count;
+                    if stored.is_err() {
                         self.done += count;
-                        return Err(errno);
+                        return stored;
                     }
-                    segments.within += part.len;
-                    part.len
+                    count
                 }
             };
             self.done += count;
@@ -191,6 +203,23 @@ impl<'a> Sink<'a> {
             }
         }
         put
+    }
+
+    /// [`Self::put`] of a few bytes, which have room; mostly in one part of a task's memory.
+    ///
+    /// # Errors
+    /// As for [`Self::put`].
+    #[inline]
+    pub fn put_record<const N: usize>(&mut self, record: &[u8; N]) -> Result<(), Errno> {
+        if let To::Task(segments) = &mut self.to
+            && let Some(part) = segments.next(N).filter(|part| part.len == N)
+        {
+            let (count, stored) = store(part, record);
+            segments.within += count;
+            self.done += count;
+            return stored;
+        }
+        self.put(record)
     }
 
     /// The answer of a read that ended like this: an error counts only if nothing was read before.

@@ -58,6 +58,8 @@ pub struct OpenFile {
     /// The name by which it was opened.
     entry: Option<Arc<Entry>>,
     status: AtomicU32,
+    /// Whether the file has positions.
+    has_positions: bool,
     position: AtomicU64,
     /// Held by calls that use and move the position.
     moving: SleepLock,
@@ -102,6 +104,7 @@ impl OpenFile {
 
     fn make(file: Arc<dyn File>, entry: Option<Arc<Entry>>, flags: OpenFlags) -> Arc<Self> {
         Arc::new(Self {
+            has_positions: file.seeking() == Seeking::Positions,
             file,
             entry,
             status: AtomicU32::new(flags.bits()),
@@ -135,6 +138,7 @@ impl OpenFile {
     }
 
     /// How it was opened, and what was changed since.
+    #[inline]
     pub fn status(&self) -> OpenFlags {
         OpenFlags::from_bits_retain(self.status.load(Ordering::Relaxed))
     }
@@ -225,6 +229,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// EBADF.
+    #[inline]
     pub fn must_read(&self) -> Result<(), Errno> {
         if self.status().reads() {
             Ok(())
@@ -237,6 +242,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// EBADF.
+    #[inline]
     pub fn must_write(&self) -> Result<(), Errno> {
         if self.status().writes() {
             Ok(())
@@ -291,12 +297,13 @@ impl OpenFile {
     }
 
     /// Runs one call at the position.
+    #[inline]
     fn moved(
         &self,
         nowait: bool,
         call: impl FnOnce(&mut Io) -> Result<usize, Error>,
     ) -> Result<usize, Error> {
-        if self.file.seeking() != Seeking::Positions {
+        if !self.has_positions {
             return call(&mut self.io(0, nowait));
         }
         let _moving = self.moving.lock_unless_killed().ok_or(Errno::EINTR)?;

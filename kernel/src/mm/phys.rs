@@ -57,6 +57,13 @@ pub fn bytes_mut<K: FrameKind>(frame: &mut Frame<K>) -> &mut [u8] {
     unsafe { core::slice::from_raw_parts_mut(frame_ptr(frame.pfn()), len) }
 }
 
+/// The contents of the first page of an owned frame: [`bytes_mut`] of the size that matters most.
+#[inline]
+pub fn page_mut<K: FrameKind>(frame: &mut Frame<K>) -> &mut [u8; PAGE_SIZE as usize] {
+    // SAFETY: as for `bytes_mut`; there is one page at least.
+    unsafe { &mut *frame_ptr(frame.pfn()).cast() }
+}
+
 /// The contents of an owned frame, to read.
 pub fn bytes<K: FrameKind>(frame: &Frame<K>) -> &[u8] {
     let len = frame.bytes() as usize;

@@ -17,7 +17,8 @@ use core::fmt;
 use super::addr::{USER_TOP, VirtAddr};
 use super::fault::{FaultError, Origin, last_error};
 use crate::arch::{Machine, TaskMemory};
-use crate::task;
+use crate::task::{self, Current};
+use crate::uffd::OriginBefore;
 
 /// Why memory of the current task could not be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,13 +132,15 @@ pub(crate) fn as_the_task<R>(work: impl FnOnce() -> R) -> R {
 /// Has the accesses in `work` count as `origin` says.
 #[inline]
 fn on_account_of<R>(origin: Origin, work: impl FnOnce() -> R) -> R {
-    struct Restore(Origin);
+    struct Restore(Current, OriginBefore);
     impl Drop for Restore {
         #[inline]
         fn drop(&mut self) {
-            task::current().fault.set_origin(self.0);
+            self.0.fault.restore_origin(self.1);
         }
     }
-    let _before = Restore(task::current().fault.set_origin(origin));
+    let task = task::current();
+    let before = task.fault.set_origin(origin);
+    let _restored = Restore(task, before);
     work()
 }

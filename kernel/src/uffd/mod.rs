@@ -81,6 +81,7 @@ pub use policy::MonitorDeath;
 pub use readers::Watcher;
 pub use register::{RegisterError, Registered, UnregisterError};
 pub use release::Release;
+pub(crate) use slot::OriginBefore;
 pub use slot::{Fault, FaultSlot};
 
 pub use crate::mm::memtype::{Modes, OpSet};

@@ -220,12 +220,18 @@ impl FaultSlot {
         }
     }
 
-    /// Has the task, the current one, touch memory on another account; returns what was before.
+    /// Has the task, the current one, touch memory on another account; what was before is for [`Self::restore_origin`].
     #[inline]
-    pub(crate) fn set_origin(&self, origin: Origin) -> Origin {
-        let before = self.origin();
+    pub(crate) fn set_origin(&self, origin: Origin) -> OriginBefore {
+        let before = self.origin.load(Ordering::Relaxed);
         self.origin.store(origin as u8, Ordering::Relaxed);
-        before
+        OriginBefore(before)
+    }
+
+    /// Takes [`Self::set_origin`] back.
+    #[inline]
+    pub(crate) fn restore_origin(&self, before: OriginBefore) {
+        self.origin.store(before.0, Ordering::Relaxed);
     }
 
     /// Keeps why an access failed.
@@ -238,6 +244,10 @@ impl FaultSlot {
         *self.failure.lock()
     }
 }
+
+/// On whose account a task touched memory before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OriginBefore(u8);
 
 /// A fault, as its task's record has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -33,42 +33,17 @@ pub(super) fn perform(uffd: &Uffd, command: u32, argument: u64) -> Done {
         return Err(Errno::EINVAL.into());
     }
     match command {
-        ioctl::COPY => fill(uffd, argument, |[dst, src, len, mode]| {
-            let (mode, wake) = quietly(mode);
-            let (dst, src) = (VirtAddr::new(dst), VirtAddr::new(src));
-            let outcome = uffd.copy_from_task(dst, src, len, mode);
-            Filled::new(dst, len, wake, outcome, linux::fill)
+        ioctl::COPY => fill(uffd, argument, linux::fill, |words| Ok(copy(uffd, words))),
+        ioctl::ZEROPAGE => fill(uffd, argument, linux::fill, |words| {
+            on_range(words, |range, mode| uffd.zeropage(range, mode))
         }),
-        ioctl::ZEROPAGE => fill(uffd, argument, |[start, len, mode]| {
-            on_range(
-                start,
-                len,
-                mode,
-                |range, mode| uffd.zeropage(range, mode),
-                linux::fill,
-            )
+        ioctl::CONTINUE => fill(uffd, argument, linux::cont, |words| {
+            on_range(words, |range, mode| uffd.cont(range, mode))
         }),
-        ioctl::CONTINUE => fill(uffd, argument, |[start, len, mode]| {
-            on_range(
-                start,
-                len,
-                mode,
-                |range, mode| uffd.cont(range, mode),
-                linux::cont,
-            )
+        ioctl::POISON => fill(uffd, argument, linux::fill, |words| {
+            on_range(words, |range, mode| uffd.poison(range, mode))
         }),
-        ioctl::POISON => fill(uffd, argument, |[start, len, mode]| {
-            on_range(
-                start,
-                len,
-                mode,
-                |range, mode| uffd.poison(range, mode),
-                linux::fill,
-            )
-        }),
-        ioctl::MOVE => fill(uffd, argument, |[dst, src, len, mode]| {
-            move_pages(uffd, VirtAddr::new(dst), VirtAddr::new(src), len, mode)
-        }),
+        ioctl::MOVE => fill(uffd, argument, linux::fill, |words| move_pages(uffd, words)),
         ioctl::WRITEPROTECT => write_protect(uffd, argument),
         ioctl::WAKE => {
             let [start, len] = read(argument)?;
@@ -145,56 +120,38 @@ fn write_protect(uffd: &Uffd, argument: u64) -> Done {
     Ok(done.map_err(linux::write_protect)?)
 }
 
-/// What a fill came to, with nobody woken yet.
+/// What a fill of `len` bytes from `start` on came to, with nobody woken yet.
 struct Filled {
-    answer: linux::Answer,
-    /// Who is to be woken.
-    wake: Option<VirtRange>,
-}
-
-impl Filled {
-    #[inline]
-    fn new(
-        start: VirtAddr,
-        len: u64,
-        wakes: bool,
-        outcome: Outcome,
-        answer: impl FnOnce(Outcome, u64) -> linux::Answer,
-    ) -> Self {
-        let bytes = outcome.bytes(len);
-        let wake = wakes && bytes > 0;
-        Self {
-            answer: answer(outcome, len),
-            wake: wake.then(|| VirtRange::new(start, start + bytes)),
-        }
-    }
-
-    fn wrong(errno: Errno) -> Self {
-        Self {
-            answer: linux::Answer {
-                result: Err(errno),
-                field: None,
-            },
-            wake: None,
-        }
-    }
+    start: VirtAddr,
+    len: u64,
+    outcome: Outcome,
+    /// Whether those who wait are to be woken.
+    wakes: bool,
 }
 
 /// One of the fills, whose argument is N words and the output field. Waiters are woken once the field is stored.
 #[inline]
-fn fill<const N: usize>(uffd: &Uffd, argument: u64, operation: impl FnOnce([u64; N]) -> Filled) -> Done {
+fn fill<const N: usize>(
+    uffd: &Uffd,
+    argument: u64,
+    answer: impl FnOnce(Outcome, u64) -> linux::Answer,
+    operation: impl FnOnce([u64; N]) -> Result<Filled, Errno>,
+) -> Done {
     let field = argument.wrapping_add(8 * N as u64);
     let store = |value: i64| user::write(field, &value.to_le_bytes());
     if uffd.is_changing() {
         store(-Errno::EAGAIN.number())?;
         return Err(Errno::EAGAIN.into());
     }
-    let Filled { answer, wake } = operation(read(argument)?);
+    let filled = operation(read(argument)?)?;
+    let Filled { start, len, .. } = filled;
+    let bytes = filled.outcome.bytes(len);
+    let answer = answer(filled.outcome, len);
     if let Some(value) = answer.field {
         store(value)?;
     }
-    if let Some(range) = wake {
-        uffd.ctx().stir(range);
+    if filled.wakes && bytes > 0 {
+        uffd.ctx().stir(VirtRange::new(start, start + bytes));
     }
     Ok(answer.result?)
 }
@@ -205,28 +162,43 @@ fn quietly(mode: u64) -> (FillMode, bool) {
     (mode | FillMode::DONTWAKE, !mode.contains(FillMode::DONTWAKE))
 }
 
+/// A fill of the range of `len` bytes from `start` on.
+#[inline]
 fn on_range(
-    start: u64,
-    len: u64,
-    mode: u64,
+    [start, len, mode]: [u64; 3],
     operation: impl FnOnce(VirtRange, FillMode) -> Outcome,
-    answer: impl FnOnce(Outcome, u64) -> linux::Answer,
-) -> Filled {
-    let (mode, wake) = quietly(mode);
-    match range(start, len) {
-        Ok(range) => Filled::new(range.start, len, wake, operation(range, mode), answer),
-        Err(errno) => Filled::wrong(errno),
+) -> Result<Filled, Errno> {
+    let (mode, wakes) = quietly(mode);
+    let range = range(start, len)?;
+    Ok(Filled {
+        start: range.start,
+        len,
+        outcome: operation(range, mode),
+        wakes,
+    })
+}
+
+fn copy(uffd: &Uffd, [dst, src, len, mode]: [u64; 4]) -> Filled {
+    let (mode, wakes) = quietly(mode);
+    let start = VirtAddr::new(dst);
+    Filled {
+        start,
+        len,
+        outcome: uffd.copy_from_task(start, VirtAddr::new(src), len, mode),
+        wakes,
     }
 }
 
-fn move_pages(uffd: &Uffd, dst: VirtAddr, src: VirtAddr, len: u64, mode: u64) -> Filled {
+fn move_pages(uffd: &Uffd, [dst, src, len, mode]: [u64; 4]) -> Result<Filled, Errno> {
     let current = task::current();
     let caller: Option<&Space> = current.space().map(|space| &**space);
-    let Some(caller) = caller else {
-        return Filled::wrong(Errno::EINVAL);
-    };
+    let caller = caller.ok_or(Errno::EINVAL)?;
     let mode = MoveMode::from_bits_retain(mode);
-    let wake = !mode.contains(MoveMode::DONTWAKE);
-    let outcome = uffd.move_pages(caller, dst, src, len, mode | MoveMode::DONTWAKE);
-    Filled::new(dst, len, wake, outcome, linux::fill)
+    let (start, src) = (VirtAddr::new(dst), VirtAddr::new(src));
+    Ok(Filled {
+        start,
+        len,
+        outcome: uffd.move_pages(caller, start, src, len, mode | MoveMode::DONTWAKE),
+        wakes: !mode.contains(MoveMode::DONTWAKE),
+    })
 }

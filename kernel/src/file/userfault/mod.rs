@@ -121,7 +121,7 @@ impl File for UserfaultFile {
             }
             match self.next(nonblocking) {
                 Ok(message) => {
-                    if let Err(errno) = to.put(&message) {
+                    if let Err(errno) = to.put_record(&message) {
                         break Err(errno.into());
                     }
                 }

@@ -74,7 +74,7 @@ impl Filler for FromTask {
             return Err(Unready::MustWait);
         }
         let mut frame = (ops.alloc)()?;
-        if uaccess::read_at_once(self.src + offset, phys::bytes_mut(&mut frame)) {
+        if uaccess::read_at_once(self.src + offset, phys::page_mut(&mut frame)) {
             Ok(Filling::Folio(frame.into()))
         } else {
             Err(Unready::MustWait)
