@@ -1,6 +1,7 @@
 //! The programs: one file each, one line each in the table below.
 
 mod api;
+mod area_borders;
 mod bad_elf;
 mod bounds;
 mod cont;
@@ -118,6 +119,7 @@ programs! {
     guest_memfd: Everywhere, 30, "2: guest_memfd of KVM, mapped";
     memory_limits: Everywhere, 30, "3.5: fills where memory has a limit";
     vdso: Everywhere, 30, "4.4: the clock of the vdso";
+    area_borders: Everywhere, 20, "2, 5.1: which neighbours are one area";
     memory_calls: Everywhere, 30, "mmap, mprotect, mremap, madvise, mincore, mlock, brk";
     memfd: Everywhere, 30, "memfd_create, seals, fallocate, mappings beside read and write";
     futex: Everywhere, 30, "futex(2)";
