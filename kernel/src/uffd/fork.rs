@@ -5,8 +5,9 @@
 //! whoever reads that serves the child from then on. When nobody does, the handle is dropped, and the child's memory is as
 //! after any closing.
 //!
-//! Until the event is read the fork also has a handle to the *parent's* context, like the child on Linux, which has
-//! inherited the descriptor by then: dropping the last handle elsewhere closes the context only after the fork.
+//! Until the event is read the fork of a kernel task's space also has a handle to the *parent's* context, like the child on
+//! Linux, which has inherited the descriptor by then: dropping the last handle elsewhere closes the context only after the
+//! fork. The child of a process has what it has inherited, and nothing if its parent had closed the descriptor before.
 
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -17,7 +18,7 @@ use super::ctx::{Ctx, Uffd};
 use super::event::Event;
 use super::layout::Change;
 use crate::mm::reserve::reserve;
-use crate::mm::space::Space;
+use crate::mm::space::{Privilege, Space};
 use crate::mm::vma::Registration;
 
 /// The contexts of a fork, one pair for each that wants to be told. Made with the parent's areas locked exclusively.
@@ -32,8 +33,8 @@ pub(crate) struct Forks<'a> {
 struct Fork {
     child: Uffd,
     change: Change,
-    /// Dropped last: it may be what closes the parent's context. Nothing where the last handle went with its monitor.
-    _inherited: Option<Uffd>,
+    /// Dropped without locks: it may be what closes the parent's context. Nothing where the last handle went with its monitor.
+    inherited: Option<Uffd>,
 }
 
 impl<'a> Forks<'a> {
@@ -81,7 +82,7 @@ impl<'a> Forks<'a> {
         self.forks.push(Fork {
             child: ctx.forked(self.child),
             change,
-            _inherited: inherited,
+            inherited,
         });
         Ok(self.forks.last())
     }
@@ -90,7 +91,10 @@ impl<'a> Forks<'a> {
     ///
     /// # Panics
     /// A lock is held.
-    pub(crate) fn announce(self) {
+    pub(crate) fn announce(mut self) {
+        if self.child.privilege() == Privilege::User {
+            self.forks.iter_mut().for_each(|fork| drop(fork.inherited.take()));
+        }
         for fork in self.forks {
             fork.change.announce(Event::Fork { uffd: fork.child });
         }

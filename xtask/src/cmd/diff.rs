@@ -163,9 +163,7 @@ impl Diff {
             let case = cases.iter().find(|case| case.name == row.section);
             if let (Some(case), Some(linux)) = (case, at(&linux)) {
                 let faultline = at(&faultline).unwrap_or_default();
-                self.report
-                    .divergences
-                    .push(Divergence::new(None, &row.section, case, &linux, &faultline));
+                self.tell(Divergence::new(None, &row.section, case, &linux, &faultline));
             }
         }
         self.report.part("the script", found);
@@ -216,10 +214,11 @@ impl Diff {
                             .cloned()
                             .unwrap_or_default()
                     };
+                    self.ui.note(&format!("differs: case {row}"));
                     let seen =
                         Divergence::new(Some(args.seed), &case.name, case, &at(&linux), &at(&faultline));
                     let shortest = self.shortest(args.seed, case)?;
-                    self.report.divergences.push(shortest.unwrap_or(seen));
+                    self.tell(shortest.unwrap_or(seen));
                 }
             }
             all.add(found);
@@ -241,10 +240,8 @@ impl Diff {
 
     /// Shrinks a case that differs; none if it does not do so again.
     fn shortest(&mut self, seed: u64, case: &Case) -> anyhow::Result<Option<Divergence>> {
-        self.ui.note(&format!(
-            "case {} differs; looking for its shortest form",
-            case.name
-        ));
+        self.ui
+            .note(&format!("looking for the shortest form of case {}", case.name));
         let mut rounds = 0;
         let shortest = shrink(case, |candidates| {
             rounds += 1;
@@ -266,6 +263,12 @@ impl Diff {
                 &section(faultline),
             )
         }))
+    }
+
+    /// Shows a divergence, and keeps it for the report.
+    fn tell(&mut self, divergence: Divergence) {
+        self.ui.output(&divergence.to_string());
+        self.report.divergences.push(divergence);
     }
 
     /// Shows what was found.

@@ -74,6 +74,15 @@ impl fmt::Display for Divergence {
     }
 }
 
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |row: &Option<String>| row.clone().unwrap_or_else(|| "(no such row)".into());
+        writeln!(f, "{}", self.section)?;
+        writeln!(f, "    L {}", row(&self.linux))?;
+        write!(f, "    F {}", row(&self.faultline))
+    }
+}
+
 fn indented(text: &str) -> String {
     text.lines().fold(String::new(), |mut all, line| {
         let _ = writeln!(all, "    {line}");
@@ -81,7 +90,8 @@ fn indented(text: &str) -> String {
     })
 }
 
-/// Everything that a run of `diff` has found.
+/// Everything that a run of `diff` has found. What it shows leaves out the divergences: each is shown when it is found,
+/// because looking for the next may take long.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// What was compared, a line of the table each.
@@ -138,18 +148,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for divergence in &self.divergences {
-            writeln!(f, "{divergence}")?;
-        }
         let all = || self.parts.iter().flat_map(|part| &part.differences);
         let shrunk = |row: &&Difference| self.divergences.iter().any(|shown| shown.case == row.section);
         for row in all()
             .filter(|row| row.reason.is_none())
             .filter(|row| !shrunk(row))
         {
-            writeln!(f, "{}", row.section)?;
-            writeln!(f, "    L {}", row.linux.as_deref().unwrap_or("(no such row)"))?;
-            writeln!(f, "    F {}", row.faultline.as_deref().unwrap_or("(no such row)"))?;
+            writeln!(f, "{row}")?;
         }
         let mut reasons: Vec<(&str, usize)> = Vec::new();
         for reason in all().filter_map(|row| row.reason.as_deref()) {

@@ -141,6 +141,11 @@ impl Space {
         }))
     }
 
+    /// Whose tasks run in it.
+    pub fn privilege(&self) -> Privilege {
+        self.privilege
+    }
+
     /// The root of its tables.
     pub fn root(&self) -> Pfn {
         self.root

@@ -16,6 +16,7 @@ pub fn run() {
     protection();
     two_contexts();
     closed_by_the_parent();
+    closed_by_a_child();
     no_descriptor();
 }
 
@@ -272,6 +273,33 @@ fn closed_by_the_parent() {
 }
 
 /// Without a free descriptor the event stays.
+/// The parent has closed the descriptor, and a child that has inherited it ends while another fork waits to be read about: that
+/// other child has not inherited it, so that nobody can read any more.
+fn closed_by_a_child() {
+    let row = |what: &str| format!("4.8 the last descriptor is a child's: {what}");
+    let uffd = Uffd::with(feature::EVENT_FORK);
+    let area = Region::anon("area", 1);
+    uffd.watch(&area, MISSING);
+    let forked = || {
+        let _ = call(libc::SYS_pause, &[]);
+        0
+    };
+    let first = fork_in_thread(forked);
+    check(&row("the first fork"), first.settle(), "blocked (D)");
+    let message = uffd.next().expect("it was told");
+    let _ = sys::close(message.descriptor());
+    let child = Child::of(&first);
+    drop(uffd);
+    let second = fork_in_thread(forked);
+    check(&row("the second fork"), second.settle(), "blocked (D)");
+    let _ = child.kill(libc::SIGKILL);
+    check(&row("the first child"), child.wait(), "signal SIGKILL");
+    let other = Child::of(&second);
+    check(&row("a page is just a page"), peek(area.start), "0x00");
+    let _ = other.kill(libc::SIGKILL);
+    check(&row("the second child"), other.wait(), "signal SIGKILL");
+}
+
 fn no_descriptor() {
     let uffd = Uffd::with(feature::EVENT_FORK);
     let area = Region::anon("area", 1);
