@@ -68,10 +68,13 @@ fn work(
             process.stay_stopped(thread);
             continue;
         }
+        if !thread.signals.is_pending(&process.signals.pending) {
+            break;
+        }
         let Some(info) = wait::take(thread, !thread.signals.blocked()) else {
             break;
         };
-        let action = process.signals.actions().get(info.signal);
+        let action = process.signals.action(info.signal);
         match action.handler {
             SIG_IGN => {}
             SIG_DFL => match default_of(info.signal) {

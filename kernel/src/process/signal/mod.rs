@@ -16,8 +16,8 @@
 //! | `wait` | waiting for signals |
 //! | `cause` | exceptions of user mode, as signals |
 //!
-//! **Locks.** Pending signals have a lock each, and so has the table of actions; neither is held while another is taken. What
-//! a thread has to look at before user mode are four words without a lock ([`ThreadSignals::is_pending`]).
+//! **Locks.** Pending signals have a lock each, and so has the table of actions, which is found under the lock of the pointer to
+//! it; no other is taken while one of them is held. What a thread has to look at before user mode are four words without a lock ([`ThreadSignals::is_pending`]).
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -61,6 +61,12 @@ impl ProcessSignals {
     /// What is done about each.
     pub fn actions(&self) -> Arc<Actions> {
         Arc::clone(&self.actions.lock())
+    }
+
+    /// What is done about `signal`.
+    #[inline]
+    pub fn action(&self, signal: u8) -> Action {
+        self.actions.lock().get(signal)
     }
 
     /// Replaces all of it.

@@ -22,7 +22,58 @@ pub struct QueueFull;
 pub struct Pending {
     /// The numbers that are in the queue, for a look without the lock.
     set: AtomicU64,
-    queue: SpinLock<VecDeque<SigInfo>>,
+    queue: SpinLock<Queue>,
+}
+
+/// Signals in the order in which they were sent. Hardly ever is it more than one: one that comes when there is none has a place
+/// of its own, which takes no memory.
+#[derive(Debug, Default)]
+struct Queue {
+    first: Option<SigInfo>,
+    rest: VecDeque<SigInfo>,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    /// Adds one; false when there is no memory for it.
+    fn push(&mut self, info: SigInfo) -> bool {
+        if self.first.is_none() && self.rest.is_empty() {
+            self.first = Some(info);
+            return true;
+        }
+        let has_room = !allocator().is_short() && self.rest.try_reserve(1).is_ok();
+        if has_room {
+            self.rest.push_back(info);
+        }
+        has_room
+    }
+
+    /// Takes the oldest with this number, and says whether there are more.
+    fn take(&mut self, signal: u8) -> (Option<SigInfo>, bool) {
+        let is_it = |info: &SigInfo| info.signal == signal;
+        let taken = self.first.take_if(|first| is_it(first));
+        if self.rest.is_empty() {
+            return (taken, false);
+        }
+        let place = || self.rest.iter().position(is_it);
+        let taken = match taken {
+            Some(first) => Some(first),
+            None => place().and_then(|place| self.rest.remove(place)),
+        };
+        (taken, self.rest.iter().any(is_it))
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut SigInfo> {
+        self.first.iter_mut().chain(self.rest.iter_mut())
+    }
+
+    fn discard(&mut self, set: SignalSet) {
+        self.first.take_if(|first| set.contains(first.signal));
+        self.rest.retain(|info| !set.contains(info.signal));
+    }
 }
 
 impl Pending {
@@ -43,10 +94,8 @@ impl Pending {
         if there && info.signal < SIGRTMIN {
             return Ok(());
         }
-        let has_room = queue.len() < limit && !allocator().is_short() && queue.try_reserve(1).is_ok();
-        if has_room {
-            queue.push_back(info);
-        } else if info.signal >= SIGRTMIN && info.code != SI_USER {
+        let is_queued = queue.len() < limit && queue.push(info);
+        if !is_queued && info.signal >= SIGRTMIN && info.code != SI_USER {
             return Err(QueueFull);
         }
         self.set
@@ -75,25 +124,24 @@ impl Pending {
         let mut queue = self.queue.lock();
         let there = self.set() & wanted;
         let signal = (there & SYNCHRONOUS).first().or(there.first())?;
-        let place = queue.iter().position(|info| info.signal == signal);
-        // One without particulars counts as sent by nobody.
-        let info = place.and_then(|place| queue.remove(place)).unwrap_or(SigInfo {
-            signal,
-            code: SI_USER,
-            ..SigInfo::default()
-        });
-        if !queue.iter().any(|info| info.signal == signal) {
+        let (taken, more) = queue.take(signal);
+        if !more {
             let left = !SignalSet::of(&[signal]);
             self.set.fetch_and(left.bits(), Ordering::AcqRel);
         }
-        Some(info)
+        // One without particulars counts as sent by nobody.
+        Some(taken.unwrap_or(SigInfo {
+            signal,
+            code: SI_USER,
+            ..SigInfo::default()
+        }))
     }
 
     /// Forgets those in `set`.
     pub fn discard(&self, set: SignalSet) {
         let mut queue = self.queue.lock();
         self.set.fetch_and((!set).bits(), Ordering::AcqRel);
-        queue.retain(|info| !set.contains(info.signal));
+        queue.discard(set);
     }
 }
 
@@ -137,6 +185,19 @@ mod tests {
             vec![(SIGUSR1, 3), (SIGTERM, 1), (34, 5), (40, 0), (40, 2)]
         );
         assert_eq!(pending.set(), SignalSet::EMPTY);
+    }
+
+    #[test]
+    fn what_comes_while_the_first_was_taken_stands_behind_what_was_there() {
+        let _machine = machine();
+        let pending = Pending::default();
+        for number in 0..3 {
+            pending.push(numbered(40, number), 100).expect("room");
+        }
+        let taken = pending.take(!SignalSet::EMPTY).map(|info| info.words[1]);
+        assert_eq!(taken, Some(0));
+        pending.push(numbered(40, 3), 100).expect("room");
+        assert_eq!(drain(&pending), vec![(40, 1), (40, 2), (40, 3)]);
     }
 
     #[test]

@@ -82,10 +82,9 @@ pub fn send_to_group(group: Pid, info: SigInfo, may: impl Fn(&Process) -> bool) 
 /// A signal for what the thread itself has done: it cannot be put off. One that is blocked or ignored ends the process.
 pub fn force(thread: &Arc<Thread>, info: SigInfo) {
     let (process, signal) = (thread.process(), info.signal);
-    let actions = process.signals.actions();
     let blocked = thread.signals.blocked();
-    if blocked.contains(signal) || actions.get(signal).ignores(signal) {
-        actions.set(signal, Action::default());
+    if blocked.contains(signal) || process.signals.action(signal).ignores(signal) {
+        process.signals.actions().set(signal, Action::default());
         thread.signals.block(blocked.without(signal));
     }
     // Below the real-time signals there is always room.
@@ -118,13 +117,13 @@ fn prepare(process: &Arc<Process>, to: &Thread, signal: u8) -> bool {
         process.go_on();
     }
     let is_blocked = to.signals.blocked().contains(signal);
-    is_blocked || signal == SIGSTOP || !process.signals.actions().get(signal).ignores(signal)
+    is_blocked || signal == SIGSTOP || !process.signals.action(signal).ignores(signal)
 }
 
 /// A signal is pending that `thread` does not block.
 fn arrived(thread: &Arc<Thread>, signal: u8) {
     let process = thread.process();
-    let ends = process.signals.actions().get(signal).handler == SIG_DFL
+    let ends = process.signals.action(signal).handler == SIG_DFL
         && default_of(signal) == DefaultAction::Terminate
         && !thread.waits_for_signals();
     if ends {
