@@ -15,7 +15,11 @@ fn machine() -> Running {
 }
 
 fn pool(total: u64, free: u64) -> HugePages {
-    HugePages { total, free }
+    HugePages {
+        total,
+        free,
+        promised: 0,
+    }
 }
 
 fn of(kind: Kind) -> u64 {
@@ -54,6 +58,25 @@ fn setting_more_aside_than_there_is_changes_nothing() {
     assert_eq!(allocator().huge_pages(), pool(1, 1));
     let after = allocator().stats();
     assert_eq!((after.free, after.in_use), (before.free, before.in_use));
+}
+
+#[test]
+fn what_is_promised_is_kept_for_whoever_takes_it_on_the_promise() {
+    let _machine = machine();
+    allocator().reserve_huge(2).expect("RAM is plenty");
+    assert_eq!(allocator().promise_huge(), Ok(()));
+    assert_eq!(allocator().promise_huge(), Ok(()));
+    assert_eq!(allocator().promise_huge(), Err(PoolEmpty));
+    assert_eq!(Frame::<Anon>::alloc_huge().err(), Some(PoolEmpty));
+    assert_eq!(allocator().release_huge(1), 0, "what is promised stays");
+    let page = Frame::<Anon>::alloc_promised_huge().expect("one was promised");
+    assert_eq!(allocator().huge_pages().promised, 1);
+    drop(page);
+    assert_eq!(allocator().huge_pages().promised, 2, "it was not used");
+    allocator().release_promised_huge();
+    assert!(Frame::<Anon>::alloc_huge().is_ok());
+    allocator().release_promised_huge();
+    assert_eq!(allocator().huge_pages(), pool(2, 2));
 }
 
 #[test]

@@ -32,6 +32,7 @@ static NOTED: MemType = MemType {
     privately: Privately::Caches,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING.union(Modes::MINOR),
@@ -86,6 +87,7 @@ static HUGE_WRITTEN: MemType = MemType {
     privately: Privately::Caches,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING,
@@ -106,6 +108,7 @@ static STRIPED: MemType = MemType {
     privately: Privately::Never,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING.union(Modes::MINOR),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::kinds::{Bed, Kind, map};
+use common::kinds::{Bed, Kind};
 use common::{RW, object_world};
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::frame::allocator;
@@ -43,7 +43,7 @@ fn assert_unchanged(bed: &Bed) {
     };
     assert_eq!(
         (area.range, area.prot, area.flags),
-        (bed.range, RW, VmaFlags::empty())
+        (bed.range, RW, VmaFlags::NO_RESERVE)
     );
 }
 
@@ -52,7 +52,7 @@ fn large_pages_that_only_the_space_has_come_from_the_pool_and_are_copied_after_a
     let world = object_world();
     let free = || allocator().huge_pages().free;
     let len = 2 * Granule::Huge.size();
-    let range = map(&world, Memory::Own(&HUGETLB), None, len);
+    let range = world.map_memory(Memory::Own(&HUGETLB), None, len / PAGE_SIZE, RW);
     assert_eq!(world.load(range.start + 5 * P), Ok(0));
     assert_eq!(world.store(range.start + 5 * P, 7), Ok(()));
     let (entry, level) = world.space.entry(range.start);

@@ -24,6 +24,7 @@ static PLAIN: MemType = MemType {
     privately: Privately::Itself,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: None,
 };
 

@@ -83,7 +83,7 @@ fn pool(fs: &Arc<PseudoFs>) -> Arc<dyn Inode> {
                 Text::writable(fs, || Ok(line(allocator().huge_pages().total)), set_pool),
             ),
             ("free_hugepages", number(|| allocator().huge_pages().free)),
-            ("resv_hugepages", number(|| 0)),
+            ("resv_hugepages", number(|| allocator().huge_pages().promised)),
             ("surplus_hugepages", number(|| 0)),
             (
                 "nr_overcommit_hugepages",

@@ -10,8 +10,9 @@ use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::memtype::{Class, MemType, Privately};
 use kernel::mm::pt::{AttrFlags, Entry, Marker};
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{MapRequest, Memory, Space};
+use kernel::mm::space::{MapOptions, MapRequest, Memory, Space};
 use kernel::mm::uaccess;
+use kernel::mm::vma::VmaFlags;
 use kernel::task::State as TaskState;
 use kernel::task::spawn::JoinHandle;
 use kernel::uffd::{Features, FillMode, Modes, Outcome, Uffd};
@@ -26,6 +27,7 @@ pub static FILE: MemType = MemType {
     privately: Privately::Itself,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: None,
 };
 
@@ -233,7 +235,7 @@ impl Bed {
     }
 }
 
-/// Maps memory.
+/// Maps memory; huge pages are not promised beforehand, so that there may be fewer.
 pub fn map(world: &World, memory: Memory, at: Option<VirtAddr>, len: u64) -> VirtRange {
     let request = MapRequest {
         at,
@@ -241,7 +243,11 @@ pub fn map(world: &World, memory: Memory, at: Option<VirtAddr>, len: u64) -> Vir
         prot: RW,
         memory,
     };
-    world.space.map(request).expect("there is room")
+    let options = MapOptions {
+        flags: VmaFlags::NO_RESERVE,
+        ..MapOptions::default()
+    };
+    world.space.map_with(request, options).expect("there is room")
 }
 
 /// Waits until the task sleeps until its event is read.

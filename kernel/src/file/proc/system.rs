@@ -146,7 +146,7 @@ fn meminfo() -> String {
     for (name, value) in [
         ("HugePages_Total", pool.total),
         ("HugePages_Free", pool.free),
-        ("HugePages_Rsvd", 0),
+        ("HugePages_Rsvd", pool.promised),
         ("HugePages_Surp", 0),
     ] {
         text += &format!("{:<15} {value:>8}\n", format!("{name}:"));

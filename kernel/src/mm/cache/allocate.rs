@@ -1,6 +1,7 @@
 //! Pages ahead of use: fallocate.
 
 use super::object::{MAX_SIZE, NoPage, Object};
+use super::promise::Claim;
 use crate::mm::frame::FolioBatch;
 use crate::mm::phys;
 
@@ -76,10 +77,19 @@ impl Object {
             folio.note_used();
             return Ok(());
         }
-        let mut frame = self.ty().alloc()?;
+        let claim = self.promised().and_then(|promise| Claim::to(promise, page));
+        let mut frame = match &claim {
+            Some(claim) => claim.alloc()?,
+            None => self.ty().alloc()?,
+        };
         phys::zero(&mut frame);
+        let pfn = frame.pfn();
         let mut cache = self.cache.lock();
-        match self.put(&mut cache, page, frame.into(), true) {
+        let put = self.put(&mut cache, page, frame.into(), true);
+        if let (Ok(()), Some(claim)) = (&put, claim) {
+            claim.used(pfn);
+        }
+        match put {
             // A fault was faster.
             Err(_) if cache.pages.get(page).is_some() => Ok(()),
             outcome => outcome.map_err(|error| NoPage::because_of(&error)),

@@ -28,6 +28,7 @@
 
 mod allocate;
 mod object;
+mod promise;
 mod quota;
 mod radix;
 mod resize;
@@ -37,6 +38,7 @@ mod views;
 
 pub use allocate::AllocateError;
 pub use object::{CacheError, Lookup, MAX_SIZE, NoPage, Object, ObjectRange, Presence};
+pub use promise::{Claim, NotPromised, Promise};
 pub use quota::Quota;
 pub use resize::{PunchError, TruncateError};
 pub use run::{Run, RunStart};

@@ -3,6 +3,7 @@
 use alloc::sync::{Arc, Weak};
 use core::fmt;
 
+use super::promise::{NotPromised, Promise};
 use super::quota::Quota;
 use super::radix::{InsertError, RadixTree};
 use super::run::{Run, RunStart};
@@ -102,6 +103,8 @@ impl NoPage {
 pub struct Object {
     ty: &'static MemType,
     quota: Option<Arc<Quota>>,
+    /// Pages that shared mappings were promised, for types with a pool.
+    promise: Option<Arc<Promise>>,
     /// Held by whoever changes size or contents, so that such calls come one after the other.
     pub(super) layout: SleepLock,
     pub(super) cache: SpinLock<Cache>,
@@ -147,6 +150,7 @@ impl Object {
         Self {
             ty,
             quota,
+            promise: ty.pool.map(Promise::new),
             layout: SleepLock::new(&LAYOUT),
             cache: SpinLock::new(Cache {
                 size,
@@ -279,6 +283,25 @@ impl Object {
             return None;
         }
         self.take(&mut cache, page)
+    }
+
+    /// Promises pages for the holes in `range`, which begins and ends between pages, for shared mappings. Does nothing for types
+    /// without a pool.
+    ///
+    /// # Errors
+    /// See [`NotPromised`].
+    pub fn promise(&self, range: ObjectRange) -> Result<(), NotPromised> {
+        let Some(promise) = &self.promise else {
+            return Ok(());
+        };
+        let cache = self.cache.lock();
+        let pages = range.start / self.granule()..range.end / self.granule();
+        promise.extend(pages, |page| cache.pages.get(page).is_none())
+    }
+
+    /// What its shared mappings were promised.
+    pub fn promised(&self) -> Option<&Arc<Promise>> {
+        self.promise.as_ref()
     }
 
     /// Notes that `view` may have translations of its pages from now on.

@@ -55,6 +55,9 @@ impl Object {
         }
         let kept = size.next_multiple_of(granule);
         self.zero(size, kept);
+        if let Some(promise) = self.promised() {
+            promise.release(kept / granule..u64::MAX);
+        }
         // To the end of all offsets: pages may have been allocated past the old size.
         self.take_out(kept, MAX_SIZE + 1, Taken::Everything);
         Ok(())

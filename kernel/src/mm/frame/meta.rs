@@ -10,6 +10,9 @@ pub(super) const POOLED: u8 = 1 << 1;
 /// Flag: the page was put into a cache ahead of use, and nobody has used it since.
 pub(super) const UNUSED: u8 = 1 << 2;
 
+/// Flag: the huge page was promised to whoever has it, and is promised again when it goes back to the pool.
+pub(super) const PROMISED: u8 = 1 << 3;
+
 /// "No frame" in a link.
 pub(super) const NIL: u32 = u32::MAX;
 

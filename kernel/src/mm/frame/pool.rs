@@ -4,16 +4,20 @@
 //! owner lets go, whoever that is: what was set aside stays set aside, and nobody else's shortage takes it. How many blocks
 //! there are changes by [`FrameAllocator::reserve_huge`] and [`FrameAllocator::release_huge`] alone.
 //!
+//! Free blocks can be promised: one for each promise is kept from everybody else ([`Promise`](crate::mm::cache::Promise) knows
+//! for which page of whose). A block that was taken on a promise is marked until it is used; marked, it goes back as a promised
+//! one.
+//!
 //! Locks: the pool's and the buddy's are never held together.
 
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::handle::{Anon, Frame, FrameKind};
-use super::meta::{FrameMeta, Kind, NIL, POOLED};
+use super::meta::{FrameMeta, Kind, NIL, POOLED, PROMISED};
 use super::{FrameAllocator, ORDER_2M, OutOfFrames};
 use crate::mm::addr::Pfn;
 
-/// No huge page of the pool is free.
+/// No huge page of the pool is free, or those that are have been promised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolEmpty;
 
@@ -24,6 +28,8 @@ pub struct HugePages {
     pub total: u64,
     /// Those that nobody uses.
     pub free: u64,
+    /// Those of them that only somebody gets who was promised one.
+    pub promised: u64,
 }
 
 /// Free blocks, as a list through their metadata.
@@ -38,7 +44,11 @@ impl HugePool {
     pub(super) const fn new() -> Self {
         Self {
             head: NIL,
-            pages: HugePages { total: 0, free: 0 },
+            pages: HugePages {
+                total: 0,
+                free: 0,
+                promised: 0,
+            },
         }
     }
 
@@ -56,6 +66,11 @@ impl HugePool {
         self.head = table[block as usize].next.load(Relaxed);
         self.pages.free -= 1;
         Some(block)
+    }
+
+    /// Whether a block is free that nobody was promised.
+    fn has_spare(&self) -> bool {
+        self.pages.free > self.pages.promised
     }
 }
 
@@ -85,10 +100,13 @@ impl FrameAllocator {
         Ok(())
     }
 
-    /// Gives up to `count` huge pages back that nobody uses; returns how many it were.
+    /// Gives up to `count` huge pages back that nobody uses or was promised; returns how many it were.
     pub fn release_huge(&self, count: u64) -> u64 {
         for released in 0..count {
             let mut pool = self.huge.lock();
+            if !pool.has_spare() {
+                return released;
+            }
             let Some(block) = pool.pop(self.table()) else {
                 return released;
             };
@@ -104,14 +122,50 @@ impl FrameAllocator {
         self.huge.lock().pages
     }
 
-    /// Takes a huge page out for `kind`, with one reference. Contents are whatever they were.
-    fn alloc_huge(&self, kind: Kind) -> Result<Pfn, PoolEmpty> {
+    /// Promises a huge page: one of those that are free is kept for whoever takes it with
+    /// [`Frame::alloc_promised_huge`].
+    ///
+    /// # Errors
+    /// All that are free have been promised.
+    pub fn promise_huge(&self) -> Result<(), PoolEmpty> {
+        let mut pool = self.huge.lock();
+        if !pool.has_spare() {
+            return Err(PoolEmpty);
+        }
+        pool.pages.promised += 1;
+        Ok(())
+    }
+
+    /// Takes back one promise that was not used.
+    pub fn release_promised_huge(&self) {
+        self.huge.lock().pages.promised -= 1;
+    }
+
+    /// Has a huge page go back as a promised one.
+    pub(in crate::mm) fn mark_promised(&self, page: Pfn) {
+        self.meta(page).flags.fetch_or(PROMISED, Relaxed);
+    }
+
+    /// A page that was promised is used: it goes back like any other.
+    pub(in crate::mm) fn unmark_promised(&self, page: Pfn) {
+        self.meta(page).flags.fetch_and(!PROMISED, Relaxed);
+    }
+
+    /// Takes a huge page out for `kind`, with one reference; with `promised` one that was. Contents are whatever they were.
+    fn alloc_huge(&self, kind: Kind, promised: bool) -> Result<Pfn, PoolEmpty> {
         if self.injected_failure() {
             return Err(PoolEmpty);
         }
-        let block = self.huge.lock().pop(self.table()).ok_or(PoolEmpty)?;
+        let mut pool = self.huge.lock();
+        if !promised && !pool.has_spare() {
+            return Err(PoolEmpty);
+        }
+        let block = pool.pop(self.table()).ok_or(PoolEmpty)?;
+        pool.pages.promised -= u64::from(promised);
+        drop(pool);
         let meta = &self.table()[block as usize];
-        meta.flags.store(POOLED, Relaxed);
+        let mark = if promised { PROMISED } else { 0 };
+        meta.flags.store(POOLED | mark, Relaxed);
         self.change_kind(meta, kind);
         meta.refs.store(1, Relaxed);
         Ok(Pfn::new(u64::from(block)))
@@ -120,9 +174,11 @@ impl FrameAllocator {
     /// Puts a block of the pool back whose last reference is gone.
     #[cold]
     pub(super) fn free_huge(&self, meta: &FrameMeta, block: u32) {
-        meta.flags.store(0, Relaxed);
+        let flags = meta.flags.swap(0, Relaxed);
         self.change_kind(meta, Kind::Pooled);
-        self.huge.lock().push(meta, block);
+        let mut pool = self.huge.lock();
+        pool.push(meta, block);
+        pool.pages.promised += u64::from(flags & PROMISED != 0);
     }
 
     fn change_kind(&self, meta: &FrameMeta, kind: Kind) {
@@ -135,8 +191,16 @@ impl Frame<Anon> {
     /// A huge page from the pool; its contents are whatever they were.
     ///
     /// # Errors
-    /// None is free.
+    /// None is free that nobody was promised.
     pub fn alloc_huge() -> Result<Self, PoolEmpty> {
-        super::allocator().alloc_huge(Anon::KIND).map(Self::new)
+        super::allocator().alloc_huge(Anon::KIND, false).map(Self::new)
+    }
+
+    /// The same on a promise, which the page takes back with it unless it is used.
+    ///
+    /// # Errors
+    /// None but injected ones: there is one for each promise.
+    pub fn alloc_promised_huge() -> Result<Self, PoolEmpty> {
+        super::allocator().alloc_huge(Anon::KIND, true).map(Self::new)
     }
 }

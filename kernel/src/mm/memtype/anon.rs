@@ -10,6 +10,7 @@ pub static ANON: MemType = MemType {
     privately: Privately::Itself,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING.union(Modes::WP),

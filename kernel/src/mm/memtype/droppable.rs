@@ -10,5 +10,6 @@ pub static DROPPABLE: MemType = MemType {
     privately: Privately::Itself,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: None,
 };

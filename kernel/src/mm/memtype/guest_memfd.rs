@@ -25,6 +25,7 @@ pub static GUEST_MEMFD: MemType = MemType {
     privately: Privately::Never,
     fixed_size: true,
     guest_only: false,
+    pool: None,
     uffd: Some(
         UffdOps {
             ops: CONTINUED.ops.union(OpSet::COPY),
@@ -41,6 +42,7 @@ pub static GUEST_MEMFD_WRITTEN: MemType = MemType {
     privately: Privately::Never,
     fixed_size: true,
     guest_only: false,
+    pool: None,
     uffd: Some(CONTINUED),
 };
 
@@ -51,6 +53,7 @@ pub static GUEST_MEMFD_PRIVATE: MemType = MemType {
     privately: Privately::Never,
     fixed_size: true,
     guest_only: true,
+    pool: None,
     uffd: None,
 };
 

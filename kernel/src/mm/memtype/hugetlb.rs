@@ -2,11 +2,12 @@
 //! ([`FrameAllocator::reserve_huge`](crate::mm::frame::FrameAllocator::reserve_huge)).
 //!
 //! There is no shared huge page of zeros, so ZEROPAGE is not among the operations, and its objects cannot be written to
-//! other than through a mapping (as on Linux). A mapping reserves nothing beforehand (Linux's `MAP_NORESERVE`): a touch that
-//! finds the pool empty is a bus error.
+//! other than through a mapping (as on Linux). A mapping is promised the pages that it can come to need, unless it does without
+//! ([`VmaFlags::NO_RESERVE`](crate::mm::vma::VmaFlags::NO_RESERVE), Linux's `MAP_NORESERVE`): then a touch that finds the pool
+//! empty is a bus error. A fork's child was promised nothing.
 
-use super::{AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps};
-use crate::mm::frame::{Anon, Frame};
+use super::{AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, PoolOps, Privately, UffdOps};
+use crate::mm::frame::{Anon, Frame, allocator};
 
 /// The type.
 pub static HUGETLB: MemType = MemType {
@@ -15,6 +16,7 @@ pub static HUGETLB: MemType = MemType {
     privately: Privately::Itself,
     fixed_size: false,
     guest_only: false,
+    pool: Some(&POOL),
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING.union(Modes::MINOR).union(Modes::WP),
@@ -38,3 +40,10 @@ pub static HUGETLB: MemType = MemType {
 pub fn from_pool() -> Result<Frame<Anon>, AllocError> {
     Ok(Frame::alloc_huge()?)
 }
+
+/// The pool.
+static POOL: PoolOps = PoolOps {
+    promise: || Ok(allocator().promise_huge()?),
+    release: || allocator().release_promised_huge(),
+    alloc: || Ok(Frame::alloc_promised_huge()?),
+};

@@ -227,6 +227,17 @@ impl CacheOps {
     };
 }
 
+/// A pool that pages are set aside in for a type, and that can promise some to somebody ([`Promise`](super::cache::Promise)).
+#[derive(Clone, Copy, Debug)]
+pub struct PoolOps {
+    /// Promises one more page.
+    pub promise: fn() -> Result<(), AllocError>,
+    /// Takes one promise back.
+    pub release: fn(),
+    /// A page that was promised, with arbitrary contents.
+    pub alloc: fn() -> Result<Frame<Anon>, AllocError>,
+}
+
 /// Why there is no folio.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AllocError {
@@ -326,6 +337,8 @@ pub struct MemType {
     pub fixed_size: bool,
     /// Whether only a guest can reach its pages: tasks can map them, and every touch fails.
     pub guest_only: bool,
+    /// The pool that its pages come from and that its mappings are promised them out of, if there is one.
+    pub pool: Option<&'static PoolOps>,
     /// What a userfault context may do; `None` when it may do nothing.
     pub uffd: Option<UffdOps>,
 }

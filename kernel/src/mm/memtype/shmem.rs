@@ -9,6 +9,7 @@ pub static SHMEM: MemType = MemType {
     privately: Privately::Caches,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: Some(
         UffdOps {
             modes: Modes::MISSING.union(Modes::MINOR).union(Modes::WP),

@@ -9,5 +9,6 @@ pub static SPECIAL: MemType = MemType {
     privately: Privately::Caches,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: None,
 };

@@ -10,5 +10,6 @@ pub static SYSV: MemType = MemType {
     privately: Privately::Caches,
     fixed_size: true,
     guest_only: false,
+    pool: None,
     uffd: None,
 };

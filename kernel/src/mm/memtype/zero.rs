@@ -12,6 +12,7 @@ pub static ZERO: MemType = MemType {
     privately: Privately::Itself,
     fixed_size: false,
     guest_only: false,
+    pool: None,
     uffd: match anon::ANON.uffd {
         Some(ops) => Some(UffdOps { ..ops }),
         None => None,

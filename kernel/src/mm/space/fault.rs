@@ -5,8 +5,8 @@ use core::sync::atomic::Ordering;
 
 use super::{Space, write_protect};
 use crate::arch::Stage1;
-use crate::mm::addr::{PAGE_SIZE, VirtAddr};
-use crate::mm::cache::{CacheError, Lookup};
+use crate::mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::mm::cache::{CacheError, Claim, Lookup};
 use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use crate::mm::frame::{Anon, Folio, Frame};
 use crate::mm::kernel;
@@ -258,21 +258,29 @@ impl Space {
         let folio = match cached {
             Some(folio) => folio,
             None => {
-                let mut frame = vma.ty.alloc()?;
+                let (mut frame, claim) = vma.alloc_at(cursor.addr())?;
                 phys::zero(&mut frame);
+                let page = frame.pfn();
                 if private && vma.ty.privately == Privately::Itself {
-                    return self.map_folio(vma, cursor, frame.into(), access, keep, vma.prot);
+                    self.map_folio(vma, cursor, frame.into(), access, keep, vma.prot)?;
+                    note_used(claim, page);
+                    return Ok(());
                 }
-                match self.fill_hole(vma, backing, cursor.addr(), frame.into())? {
+                let folio = match self.fill_hole(vma, backing, cursor.addr(), frame.into())? {
                     Some(folio) => folio,
                     None => return Ok(()),
-                }
+                };
+                note_used(claim, page);
+                folio
             }
         };
         if private && access == Access::Write {
-            let mut copy = vma.ty.alloc()?;
+            let (mut copy, claim) = vma.alloc_at(cursor.addr())?;
             phys::copy(&mut copy, &folio);
-            return self.map_folio(vma, cursor, copy.into(), access, keep, vma.prot);
+            let page = copy.pfn();
+            self.map_folio(vma, cursor, copy.into(), access, keep, vma.prot)?;
+            note_used(claim, page);
+            return Ok(());
         }
         // A private mapping asks again before it writes.
         let prot = if private { vma.prot - Prot::WRITE } else { vma.prot };
@@ -397,9 +405,11 @@ impl Space {
             cursor.rewrite(prot, stored_to(&leaf), flush);
             return Verdict::Resolved;
         }
-        match private_copy(vma, shared.as_ref()) {
-            Ok(copy) => {
+        match private_copy(vma, cursor.addr(), shared.as_ref()) {
+            Ok((copy, claim)) => {
+                let page = copy.pfn();
                 cursor.replace(copy, prot, written(), self);
+                note_used(claim, page);
                 Verdict::Resolved
             }
             Err(error) => Verdict::Failed(error.into()),
@@ -455,14 +465,30 @@ fn trapped(
     })
 }
 
-/// A page with the contents of `source`, or of zeros when the entry had borrowed the zero page.
-fn private_copy(vma: &Vma, source: Option<&Folio>) -> Result<Folio, AllocError> {
-    let mut frame = vma.ty.alloc()?;
+/// A page was mapped, or put into the cache: if it was promised, it is not any more.
+#[inline]
+fn note_used(claim: Option<Claim>, page: Pfn) {
+    if let Some(claim) = claim {
+        claim.used(page);
+    }
+}
+
+/// A page with the contents of `source`, or of zeros when the entry had borrowed the zero page. What a mapping was promised is
+/// for its first page at an address, not for what it loses to a fork (as on Linux).
+fn private_copy(
+    vma: &Vma,
+    addr: VirtAddr,
+    source: Option<&Folio>,
+) -> Result<(Folio, Option<Claim>), AllocError> {
+    let (mut frame, claim) = match source {
+        Some(source) if !source.is_cached() => (vma.ty.alloc()?, None),
+        _ => vma.alloc_at(addr)?,
+    };
     match source {
         None => phys::zero(&mut frame),
         Some(source) => phys::copy(&mut frame, source),
     }
-    Ok(frame.into())
+    Ok((frame.into(), claim))
 }
 
 /// Attributes of a page that is about to be written: setting the bits now saves the CPU the trouble.

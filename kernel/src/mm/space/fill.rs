@@ -8,12 +8,13 @@
 use arrayvec::ArrayVec;
 
 use super::Space;
+use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, VirtAddr};
-use crate::mm::cache::Lookup;
+use crate::mm::cache::{Claim, Lookup};
 use crate::mm::frame::{Folio, OutOfFrames};
 use crate::mm::memtype::{AllocError, Granule, Modes, OpSet, UffdOps};
 use crate::mm::pressure::{self, MAX_RELIEFS};
-use crate::mm::pt::Level;
+use crate::mm::pt::{Cursor, Level};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::Vma;
 use crate::uffd::{Ctx, FillMode, Ioctls};
@@ -213,16 +214,68 @@ impl Space {
         filler: &mut F,
     ) -> Result<u64, FillStop> {
         let step = ops.granule.size();
-        let filling = filler.prepare_waiting(ops, step, done)?;
         let rest = VirtRange::new(range.start + done, range.end);
+        let claim = match ops.granule {
+            Granule::Base => None,
+            Granule::Huge => self.query(rest.start).and_then(|vma| vma.claim(rest.start)),
+        };
+        let filling = filler.prepare_waiting(&supplied(ops, claim.as_ref()), step, done)?;
         let vmas = self.vmas.read();
         let (vma, now) = registered(vmas.find(rest.start), rest, ctx, filler)?;
-        if !core::ptr::eq(now, ops) {
+        let still_claimed = claim
+            .as_ref()
+            .is_none_or(|claim| vma.has_promised(claim, rest.start));
+        if !core::ptr::eq(now, ops) || !still_claimed {
             return Ok(0);
         }
         let mut table = self.table.lock();
         let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + step));
-        self.put(vma, ops.granule, filler, &mut cursor, filling)?;
+        self.put_claimed(vma, ops.granule, filler, &mut cursor, filling, claim)?;
+        Ok(step)
+    }
+
+    /// Puts `filling` into the entry at the cursor; if its page was promised, it is not any more.
+    fn put_claimed<F: Filler>(
+        &self,
+        vma: &Vma,
+        granule: Granule,
+        filler: &F,
+        cursor: &mut Cursor<'_, Stage1>,
+        filling: Filling,
+        claim: Option<Claim>,
+    ) -> Result<(), FillStop> {
+        let page = match &filling {
+            Filling::Folio(folio) => Some(folio.pfn()),
+            _ => None,
+        };
+        self.put(vma, granule, filler, cursor, filling)?;
+        if let (Some(claim), Some(page)) = (claim, page) {
+            claim.used(page);
+        }
+        Ok(())
+    }
+
+    /// Fills the first of `rest`, a huge page, which begins `offset` bytes into the whole range.
+    fn fill_huge<F: Filler>(
+        &self,
+        vma: &Vma,
+        ops: &UffdOps,
+        rest: VirtRange,
+        offset: u64,
+        filler: &mut F,
+    ) -> Result<u64, Unready> {
+        let step = ops.granule.size();
+        if F::OP == OpSet::COPY && self.has_huge_page(vma, rest.start) {
+            return Err(FillStop::Exists.into());
+        }
+        let claim = match F::OP {
+            OpSet::COPY => vma.claim(rest.start),
+            _ => None,
+        };
+        let filling = filler.prepare(&supplied(ops, claim.as_ref()), step, offset)?;
+        let mut table = self.table.lock();
+        let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + step));
+        self.put_claimed(vma, ops.granule, filler, &mut cursor, filling, claim)?;
         Ok(step)
     }
 
@@ -240,15 +293,16 @@ impl Space {
             let (done, outcome) = self.put_run(vma, ops.granule, rest, filler.protects());
             return (done, outcome.map_err(Unready::Stop));
         }
+        if ops.granule == Granule::Huge {
+            return match self.fill_huge(vma, ops, rest, offset, filler) {
+                Ok(done) => (done, Ok(())),
+                Err(why) => (0, Err(why)),
+            };
+        }
         let step = ops.granule.size();
         let mut outcome = Ok(());
         let mut ready = ArrayVec::<Filling, CHUNK>::new();
         while !ready.is_full() && (ready.len() as u64) * step < rest.len() {
-            let at = rest.start + ready.len() as u64 * step;
-            if F::OP == OpSet::COPY && ops.granule == Granule::Huge && self.has_huge_page(vma, at) {
-                outcome = Err(FillStop::Exists.into());
-                break;
-            }
             match filler.prepare(ops, step, offset + ready.len() as u64 * step) {
                 Ok(filling) => ready.push(filling),
                 Err(why) => {
@@ -284,6 +338,12 @@ impl Space {
                 matches!(found, Lookup::Present(_))
             })
     }
+}
+
+/// The table with the pool's promised pages as its supply, where one was promised.
+fn supplied(ops: &UffdOps, claim: Option<&Claim>) -> UffdOps {
+    let alloc = claim.map_or(ops.alloc, |claim| claim.pool().alloc);
+    UffdOps { alloc, ..*ops }
 }
 
 /// Asks for as much memory as a batch takes.

@@ -113,12 +113,16 @@ impl Space {
         if wiped {
             anon.unset();
         }
-        let copy = Vma {
+        let mut copy = Vma {
             anon,
             flags: vma.flags - VmaFlags::LOCKED - VmaFlags::LOCKED_ON_FAULT,
             uffd,
             ..vma.clone()
         };
+        // What was promised stays the parent's.
+        if let Some(backing) = &mut copy.backing {
+            backing.promise = None;
+        }
         let mut areas = child.vmas.write();
         if let Some(backing) = &copy.backing {
             // Before its pages are mapped: whoever takes pages away from now on asks the child too, after the parent.

@@ -4,7 +4,7 @@ use alloc::sync::{Arc, Weak};
 
 use super::{MAP_BOTTOM, Privilege, Space, UnmapError};
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
-use crate::mm::cache::{NoRoomForView, Object, View};
+use crate::mm::cache::{NoRoomForView, NotPromised, Object, View};
 use crate::mm::memtype::{Granule, MemType, Privately};
 use crate::mm::pt::Prot;
 use crate::mm::range::VirtRange;
@@ -130,6 +130,15 @@ pub enum MapError {
     NotPrivately,
     /// Stores are wanted, and the object may only be read.
     ReadOnly,
+    /// The pool has not so many pages that nobody was promised ([`VmaFlags::NO_RESERVE`] does without). With
+    /// [`MapOptions::replaces`] what was there is gone.
+    NotPromised,
+}
+
+impl From<NotPromised> for MapError {
+    fn from(_: NotPromised) -> Self {
+        Self::NotPromised
+    }
 }
 
 impl From<NoRoomForView> for MapError {
@@ -240,7 +249,8 @@ impl Space {
         };
         let accounted = prot.contains(Prot::WRITE) && vma.is_accountable();
         vma.flags.set(VmaFlags::ACCOUNTED, accounted);
-        let placed = self.place(&mut vmas, vma);
+        let placed = vma.reserve().map_err(MapError::from);
+        let placed = placed.and_then(|()| self.place(&mut vmas, vma));
         drop(vmas);
         changes.announce(|| Event::Unmap { range });
         placed?;
@@ -318,6 +328,7 @@ impl Space {
             offset,
             sharing,
             file: None,
+            promise: None,
         };
         Ok((Some(backing), flags))
     }

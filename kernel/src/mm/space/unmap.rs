@@ -74,8 +74,18 @@ impl Space {
     /// # Errors
     /// Splitting would leave too many areas; nothing changed then.
     pub(super) fn take_down(&self, vmas: &mut VmaSet, range: VirtRange) -> Result<(), TooManyVmas> {
-        vmas.remove(range, drop)?;
+        vmas.remove(range, |vma| vma.unreserve())?;
         // The areas are locked exclusively: nobody fills or faults here while nodes go away.
+        self.clear(range);
+        Ok(())
+    }
+
+    /// The same where the areas go on elsewhere, with what they were promised.
+    ///
+    /// # Errors
+    /// As for [`Self::take_down`].
+    pub(super) fn take_down_moved(&self, vmas: &mut VmaSet, range: VirtRange) -> Result<(), TooManyVmas> {
+        vmas.remove(range, drop)?;
         self.clear(range);
         Ok(())
     }

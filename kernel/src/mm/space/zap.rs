@@ -68,10 +68,17 @@ impl Zap {
     }
 
     /// Empties the entry at the cursor, or leaves it, and goes on behind it.
-    fn take_one(self, cursor: &mut Cursor<'_, Stage1>, remembers: bool, flush: &mut Flush<VirtAddr>) {
+    fn take_one(
+        self,
+        vma: &Vma,
+        cursor: &mut Cursor<'_, Stage1>,
+        remembers: bool,
+        flush: &mut Flush<VirtAddr>,
+    ) {
         let (entry, level) = cursor.entry();
         match entry {
             Entry::Leaf(leaf) if self.covers(cursor.share().as_ref()) => {
+                promise_again(vma, cursor);
                 assert!(cursor.fits(level), "a part that ends inside a page");
                 let protected = remembers && leaf.attr.flags.contains(AttrFlags::UFFD_WP);
                 cursor.take(if protected { Marker::UffdWp } else { Marker::None }, flush);
@@ -88,6 +95,18 @@ impl Zap {
     }
 }
 
+/// A page of its own that a private mapping was promised, and loses now, is promised to it again (as on Linux 6.18).
+fn promise_again(vma: &Vma, cursor: &mut Cursor<'_, Stage1>) {
+    let promise = vma.backing.as_ref().and_then(|backing| backing.promise.as_ref());
+    if let (Some(promise), Some(folio)) = (promise, cursor.share())
+        // Two owners: the entry, and the handle just made. One that a fork shares stays where it is.
+        && folio.owners() == 2
+        && !folio.is_cached()
+    {
+        promise.give_back(vma.promised_page(cursor.addr()), &folio);
+    }
+}
+
 impl Space {
     /// Empties the entries of `part` of the area, which begins and ends between pages, with the tables locked in turns. The
     /// area is locked by the caller, shared or exclusively.
@@ -100,7 +119,7 @@ impl Space {
             while at < turn.end {
                 at = self.change(VirtRange::new(at, turn.end), |cursor, flush| {
                     while !cursor.is_done() && !flush.is_full() {
-                        what.take_one(cursor, remembers, flush);
+                        what.take_one(vma, cursor, remembers, flush);
                     }
                     cursor.addr()
                 });

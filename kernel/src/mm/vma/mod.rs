@@ -16,9 +16,10 @@ use core::fmt;
 use bitflags::bitflags;
 
 use super::addr::{PAGE_SIZE, VirtAddr};
-use super::cache::Object;
+use super::cache::{Claim, NotPromised, Object, ObjectRange, Promise};
 use super::fault::{Access, Origin};
-use super::memtype::{Granule, MemType, Modes};
+use super::frame::{Anon, Frame};
+use super::memtype::{AllocError, Granule, MemType, Modes};
 use super::pt::Prot;
 use super::range::VirtRange;
 use crate::uffd::Ctx;
@@ -75,6 +76,8 @@ pub struct Backing {
     pub sharing: Sharing,
     /// The file that it was mapped from, if it was.
     pub file: Option<MappedFile>,
+    /// Pages of its own that a private mapping was promised, by their place in the object.
+    pub promise: Option<Arc<Promise>>,
 }
 
 impl Backing {
@@ -92,6 +95,7 @@ impl Backing {
             && self.offset + len == next.offset
             && self.sharing == next.sharing
             && self.file == next.file
+            && self.promise.as_ref().map(Arc::as_ptr) == next.promise.as_ref().map(Arc::as_ptr)
     }
 }
 
@@ -176,6 +180,83 @@ impl Vma {
         match &self.backing {
             Some(backing) => backing.offset + (addr - self.range.start),
             None => 0,
+        }
+    }
+
+    /// The bytes of its object that it maps; those of an area without one begin at 0.
+    fn object_range(&self) -> ObjectRange {
+        let start = self.offset_of(self.range.start);
+        ObjectRange {
+            start,
+            end: start + self.range.len(),
+        }
+    }
+
+    /// Has it promised the pages that it can come to need, where its type has a pool and it does not do without.
+    ///
+    /// # Errors
+    /// See [`NotPromised`].
+    pub fn reserve(&mut self) -> Result<(), NotPromised> {
+        let (Some(pool), false) = (self.ty.pool, self.flags.contains(VmaFlags::NO_RESERVE)) else {
+            return Ok(());
+        };
+        let (range, granule) = (self.object_range(), self.ty.granule().size());
+        match &mut self.backing {
+            Some(backing) if backing.sharing == Sharing::Shared => backing.object.promise(range),
+            Some(backing) => {
+                let promise = Promise::new(pool);
+                promise.extend(range.start / granule..range.end / granule, |_| true)?;
+                backing.promise = Some(promise);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// It is not mapped any more: what a private mapping was promised and has not used is not wanted.
+    pub fn unreserve(&self) {
+        if let Some(promise) = self.backing.as_ref().and_then(|backing| backing.promise.as_ref()) {
+            let (range, granule) = (self.object_range(), self.ty.granule().size());
+            promise.release(range.start / granule..range.end / granule);
+        }
+    }
+
+    /// The number of the page at `addr` in its promise, or its object's.
+    pub fn promised_page(&self, addr: VirtAddr) -> u64 {
+        self.offset_of(addr) / self.ty.granule().size()
+    }
+
+    /// The right to a promised page for the entry at `addr`, if one was promised.
+    pub fn claim(&self, addr: VirtAddr) -> Option<Claim> {
+        self.ty.pool?;
+        let backing = self.backing.as_ref()?;
+        let promise = match backing.sharing {
+            Sharing::Shared => backing.object.promised(),
+            Sharing::Private => backing.promise.as_ref(),
+        };
+        Claim::to(promise?, self.promised_page(addr))
+    }
+
+    /// Whether `claim` is to a page for the entry at `addr`.
+    pub fn has_promised(&self, claim: &Claim, addr: VirtAddr) -> bool {
+        let backing = self.backing.as_ref();
+        let promise = backing.and_then(|backing| match backing.sharing {
+            Sharing::Shared => backing.object.promised(),
+            Sharing::Private => backing.promise.as_ref(),
+        });
+        promise.is_some_and(|promise| claim.is_to(promise, self.promised_page(addr)))
+    }
+
+    /// A page for the entry at `addr`, with arbitrary contents: one that was promised, if it was. The claim is to be told when it
+    /// is used.
+    ///
+    /// # Errors
+    /// See [`AllocError`].
+    #[inline]
+    pub fn alloc_at(&self, addr: VirtAddr) -> Result<(Frame<Anon>, Option<Claim>), AllocError> {
+        match self.claim(addr) {
+            None => Ok((self.ty.alloc()?, None)),
+            Some(claim) => Ok((claim.alloc()?, Some(claim))),
         }
     }
 

@@ -240,13 +240,12 @@ impl Wanted {
         if self.has(MapFlags::NORESERVE) || self.kind() == MAP_DROPPABLE {
             return Ok(());
         }
-        let most = match (granule == PAGE_SIZE, memory) {
-            (false, Memory::Own(_)) => frame::allocator().huge_pages().free,
-            (true, Memory::Own(_)) if !self.prot.contains(Prot::WRITE) => return Ok(()),
-            (true, _) if self.has(MapFlags::ANONYMOUS) => frame::allocator().managed(),
-            _ => return Ok(()),
+        // Huge pages are promised when they are mapped.
+        let is_counted = match memory {
+            Memory::Own(_) => self.prot.contains(Prot::WRITE),
+            Memory::Object { .. } => self.has(MapFlags::ANONYMOUS),
         };
-        if len / granule > most {
+        if granule == PAGE_SIZE && is_counted && len / PAGE_SIZE > frame::allocator().managed() {
             return Err(Errno::ENOMEM);
         }
         Ok(())
@@ -283,6 +282,7 @@ fn errno(error: MapError) -> Errno {
         | MapError::NoRoom
         | MapError::TooManyAreas
         | MapError::OutOfMemory
+        | MapError::NotPromised
         | MapError::BadAddress => Errno::ENOMEM,
         MapError::Occupied => Errno::EEXIST,
         MapError::SplitsPage | MapError::BadOffset | MapError::NotPrivately => Errno::EINVAL,

@@ -150,7 +150,9 @@ pub fn shmat(call: &mut Call<'_>) -> Result {
     };
     let range = space(call).map_with(request, options);
     let range = range.map_err(|error| match error {
-        MapError::NoRoom | MapError::TooManyAreas | MapError::OutOfMemory => Errno::ENOMEM,
+        MapError::NoRoom | MapError::TooManyAreas | MapError::OutOfMemory | MapError::NotPromised => {
+            Errno::ENOMEM
+        }
         _ => Errno::EINVAL,
     })?;
     Ok(range.start.as_u64())

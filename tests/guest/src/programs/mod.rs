@@ -18,6 +18,7 @@ mod fill_rules;
 mod fork_events;
 mod futex;
 mod guest_memfd;
+mod huge_promises;
 mod kernel_access;
 mod lifetime;
 mod machine_state;
@@ -121,6 +122,7 @@ programs! {
     vdso: Everywhere, 30, "4.4: the clock of the vdso";
     area_borders: Everywhere, 20, "2, 5.1: which neighbours are one area";
     memory_calls: Everywhere, 30, "mmap, mprotect, mremap, madvise, mincore, mlock, brk";
+    huge_promises: Everywhere, 30, "huge pages that are promised to mappings";
     memfd: Everywhere, 30, "memfd_create, seals, fallocate, mappings beside read and write";
     futex: Everywhere, 30, "futex(2)";
     signals: Everywhere, 30, "masks, queues, handlers, alternate stacks, restarts";

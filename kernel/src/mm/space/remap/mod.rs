@@ -204,7 +204,7 @@ impl Space {
             let locked = |vma: &Vma| vma.flags.contains(VmaFlags::LOCKED);
             vmas.update_unsplit(old, locked, |vma| vma.flags.remove(VmaFlags::LOCKED));
         } else if !old.is_empty() {
-            self.take_down(vmas, old)?;
+            self.take_down_moved(vmas, old)?;
         }
         Ok(())
     }
