@@ -253,6 +253,47 @@ impl Inode for Link {
     }
 }
 
+/// A directory of a pseudo file system: what it says beside its names makes it an inode.
+pub trait PseudoDirectory: Directory + Send + Sync + 'static {
+    /// Its file system.
+    fn fs(&self) -> &Arc<PseudoFs>;
+
+    /// Its number.
+    fn ino(&self) -> u64;
+
+    /// Who may do what.
+    fn permissions(&self) -> u32 {
+        0o555
+    }
+
+    /// Directories in it.
+    fn directories(&self) -> u64 {
+        0
+    }
+}
+
+impl<T: PseudoDirectory> Inode for T {
+    fn stat(&self) -> Stat {
+        let stat = self.fs().stat(self.ino(), S_IFDIR | self.permissions());
+        Stat {
+            nlink: stat.nlink + self.directories(),
+            ..stat
+        }
+    }
+
+    fn stat_fs(&self) -> StatFs {
+        self.fs().stat_fs()
+    }
+
+    fn open(&self, entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
+        Ok(DirectoryFile::of(entry))
+    }
+
+    fn directory(&self) -> Option<&dyn Directory> {
+        Some(self)
+    }
+}
+
 /// A directory whose names do not change.
 pub struct Fixed {
     fs: Arc<PseudoFs>,
@@ -271,21 +312,13 @@ impl Fixed {
     }
 }
 
-impl Inode for Fixed {
-    fn stat(&self) -> Stat {
-        self.fs.stat(self.ino, S_IFDIR | 0o555)
+impl PseudoDirectory for Fixed {
+    fn fs(&self) -> &Arc<PseudoFs> {
+        &self.fs
     }
 
-    fn stat_fs(&self) -> StatFs {
-        self.fs.stat_fs()
-    }
-
-    fn open(&self, entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
-        Ok(DirectoryFile::of(entry))
-    }
-
-    fn directory(&self) -> Option<&dyn Directory> {
-        Some(self)
+    fn ino(&self) -> u64 {
+        self.ino
     }
 }
 

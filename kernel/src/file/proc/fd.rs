@@ -6,9 +6,8 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
 use crate::abi::errno::Errno;
-use crate::abi::stat::{S_IFDIR, S_IFLNK, S_IFMT, Stat, StatFs};
-use crate::file::directory::DirectoryFile;
-use crate::file::pseudo::{Link, PseudoFs, Text, list_names};
+use crate::abi::stat::{S_IFLNK, S_IFMT, Stat, StatFs};
+use crate::file::pseudo::{Link, PseudoDirectory, PseudoFs, Text, list_names};
 use crate::file::tree::{Directory, Entry, Inode, Target};
 use crate::file::{DirEntry, File, OpenFile, OpenFlags};
 use crate::process::Process;
@@ -101,21 +100,17 @@ fn info(open: &OpenFile) -> String {
     text
 }
 
-impl Inode for Descriptors {
-    fn stat(&self) -> Stat {
-        self.fs.stat(self.ino, S_IFDIR | 0o500)
+impl PseudoDirectory for Descriptors {
+    fn fs(&self) -> &Arc<PseudoFs> {
+        &self.fs
     }
 
-    fn stat_fs(&self) -> StatFs {
-        self.fs.stat_fs()
+    fn ino(&self) -> u64 {
+        self.ino
     }
 
-    fn open(&self, entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
-        Ok(DirectoryFile::of(entry))
-    }
-
-    fn directory(&self) -> Option<&dyn Directory> {
-        Some(self)
+    fn permissions(&self) -> u32 {
+        0o500
     }
 }
 

@@ -26,14 +26,11 @@ use alloc::vec::Vec;
 
 pub use system::RELEASE;
 
-use super::directory::DirectoryFile;
-use super::pseudo::{Link, PseudoFs};
-use super::tree::{Directory, Entry, Inode, Target};
-use super::{DirEntry, File, OpenFile, OpenFlags};
+use super::pseudo::{Link, PseudoDirectory, PseudoFs};
+use super::tree::{Directory, Inode, Target};
+use super::{DirEntry, OpenFile};
 use crate::abi::errno::Errno;
-use crate::abi::stat::{S_IFDIR, Stat, StatFs};
 use crate::process::{Pid, Process, Thread};
-use crate::syscall::Error;
 use crate::task;
 use process::TaskDirectory;
 
@@ -86,21 +83,13 @@ struct Root {
     names: Vec<(&'static str, Arc<dyn Inode>)>,
 }
 
-impl Inode for Root {
-    fn stat(&self) -> Stat {
-        self.fs.stat(self.ino, S_IFDIR | 0o555)
+impl PseudoDirectory for Root {
+    fn fs(&self) -> &Arc<PseudoFs> {
+        &self.fs
     }
 
-    fn stat_fs(&self) -> StatFs {
-        self.fs.stat_fs()
-    }
-
-    fn open(&self, entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
-        Ok(DirectoryFile::of(entry))
-    }
-
-    fn directory(&self) -> Option<&dyn Directory> {
-        Some(self)
+    fn ino(&self) -> u64 {
+        self.ino
     }
 }
 

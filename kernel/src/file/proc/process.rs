@@ -10,15 +10,12 @@ use super::fd::{Descriptors, list};
 use super::pagemap::PagemapInode;
 use super::{maps, memfile, status};
 use crate::abi::errno::Errno;
-use crate::abi::stat::{S_IFDIR, Stat, StatFs};
-use crate::file::directory::DirectoryFile;
-use crate::file::pseudo::{Link, PseudoFs, Text};
-use crate::file::tree::{Directory, Entry, Inode, Last, Target};
-use crate::file::{DirEntry, File, OpenFlags};
+use crate::file::DirEntry;
+use crate::file::pseudo::{Link, PseudoDirectory, PseudoFs, Text};
+use crate::file::tree::{Directory, Inode, Last, Target};
 use crate::mm::fault::Origin;
 use crate::mm::range::VirtRange;
 use crate::process::{Process, Thread};
-use crate::syscall::Error;
 
 /// A process's directory, or a thread's.
 pub(super) struct TaskDirectory {
@@ -213,21 +210,13 @@ impl TaskDirectory {
     }
 }
 
-impl Inode for TaskDirectory {
-    fn stat(&self) -> Stat {
-        self.fs.stat(self.ino, S_IFDIR | 0o555)
+impl PseudoDirectory for TaskDirectory {
+    fn fs(&self) -> &Arc<PseudoFs> {
+        &self.fs
     }
 
-    fn stat_fs(&self) -> StatFs {
-        self.fs.stat_fs()
-    }
-
-    fn open(&self, entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
-        Ok(DirectoryFile::of(entry))
-    }
-
-    fn directory(&self) -> Option<&dyn Directory> {
-        Some(self)
+    fn ino(&self) -> u64 {
+        self.ino
     }
 }
 
@@ -277,25 +266,19 @@ impl Threads {
     }
 }
 
-impl Inode for Threads {
-    fn stat(&self) -> Stat {
-        let threads = self.process.upgrade().map_or(0, |process| process.thread_count());
-        Stat {
-            nlink: 2 + threads as u64,
-            ..self.fs.stat(self.ino, S_IFDIR | 0o555)
-        }
+impl PseudoDirectory for Threads {
+    fn fs(&self) -> &Arc<PseudoFs> {
+        &self.fs
     }
 
-    fn stat_fs(&self) -> StatFs {
-        self.fs.stat_fs()
+    fn ino(&self) -> u64 {
+        self.ino
     }
 
-    fn open(&self, entry: &Arc<Entry>, _flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
-        Ok(DirectoryFile::of(entry))
-    }
-
-    fn directory(&self) -> Option<&dyn Directory> {
-        Some(self)
+    fn directories(&self) -> u64 {
+        self.process
+            .upgrade()
+            .map_or(0, |process| process.thread_count() as u64)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use guest_tests::attempt::{outcome, read};
 use guest_tests::child::{Child, fork_in_thread};
-use guest_tests::job::{self, until};
+use guest_tests::job::{self, Job, until};
 use guest_tests::region::*;
 use guest_tests::signal;
 use guest_tests::sys::{self, call};
@@ -76,8 +76,8 @@ fn user_mode() {
     signal::forget();
 }
 
-/// In the kernel it tries again and again until the page is there; the handler runs afterwards.
-fn kernel_mode() {
+/// A context, its page, and a task that waits for the page in the kernel and has a signal.
+pub fn signalled_in_the_kernel() -> (Uffd, Region, Job) {
     let uffd = Uffd::with(0);
     let area = Region::anon("area", 1);
     uffd.watch(&area, MISSING);
@@ -95,6 +95,12 @@ fn kernel_mode() {
         ok(signal::tgkill(waiter.tid(), libc::SIGUSR1)),
         "ok",
     );
+    (uffd, area, waiter)
+}
+
+/// In the kernel it tries again and again until the page is there; the handler runs afterwards.
+fn kernel_mode() {
+    let (uffd, area, waiter) = signalled_in_the_kernel();
     check("4.4 in the kernel: the handler has not run", signal::count(), "0");
     check(
         "4.4 in the kernel: filled",
