@@ -26,12 +26,14 @@ pub struct Registered {
 
 impl Registered {
     /// The area, if there is one.
-    #[inline]
     pub fn get(&self) -> Option<Rseq> {
-        if !self.any.load(Ordering::Relaxed) {
-            return None;
-        }
         *self.area.lock()
+    }
+
+    /// Whether there is one.
+    #[inline]
+    fn is_any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
     }
 
     /// Registers another area, or none. The thread itself does, or its maker before it runs.
@@ -60,6 +62,13 @@ impl From<AccessError> for Malformed {
 /// Looks whether `thread`, the current one, is in a sequence, and has it go on at the abort handler then.
 #[inline]
 pub(super) fn interrupted(thread: &Arc<Thread>, registers: &mut Registers) {
+    if thread.rseq.is_any() {
+        look(thread, registers);
+    }
+}
+
+#[inline(never)]
+fn look(thread: &Arc<Thread>, registers: &mut Registers) {
     if let Some(area) = thread.rseq.get()
         && restart(&area, registers).is_err()
     {

@@ -155,6 +155,8 @@ impl Space {
         self.fill_range(range, ctx, filler)
     }
 
+    /// Apart from [`Self::fill_page`], which has the registers to itself.
+    #[inline(never)]
     fn fill_range<F: Filler>(
         &self,
         range: VirtRange,

@@ -60,10 +60,14 @@ pub fn fork(descriptor: u32) -> [u8; MESSAGE_SIZE] {
     pack(EVENT_FORK, [descriptor.into(), 0, 0])
 }
 
+#[inline]
 fn pack(number: u8, words: [u64; 3]) -> [u8; MESSAGE_SIZE] {
     let mut message = [0; MESSAGE_SIZE];
-    message[0] = number;
-    for (bytes, word) in message[8..].chunks_exact_mut(8).zip(words) {
+    let [first, second, third] = words;
+    for (bytes, word) in message
+        .chunks_exact_mut(8)
+        .zip([number.into(), first, second, third])
+    {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
     message
