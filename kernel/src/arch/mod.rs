@@ -115,6 +115,15 @@ pub trait Memory {
         // SAFETY: the caller's contract.
         unsafe { core::ptr::copy_nonoverlapping(src, dst, crate::mm::addr::PAGE_SIZE as usize) }
     }
+    /// Fills a page with zero bytes.
+    ///
+    /// # Safety
+    /// `page` is valid for writes of a page.
+    #[inline]
+    unsafe fn zero_page(page: *mut u8) {
+        // SAFETY: the caller's contract.
+        unsafe { core::ptr::write_bytes(page, 0, crate::mm::addr::PAGE_SIZE as usize) }
+    }
     /// Largest level at which the CPU takes stage-1 leaves (1 GiB where it has them).
     fn max_leaf() -> crate::mm::pt::Level;
     /// The memory manager's state for this machine.

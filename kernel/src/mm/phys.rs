@@ -49,6 +49,13 @@ pub fn zero<K: FrameKind>(frame: &mut Frame<K>) {
     unsafe { ptr::write_bytes(frame_ptr(frame.pfn()), 0, len) }
 }
 
+/// Fills the first page of `frame` with zero bytes: [`zero`] for the size that matters most.
+#[inline]
+pub fn zero_page<K: FrameKind>(frame: &mut Frame<K>) {
+    // SAFETY: the handle is the only one to its frames, of which there is at least one, and the direct map covers it.
+    unsafe { Machine::zero_page(frame_ptr(frame.pfn())) }
+}
+
 /// The contents of an owned frame.
 pub fn bytes_mut<K: FrameKind>(frame: &mut Frame<K>) -> &mut [u8] {
     let len = frame.bytes() as usize;

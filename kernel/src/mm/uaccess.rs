@@ -13,6 +13,7 @@
 )]
 
 use core::fmt;
+use core::mem::MaybeUninit;
 
 use super::addr::{USER_TOP, VirtAddr};
 use super::fault::{FaultError, Origin, last_error};
@@ -63,6 +64,23 @@ pub fn read(src: VirtAddr, dst: &mut [u8]) -> Result<(), AccessError> {
     match unsafe { Machine::copy_in(dst.as_mut_ptr(), src, dst.len()) } {
         0 => Ok(()),
         left => Err(failed(src + (dst.len() - left) as u64)),
+    }
+}
+
+/// Copies words from task memory, aligned or not.
+///
+/// # Errors
+/// One could not be read.
+#[inline]
+pub fn read_words<const N: usize>(src: VirtAddr) -> Result<[u64; N], AccessError> {
+    let len = size_of::<[u64; N]>();
+    check(src, len)?;
+    let mut words = MaybeUninit::<[u64; N]>::uninit();
+    // SAFETY: the words are valid for writes of their length.
+    match unsafe { Machine::copy_in(words.as_mut_ptr().cast(), src, len) } {
+        // SAFETY: every byte of them was written.
+        0 => Ok(unsafe { words.assume_init() }),
+        left => Err(failed(src + (len - left) as u64)),
     }
 }
 

@@ -19,6 +19,15 @@ pub fn read(at: u64, out: &mut [u8]) -> Result<(), Error> {
     on_behalf(|| uaccess::read(VirtAddr::new(at), out)).map_err(|_| Errno::EFAULT.into())
 }
 
+/// Copies words from it.
+///
+/// # Errors
+/// EFAULT.
+#[inline]
+pub fn read_words<const N: usize>(at: u64) -> Result<[u64; N], Error> {
+    on_behalf(|| uaccess::read_words(VirtAddr::new(at))).map_err(|_| Errno::EFAULT.into())
+}
+
 /// Copies to it.
 ///
 /// # Errors

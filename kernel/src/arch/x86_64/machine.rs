@@ -138,6 +138,15 @@ impl Memory for Machine {
     }
 
     #[inline]
+    unsafe fn zero_page(page: *mut u8) {
+        // SAFETY: as for `copy_page`.
+        unsafe {
+            asm!("rep stosq", inout("rcx") PAGE_SIZE / 8 => _, inout("rdi") page => _, in("rax") 0,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline]
     fn max_leaf() -> Level {
         if features().contains(Features::GIB_PAGES) {
             Level::UPPER

@@ -46,26 +46,18 @@ pub(super) fn perform(uffd: &Uffd, command: u32, argument: u64) -> Done {
         ioctl::MOVE => fill(uffd, argument, linux::fill, |words| move_pages(uffd, words)),
         ioctl::WRITEPROTECT => write_protect(uffd, argument),
         ioctl::WAKE => {
-            let [start, len] = read(argument)?;
+            let [start, len] = user::read_words(argument)?;
             let range = range(start, len)?;
             Ok(uffd.wake(range).map_err(linux::wake)?)
         }
         ioctl::REGISTER => register(uffd, argument),
         ioctl::UNREGISTER => {
-            let [start, len] = read(argument)?;
+            let [start, len] = user::read_words(argument)?;
             let range = range(start, len)?;
             Ok(uffd.unregister(range).map_err(linux::unregister)?)
         }
         _ => Err(Errno::EINVAL.into()),
     }
-}
-
-/// The words that an argument begins with.
-#[inline]
-fn read<const N: usize>(at: u64) -> Result<[u64; N], Error> {
-    let mut words = [[0; 8]; N];
-    user::read(at, words.as_flattened_mut())?;
-    Ok(words.map(u64::from_le_bytes))
 }
 
 /// A range, if its end is an address; what else it has to be, the operations check.
@@ -74,7 +66,7 @@ fn range(start: u64, len: u64) -> Result<VirtRange, Errno> {
 }
 
 fn api(uffd: &Uffd, argument: u64) -> Done {
-    let [api, features, _ioctls] = read(argument)?;
+    let [api, features, _ioctls] = user::read_words(argument)?;
     let wanted = Handshake {
         api,
         features: Features::from_bits_retain(features),
@@ -98,7 +90,7 @@ fn api(uffd: &Uffd, argument: u64) -> Done {
 }
 
 fn register(uffd: &Uffd, argument: u64) -> Done {
-    let [start, len, mode] = read(argument)?;
+    let [start, len, mode] = user::read_words(argument)?;
     let modes = u8::try_from(mode).ok().and_then(Modes::from_bits);
     let modes = modes.ok_or(Errno::EINVAL)?;
     let range = range(start, len)?;
@@ -111,7 +103,7 @@ fn write_protect(uffd: &Uffd, argument: u64) -> Done {
     if uffd.is_changing() {
         return Err(Errno::EAGAIN.into());
     }
-    let [start, len, mode] = read(argument)?;
+    let [start, len, mode] = user::read_words(argument)?;
     let range = range(start, len)?;
     let done = match linux::write_protect_mode(mode)? {
         WriteProtectMode::Protect => uffd.write_protect(range),
@@ -143,7 +135,7 @@ fn fill<const N: usize>(
         store(-Errno::EAGAIN.number())?;
         return Err(Errno::EAGAIN.into());
     }
-    let filled = operation(read(argument)?)?;
+    let filled = operation(user::read_words(argument)?)?;
     let Filled { start, len, .. } = filled;
     let bytes = filled.outcome.bytes(len);
     let answer = answer(filled.outcome, len);

@@ -91,7 +91,7 @@ impl<K: FrameKind> Frame<K> {
     #[inline]
     pub fn alloc_zeroed() -> Result<Self, OutOfFrames> {
         let mut frame = Self::alloc()?;
-        phys::zero(&mut frame);
+        phys::zero_page(&mut frame);
         Ok(frame)
     }
 

@@ -301,7 +301,7 @@ impl Space {
                 Err(why) => (0, Err(why)),
             };
         }
-        let step = ops.granule.size();
+        let step = PAGE_SIZE;
         let mut outcome = Ok(());
         let mut ready = ArrayVec::<Filling, CHUNK>::new();
         while !ready.is_full() && (ready.len() as u64) * step < rest.len() {
@@ -317,11 +317,11 @@ impl Space {
         let mut table = self.table.lock();
         let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + ready.len() as u64 * step));
         for filling in ready.drain(..) {
-            if let Err(why) = self.put(vma, ops.granule, filler, &mut cursor, filling) {
+            if let Err(why) = self.put(vma, Granule::Base, filler, &mut cursor, filling) {
                 outcome = Err(why.into());
                 break;
             }
-            cursor.advance(ops.granule.level());
+            cursor.advance(Level::PAGE);
             done += step;
         }
         (done, outcome)

@@ -24,7 +24,7 @@ use crate::mm::vma::{Backing, Sharing, Vma};
 
 impl Space {
     /// Puts `filling` into the entry at the cursor.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put<F: Filler>(
         &self,
         vma: &Vma,

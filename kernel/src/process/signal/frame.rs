@@ -183,9 +183,9 @@ fn layout(frame: &Frame<'_>, registers: &Registers, place: Place, is_extended: b
 /// The frame cannot be read.
 pub fn pop(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) -> Result<(), BadFrame> {
     let at = registers.rsp.wrapping_sub(8);
-    let mut bytes = [0; SIGINFO];
-    on_behalf(|| uaccess::read(VirtAddr::new(at), &mut bytes)).map_err(|_| BadFrame)?;
-    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    let words: [u64; SIGINFO / 8] =
+        on_behalf(|| uaccess::read_words(VirtAddr::new(at))).map_err(|_| BadFrame)?;
+    let word = |at: usize| words[at / 8];
     thread.signals.block(SignalSet::from_bits(word(MASK)));
     let general = |n: usize| word(SIGCONTEXT + 8 * n);
     *registers = Registers {
@@ -211,7 +211,8 @@ pub fn pop(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) -
     };
     registers.restore_all();
     restore_state(general(23), extra)?;
-    let stack = bytes[UCONTEXT + 16..][..STACK_SIZE].try_into().expect("its size");
+    let stack = [0, 8, 16].map(|at| word(UCONTEXT + 16 + at).to_le_bytes());
+    let stack = stack.as_flattened().try_into().expect("its size");
     restore_altstack(thread, AltStack::from_bytes(stack), registers.rsp);
     Ok(())
 }
