@@ -3,8 +3,8 @@
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::allocator;
 use crate::mm::memtype::Granule;
-use crate::mm::pt::{AttrFlags, Entry, Leaf};
-use crate::mm::space::{Category, PageRun, ScanRequest, Space};
+use crate::mm::pt::{AttrFlags, Leaf};
+use crate::mm::space::Space;
 use crate::mm::vma::Vma;
 
 /// Pages that are mapped, by kind. The shared page of zeros does not count, as on Linux.
@@ -34,47 +34,15 @@ impl Counts {
     /// Of an area.
     pub fn of(space: &Space, area: &Vma) -> Self {
         let mut counts = Self::default();
-        let mut request = ScanRequest {
-            range: area.range,
-            inverted: Category::PFNZERO,
-            all_of: Category::PRESENT | Category::PFNZERO,
-            any_of: Category::empty(),
-            report: Category::PRESENT,
-            max_pages: None,
-            protect: false,
-            require_tracking: false,
-        };
-        let mut runs = [PageRun::EMPTY; 32];
-        while request.range.start < area.range.end {
-            let Ok(scanned) = space.scan(&request, &mut runs) else {
-                break;
-            };
-            for run in &runs[..scanned.runs] {
-                counts.count(space, area, run);
+        space.each_leaf(area.range, |leaf, pages| {
+            if !leaf.attr.is_borrowed() {
+                counts.count(area, leaf, pages);
             }
-            if scanned.end <= request.range.start {
-                break;
-            }
-            request.range.start = scanned.end;
-        }
+        });
         counts
     }
 
-    fn count(&mut self, space: &Space, area: &Vma, run: &PageRun) {
-        let mut at = run.range.start;
-        while at < run.range.end {
-            let (entry, level) = space.entry(at);
-            let Entry::Leaf(leaf) = entry else {
-                at = at + PAGE_SIZE;
-                continue;
-            };
-            let next = (at.align_down(level.size()) + level.size()).min(run.range.end);
-            self.count_leaf(area, &leaf, (next - at) / PAGE_SIZE);
-            at = next;
-        }
-    }
-
-    fn count_leaf(&mut self, area: &Vma, leaf: &Leaf, pages: u64) {
+    fn count(&mut self, area: &Vma, leaf: &Leaf, pages: u64) {
         let cached = allocator().is_cached(leaf.frame);
         // The cache is an owner, but maps nothing.
         let owners = allocator().owners(leaf.frame).saturating_sub(u32::from(cached));

@@ -17,7 +17,8 @@ use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::cache::Lookup;
 use crate::mm::frame::allocator;
 use crate::mm::memtype::Granule;
-use crate::mm::pt::{AttrFlags, Entry, Marker};
+use crate::mm::pt::{AttrFlags, Entry, Leaf, Marker};
+use crate::mm::range::VirtRange;
 
 const EXCLUSIVE: u64 = 1 << 56;
 const UFFD_WP: u64 = 1 << 57;
@@ -98,19 +99,26 @@ impl Space {
         let vmas = self.vmas.read();
         let mut pages = 0;
         for vma in vmas.iter() {
-            for turn in self.turns(vma.range) {
-                let mut table = self.table.lock();
-                let mut cursor = table.cursor(turn);
-                while !cursor.is_done() {
-                    let (entry, level) = cursor.entry();
-                    if entry.is_leaf() {
-                        pages += level.size() / PAGE_SIZE;
-                    }
-                    cursor.advance(level);
+            self.each_leaf(vma.range, |_, count| pages += count);
+        }
+        pages
+    }
+
+    /// Calls `f` for each leaf in `range`, in one pass over the tables, with the base pages of it that lie there. The tables are
+    /// locked: `f` takes no lock and is short.
+    pub fn each_leaf(&self, range: VirtRange, mut f: impl FnMut(&Leaf, u64)) {
+        for turn in self.turns(range) {
+            let mut table = self.table.lock();
+            let mut cursor = table.cursor(turn);
+            while !cursor.is_done() {
+                let at = cursor.addr();
+                let (entry, level) = cursor.entry();
+                cursor.advance(level);
+                if let Entry::Leaf(leaf) = &entry {
+                    f(leaf, (cursor.addr().min(turn.end) - at) / PAGE_SIZE);
                 }
             }
         }
-        pages
     }
 
     /// Whether a touch of the page at `addr` would find it, here or in the cache of its object (Linux: `mincore`); `None`
