@@ -56,9 +56,9 @@ pub fn load(space: &Arc<Space>, image: &Image, headers: &Headers, base: u64) -> 
 }
 
 fn map(space: &Arc<Space>, image: &Image, segment: &Segment, bias: u64) -> Result<(), ExecError> {
-    let address = segment.address.checked_add(bias);
-    let end = address.and_then(|address| address.checked_add(segment.memory_len));
-    let (Some(address), Some(end)) = (address, end) else {
+    // What is linked above where it goes is moved down.
+    let address = segment.address.wrapping_add(bias);
+    let Some(end) = address.checked_add(segment.memory_len) else {
         return Err(ExecError::Unfit(Unfit::BadSegment));
     };
     // More than there could ever be (Linux refuses by its rules of overcommitment).

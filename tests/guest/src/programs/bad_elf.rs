@@ -96,6 +96,18 @@ pub fn run() {
     row("a relocatable file", &changed(&[(16, 1, 2)]));
     row("a core file", &changed(&[(16, 4, 2)]));
     row("a shared object at its address", &changed(&[(16, 3, 2)]));
+    for address in [0x5555_5555_4000u64, 0x6000_0000_0000, 0x7000_0000_0000] {
+        let moved = [
+            (16, 3, 2),
+            (24, address + 0x78, 8),
+            (80, address, 8),
+            (88, address, 8),
+        ];
+        row(
+            &format!("a shared object linked at {address:#x}"),
+            &changed(&moved),
+        );
+    }
     row("no program headers", &changed(&[(56, 0, 2)]));
     row("very many program headers", &changed(&[(56, 0xffff, 2)]));
     row("program headers of another size", &changed(&[(54, 32, 2)]));
