@@ -183,6 +183,7 @@ calls! {
     152 memory::munlockall;
     157 thread::prctl;
     158 thread::arch_prctl;
+    159 time::adjtimex;
     160 process::setrlimit;
     161 file::names::chroot;
     162 file::size::sync;
@@ -265,6 +266,7 @@ calls! {
     296 file::transfer::pwritev;
     297 signal::rt_tgsigqueueinfo;
     302 process::prlimit64;
+    305 time::clock_adjtime;
     306 file::size::syncfs;
     309 scheduling::getcpu;
     310 memory::process_vm_readv;

@@ -9,6 +9,7 @@ use guest_tests::transcript::{answer, ok, show};
 
 pub fn run() {
     clocks();
+    discipline();
     sleeps();
     alarms();
     intervals();
@@ -69,6 +70,81 @@ fn clocks() {
 }
 
 /// Whether something took at least this long.
+/// What is known of the wall clock's discipline, and who may change it.
+fn discipline() {
+    const TIMEX: usize = 26;
+    let ask = |clock: Option<usize>, modes: u64| {
+        let mut words = [0x5555_5555_5555_5555u64; TIMEX];
+        words[0] = modes;
+        let at = words.as_mut_ptr() as usize;
+        let answer = match clock {
+            None => call(libc::SYS_adjtimex, &[at]),
+            Some(clock) => call(libc::SYS_clock_adjtime, &[clock, at]),
+        };
+        (answer, words)
+    };
+    for (name, clock) in [("adjtimex", None), ("clock_adjtime", Some(0))] {
+        let (answer, words) = ask(clock, 0);
+        show(
+            &format!("{name}: reading answers a state"),
+            answer.is_ok_and(|state| state <= 5),
+        );
+        show(&format!("{name}: modes"), words[0] as u32);
+        show(&format!("{name}: precision"), words[7]);
+        show(&format!("{name}: tolerance"), words[8]);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let difference = now.map_or(99, |now| now.as_secs().abs_diff(words[9]));
+        show(&format!("{name}: it is the wall clock's time"), difference <= 2);
+        show(
+            &format!("{name}: a tick is near 10000 us"),
+            words[11].abs_diff(10_000) < 1000,
+        );
+        show(
+            &format!("{name}: what is reserved stays"),
+            words[22..] == [0x5555_5555_5555_5555; TIMEX - 22],
+        );
+    }
+    show("adjtimex: bad pointer", ok(call(libc::SYS_adjtimex, &[8])));
+    show(
+        "clock_adjtime: bad pointer",
+        ok(call(libc::SYS_clock_adjtime, &[0, 8])),
+    );
+    for (name, clock) in [
+        ("MONOTONIC", 1),
+        ("PROCESS_CPUTIME", 2),
+        ("MONOTONIC_RAW", 4),
+        ("REALTIME_COARSE", 5),
+        ("BOOTTIME", 7),
+        ("unknown 99", 99),
+    ] {
+        show(&format!("clock_adjtime: {name}"), ok(ask(Some(clock), 0).0));
+    }
+    show(
+        "clock_adjtime: unknown clock, bad pointer",
+        ok(call(libc::SYS_clock_adjtime, &[99, 8])),
+    );
+    let child = guest_tests::child::fork(|| {
+        let _ = call(libc::SYS_setresuid, &[1000, 1000, 1000]);
+        for (name, modes) in [("a frequency", 2), ("a tick", 0x4000), ("the time", 0x100)] {
+            show(&format!("adjtimex by somebody: {name}"), ok(ask(None, modes).0));
+            show(
+                &format!("clock_adjtime by somebody: {name}"),
+                ok(ask(Some(0), modes).0),
+            );
+        }
+        show(
+            "adjtimex by somebody: reading",
+            ask(None, 0).0.is_ok_and(|state| state <= 5),
+        );
+        show(
+            "adjtimex by somebody: reading the offset",
+            ask(None, 0xa001).0.is_ok_and(|state| state <= 5),
+        );
+        0
+    });
+    show("adjtimex by somebody: the end", child.wait());
+}
+
 fn at_least(milliseconds: u64, work: impl FnOnce() -> String) -> String {
     let start = Instant::now();
     let said = work();
