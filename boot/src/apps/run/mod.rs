@@ -61,7 +61,7 @@ impl Request {
 
     /// The program's path, to be shown.
     fn name(&self) -> String {
-        String::from_utf8_lossy(self.path).into_owned()
+        self.path.escape_ascii().to_string()
     }
 }
 

@@ -167,7 +167,8 @@ fn begin_again(call: Interrupted, registers: &mut Registers) {
 /// Says on the console what ends the process.
 fn report(thread: &Thread, info: &SigInfo, registers: &Registers) {
     let process = thread.process();
-    let (pid, program, signal) = (process.pid(), thread.name(), name(info.signal));
+    let (pid, bytes, signal) = (process.pid(), thread.name_bytes(), name(info.signal));
+    let program = bytes.escape_ascii();
     if info.is_from_kernel() && default_of(info.signal) == DefaultAction::Core {
         log::warn!(
             "linux: process {pid} ({program}) is ended by {signal}, code {}, address {:#x}; rip {:#x}, rsp {:#x}",
