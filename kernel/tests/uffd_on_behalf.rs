@@ -334,6 +334,22 @@ fn what_a_debugger_writes_is_not_seen_through_the_object_nor_by_a_fork() {
 }
 
 #[test]
+fn populating_ends_with_the_task() {
+    let world = World::new();
+    let range = world.map(4, RW);
+    let populated = world.run(|| {
+        kernel::task::current().kill();
+        world.space.populate(range, Access::Write)
+    });
+    let killed = AccessError {
+        addr: page(range, 1),
+        why: FaultError::Killed,
+    };
+    assert_eq!(populated, Err(killed));
+    assert_eq!(world.space.mapped_pages(), 1);
+}
+
+#[test]
 fn poison_fails_every_call_and_populating_says_which() {
     for call in CALLS {
         let (world, uffd, range) = registered_with(1, Modes::MISSING, Features::empty());

@@ -240,7 +240,7 @@ fn finish(verdict: Verdict, info: &FaultInfo, task: &Arc<Task>) -> Result<(), Fa
         Verdict::Resolved | Verdict::Retry => return Ok(()),
         Verdict::Delegated => uffd::delivery::hand_over(task, info),
         // Nobody else's fault: look again once somebody has given memory back.
-        Verdict::Failed(FaultError::OutOfMemory) if pressure::relieve(RELIEF) => return Ok(()),
+        Verdict::Failed(FaultError::OutOfMemory) if pressure::relieve_touch(RELIEF) => return Ok(()),
         Verdict::Failed(error) => Err(error),
     };
     result.inspect_err(|error| fail(task, info, *error))

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::kernel;
-use crate::sync::SpinLock;
+use crate::sync::{Once, SpinLock};
 
 /// Times that one call looks again because memory was given back, before it gives up.
 pub const MAX_RELIEFS: u32 = 16;
@@ -24,6 +24,7 @@ pub trait Shrinker: Send + Sync {
 #[derive(Default)]
 pub struct Pressure {
     shrinkers: SpinLock<Vec<Weak<dyn Shrinker>>>,
+    last_resort: Once<fn() -> bool>,
 }
 
 impl fmt::Debug for Pressure {
@@ -37,7 +38,14 @@ impl Pressure {
     pub const fn new() -> Self {
         Self {
             shrinkers: SpinLock::new(Vec::new()),
+            last_resort: Once::new(),
         }
+    }
+
+    /// Has `make_room` called when a task that touches memory finds none and no shrinker has any: it ends somebody who has, and
+    /// says whether it is worth looking again. The first one stays.
+    pub fn set_last_resort(&self, make_room: fn() -> bool) {
+        self.last_resort.call_once(|| make_room);
     }
 
     /// Asks `shrinker` from now on, as long as it lives.
@@ -63,6 +71,14 @@ impl Pressure {
         }
         given > 0
     }
+}
+
+/// The same for a touch of the current task's, whoever makes it, which is tried again until there is memory: when nobody can give
+/// any, somebody is ended. No lock but those to sleep on may be held.
+#[cold]
+pub fn relieve_touch(frames: u64) -> bool {
+    let pressure = &kernel::get().pressure;
+    pressure.relieve(frames) || pressure.last_resort.get().is_some_and(|make_room| make_room())
 }
 
 /// Has somebody give `frames` frames back. False when nobody can. No lock may be held.

@@ -8,15 +8,29 @@ use super::{Ending, Process, Thread, all, with_tree};
 use crate::abi::signal::SIGKILL;
 use crate::task;
 
-/// `thread`, the current one, has touched a page that there is no memory for. It is ended, or there may be memory when this
-/// returns.
-pub(super) fn out_of_memory(thread: &Thread) {
+/// The current task has touched a page that there is no memory for, or the kernel has on its behalf. True when there may be memory
+/// now; false when the task runs no thread, or one that is to end, which goes no further.
+pub(super) fn make_room() -> bool {
+    let task = task::current();
+    let Some(thread) = task.thread().filter(|thread| !thread.must_end()) else {
+        return false;
+    };
+    out_of_memory(thread);
+    true
+}
+
+/// Ends the largest process, unless one is on its way out, and lets it.
+fn out_of_memory(thread: &Thread) {
     let processes = all();
     if !processes.iter().any(is_on_its_way_out)
         && let Some(largest) = processes.iter().max_by_key(|process| size(process))
     {
         let threads = largest.threads();
-        let name = threads.first().map(|thread| thread.name()).unwrap_or_default();
+        let name = threads
+            .first()
+            .map(|thread| thread.name_bytes())
+            .unwrap_or_default();
+        let name = name.escape_ascii();
         log::error!("linux: out of memory: ended process {} ({name})", largest.pid());
         largest.begin_exit(Ending::Signalled(SIGKILL));
     }

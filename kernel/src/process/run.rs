@@ -17,6 +17,7 @@ use crate::arch::{Extra, run_user};
 use crate::file::{Place, Table};
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::fault::{self, FaultError, FaultInfo};
+use crate::mm::kernel;
 use crate::mm::uaccess::{self, on_behalf};
 use crate::syscall::{self, After};
 use crate::task::{self, SpawnError};
@@ -33,6 +34,7 @@ pub fn start(
     exe: String,
     path: &[u8],
 ) -> Result<Arc<Process>, SpawnError> {
+    kernel::get().pressure.set_last_resort(oom::make_room);
     let claim = Claim::next().ok_or(SpawnError::NoStack)?;
     let name = base_name(path).iter().copied().take(15).collect();
     let parts = process::Parts {
@@ -173,8 +175,8 @@ fn page_fault(thread: &Arc<Thread>, info: &FaultInfo, registers: &Registers) {
         return;
     };
     match error {
-        FaultError::OutOfMemory => oom::out_of_memory(thread),
-        FaultError::Killed => {
+        // Nobody could be ended for it but the thread itself.
+        FaultError::OutOfMemory | FaultError::Killed => {
             if !thread.must_end() {
                 thread.process().begin_exit(Ending::Signalled(SIGKILL));
             }

@@ -32,6 +32,7 @@ use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Leaf, Level, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::uaccess::AccessError;
 use crate::mm::vma::{Sharing, Vma};
+use crate::task;
 
 impl Space {
     /// Copies out of the space. May sleep; no lock may be held.
@@ -57,7 +58,7 @@ impl Space {
     /// Makes every page of `range` as it would be after a load or a store of the kernel's. May sleep; no lock may be held.
     ///
     /// # Errors
-    /// The access would fail at the error's address; the pages before it are there.
+    /// The access would fail at the error's address, or the task is to end; the pages before it are there.
     pub fn populate(&self, range: VirtRange, access: Access) -> Result<(), AccessError> {
         self.by_page(
             range.start,
@@ -108,6 +109,13 @@ impl Space {
     ) -> Result<(), AccessError> {
         let mut done = 0;
         while done < len {
+            // Whoever is to end does not go on to pages that nobody will use.
+            if done > 0 && task::current().is_killed() {
+                return Err(AccessError {
+                    addr: addr + done as u64,
+                    why: FaultError::Killed,
+                });
+            }
             let at = addr.checked_add(done as u64).filter(|at| *at < USER_TOP);
             let at = at.ok_or(AccessError {
                 addr: USER_TOP,

@@ -9,6 +9,15 @@ use guest_tests::transcript::{check, say};
 pub fn run() {
     fork_bomb();
     memory_hog("private memory", hog_private);
+    kernel_hog("read(2)", |zero, at, len| {
+        call(libc::SYS_read, &[zero as usize, at, len])
+    });
+    kernel_hog("mlock(2)", |_, at, len| {
+        call(libc::SYS_mlock, &[at, len]).map(|_| len)
+    });
+    kernel_hog("MADV_POPULATE_WRITE", |_, at, len| {
+        call(libc::SYS_madvise, &[at, len, 23]).map(|_| len)
+    });
     memory_hog("shared memory", hog_shared);
     memory_hog("descriptors", hog_descriptors);
     memory_hog("mappings", hog_mappings);
@@ -79,6 +88,30 @@ fn memory_hog(name: &str, hog: fn()) {
         "0x01",
     );
     let _ = area.unmap();
+}
+
+/// A hog whose memory is touched by the kernel alone: it is ended like any, and told nothing.
+fn kernel_hog(name: &str, touch: fn(i32, usize, usize) -> sys::Answer) {
+    const PIECE: usize = 16 << 20;
+    let child = fork(|| {
+        let zero = sys::open("/dev/zero", 0).expect("it is there");
+        while let Ok(at) = mmap(0, PIECE, RW, ANON | libc::MAP_NORESERVE, -1, 0) {
+            if touch(zero, at, PIECE) != Ok(PIECE) {
+                return 3;
+            }
+        }
+        4
+    });
+    check(
+        &format!("hog by {name}: how it ends"),
+        child.wait(),
+        "signal SIGKILL",
+    );
+    check(
+        &format!("hog by {name}: a child can be made"),
+        fork(|| 6).wait(),
+        "exit 6",
+    );
 }
 
 fn hog_private() {
