@@ -1,7 +1,12 @@
 //! A lock whose holder may sleep.
 
 use super::wait::{WaitQueue, WaitReason};
-use crate::sync::model::atomic::{AtomicBool, Ordering};
+use crate::sync::model::atomic::{AtomicU8, Ordering};
+
+const FREE: u8 = 0;
+const TAKEN: u8 = 1;
+/// Taken, and somebody may wait.
+const AWAITED: u8 = 2;
 
 /// A lock for long work: whoever finds it taken sleeps, and whoever holds it may. It has no contents; what it protects is
 /// said where it stands.
@@ -9,7 +14,7 @@ use crate::sync::model::atomic::{AtomicBool, Ordering};
 /// No spin lock may be held by whoever takes it. Spin locks come after it.
 #[derive(Debug)]
 pub struct SleepLock {
-    taken: AtomicBool,
+    state: AtomicU8,
     waiters: WaitQueue,
 }
 
@@ -23,7 +28,7 @@ impl SleepLock {
     #[cfg(not(loom))]
     pub const fn new(reason: &'static WaitReason) -> Self {
         Self {
-            taken: AtomicBool::new(false),
+            state: AtomicU8::new(FREE),
             waiters: WaitQueue::new(reason),
         }
     }
@@ -32,7 +37,7 @@ impl SleepLock {
     #[cfg(loom)]
     pub fn new(reason: &'static WaitReason) -> Self {
         Self {
-            taken: AtomicBool::new(false),
+            state: AtomicU8::new(FREE),
             waiters: WaitQueue::new(reason),
         }
     }
@@ -42,8 +47,11 @@ impl SleepLock {
     /// # Panics
     /// It has to wait while a spin lock is held.
     #[track_caller]
+    #[inline]
     pub fn lock(&self) -> SleepGuard<'_> {
-        self.waiters.wait_until(|| self.take());
+        if !self.try_take() {
+            self.waiters.wait_until(|| self.take().then_some(()));
+        }
         SleepGuard(self)
     }
 
@@ -52,29 +60,46 @@ impl SleepLock {
     /// # Panics
     /// It has to wait while a spin lock is held.
     #[track_caller]
+    #[inline]
     pub fn lock_unless_killed(&self) -> Option<SleepGuard<'_>> {
+        let taken = self.try_take() || self.wait_unless_killed();
+        taken.then(|| SleepGuard(self))
+    }
+
+    #[track_caller]
+    #[cold]
+    fn wait_unless_killed(&self) -> bool {
         let task = super::current();
         let look = || match self.take() {
-            Some(()) => Some(true),
-            None => task.is_killed().then_some(false),
+            true => Some(true),
+            false => task.is_killed().then_some(false),
         };
-        self.waiters.wait_until(look).then(|| SleepGuard(self))
+        self.waiters.wait_until(look)
     }
 
     /// Takes the lock if it is free.
-    fn take(&self) -> Option<()> {
+    #[inline]
+    fn try_take(&self) -> bool {
         // Acquire: what the last holder did is visible.
-        self.taken
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .ok()
-            .map(drop)
+        self.state
+            .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The same for one who waits otherwise: whoever has the lock wakes somebody when he leaves it, this one too, behind whom
+    /// others may wait.
+    fn take(&self) -> bool {
+        // Acquire: as above.
+        self.state.swap(AWAITED, Ordering::Acquire) == FREE
     }
 }
 
 impl Drop for SleepGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.0.taken.store(false, Ordering::Release);
-        self.0.waiters.wake_one();
+        if self.0.state.swap(FREE, Ordering::Release) == AWAITED {
+            self.0.waiters.wake_one();
+        }
     }
 }
 
@@ -97,8 +122,8 @@ mod tests {
         };
         waiter.task().kill();
         assert_eq!(waiter.join().ok(), Some(true));
-        assert!(lock.take().is_none(), "it is held still");
+        assert!(!lock.try_take(), "it is held still");
         drop(held);
-        assert!(lock.take().is_some());
+        assert!(lock.try_take());
     }
 }

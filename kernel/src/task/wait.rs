@@ -3,7 +3,8 @@
 //! A waiter gets in line *before* it looks at its condition, and a waker changes the condition before it wakes, so a
 //! wake-up between the look and the sleep finds the waiter in line. A waker takes the waiter out of the line and leaves
 //! it a token, under the queue's lock; a waiter that leaves takes the lock, so that no waker holds on to it afterwards,
-//! and passes on a wake-up that it was given and may not have needed.
+//! and passes on a wake-up that it was given and may not have needed. One that was woken looks once before it gets in line
+//! again: what it finds then is what it was woken for.
 //!
 //! `wake_one` is for conditions that any of the waiters can use up; where waiters wait for different things, `wake_all`.
 //!
@@ -19,7 +20,7 @@ use intrusive_collections::LinkedList;
 
 use super::link::WaitAdapter;
 use super::sleep::Alarm;
-use super::{Task, current_arc, park_on};
+use super::{Current, Task, current, park_on};
 use crate::sync::Published;
 use crate::sync::model::Lock;
 
@@ -105,7 +106,12 @@ impl WaitQueue {
                 waiter.leave();
                 return value;
             }
-            waiter.park();
+            if waiter.park() {
+                if let Some(value) = condition() {
+                    return value;
+                }
+                waiter.enter_again();
+            }
         }
     }
 
@@ -135,7 +141,12 @@ impl WaitQueue {
                 // A wake-up may have been given to this waiter and nobody else.
                 return condition();
             }
-            waiter.park();
+            if waiter.park() {
+                if let Some(value) = condition() {
+                    return Some(value);
+                }
+                waiter.enter_again();
+            }
         }
     }
 
@@ -171,28 +182,38 @@ impl WaitQueue {
 /// The current task on its way through a queue.
 struct Waiter<'a> {
     queue: &'a WaitQueue,
-    task: Arc<Task>,
+    task: Current,
 }
 
 impl<'a> Waiter<'a> {
     fn enter(queue: &'a WaitQueue) -> Self {
-        let task = current_arc();
-        queue.waiters.lock().push_back(Arc::clone(&task));
-        Self { queue, task }
+        let waiter = Self {
+            queue,
+            task: current(),
+        };
+        waiter.enter_again();
+        waiter
     }
 
-    /// Sleeps; in line again afterwards.
+    /// At the end of the line.
+    fn enter_again(&self) {
+        self.queue.waiters.lock().push_back(Arc::clone(&self.task));
+    }
+
+    /// Sleeps. True when it was woken, and is out of the line; else it is in it still.
     #[track_caller]
-    fn park(&self) {
+    fn park(&self) -> bool {
         let which = match self.queue.which {
             0 => ptr::from_ref(self.queue).addr(),
             which => which,
         };
         park_on(self.queue.reason, which);
-        let mut waiters = self.queue.waiters.lock();
-        if !self.task.wait_link.is_linked() {
-            waiters.push_back(Arc::clone(&self.task));
+        let woken = !self.task.wait_link.is_linked();
+        if woken {
+            // With the lock, whoever woke it has let go of it.
+            drop(self.queue.waiters.lock());
         }
+        woken
     }
 
     /// Out of the line, because the condition holds or the time is up.
