@@ -6,9 +6,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::arch::global_asm;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use kernel::arch::Extra;
-use kernel::arch::user::{Exit, Registers};
+use kernel::arch::user::{Exit, Registers, Request};
 use kernel::arch::x86_64::user;
 use kernel::mm::addr::VirtAddr;
 use kernel::mm::fault::{self, Access, Origin};
@@ -28,7 +29,8 @@ const STACK: u64 = 0x90_0000;
 // Position-independent; each piece ends in SYSCALL or in an exception.
 global_asm!(
     ".pushsection .rodata.user_code, \"a\"",
-    ".globl user_code, user_code_end, user_count, user_vectors, user_syscall_twice, user_halt, user_divide",
+    ".globl user_code, user_code_end, user_count, user_vectors, user_answered_vectors, user_syscall_twice",
+    ".globl user_halt, user_divide",
     ".globl user_undefined, user_breakpoint, user_gate, user_load, user_store, user_jump, user_flags",
     ".globl user_flags_fault, user_set_gs, user_iret",
     ".balign 16",
@@ -47,6 +49,11 @@ global_asm!(
     "movq rcx, xmm0",
     "movq rdx, xmm15",
     "mov r8, rcx",
+    "syscall",
+    "user_answered_vectors:", // loads XMM0, makes a call that is answered, and reads it
+    "movq xmm0, rdi",
+    "syscall",
+    "movq r8, xmm0",
     "syscall",
     "user_syscall_twice:",
     "syscall",
@@ -91,7 +98,7 @@ macro_rules! pieces {
         unsafe extern "C" { $(static $name: u8;)* }
     };
 }
-pieces!(user_code user_code_end user_count user_vectors user_syscall_twice user_halt user_divide user_undefined
+pieces!(user_code user_code_end user_count user_vectors user_answered_vectors user_syscall_twice user_halt user_divide user_undefined
         user_breakpoint user_gate user_load user_store user_jump user_flags user_flags_fault user_set_gs
         user_iret);
 
@@ -131,7 +138,7 @@ fn program() -> Result<Arc<Space>, String> {
 /// Runs user mode until something but an interrupt or a page fault that can be resolved ends its turn.
 fn until_it_ends(registers: &mut Registers, extra: &mut Extra) -> Exit {
     loop {
-        match user::run(registers, extra) {
+        match user::run(registers, extra, &AtomicBool::new(false), |_| None) {
             Exit::Interrupt => {}
             Exit::PageFault(info) if fault::handle(&info).is_ok() => {}
             exit => return exit,
@@ -220,6 +227,94 @@ kernel_test!(
             after.rdi == 0x5eed_0000_0000_0004 && after.r15 == 0x5eed_0000_0000_000d,
             "{after:x?}"
         );
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn answered_system_call_goes_on_and_changes_rcx_and_r11_only() -> Result<(), String> {
+        let space = program()?;
+        let (exit, asked, after) = common::run(&space, || {
+            let mut registers = Registers::start(at!(user_syscall_twice), STACK);
+            pattern(&mut registers);
+            let mut asked = None;
+            // The first call is answered, the second one is not.
+            let answer = |request| asked.replace(request).is_none().then_some(0x1234);
+            let exit = user::run(&mut registers, &mut Extra::new(), &AtomicBool::new(false), answer);
+            (exit, asked, registers)
+        })?;
+        ensure!(exit == Exit::Syscall, "{exit:?}");
+        let mut expected = after;
+        pattern(&mut expected);
+        let first_next = at!(user_syscall_twice) + 2;
+        (expected.rax, expected.rbx, expected.r12) = (0x1234, 0x1234, first_next);
+        (expected.rcx, expected.r11, expected.r13) = (after.rip, after.rflags, after.rflags);
+        ensure!(after == expected && after.rsp == STACK, "{after:x?}");
+        let expected = Request::of(&after);
+        ensure!(asked == Some(expected), "{asked:x?}, not {expected:x?}");
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn notice_keeps_the_cpu_from_user_mode() -> Result<(), String> {
+        let space = program()?;
+        let (before, behind, registers) = common::run(&space, || {
+            let mut registers = Registers::start(at!(user_syscall_twice), STACK);
+            let mut extra = Extra::new();
+            let notice = AtomicBool::new(true);
+            let before = user::run(&mut registers, &mut extra, &notice, |_| Some(1));
+            notice.store(false, Ordering::Release);
+            let behind = user::run(&mut registers, &mut extra, &notice, |_| {
+                notice.store(true, Ordering::Release);
+                Some(7)
+            });
+            (before, behind, registers)
+        })?;
+        ensure!(
+            before == Exit::Notice && behind == Exit::Notice,
+            "{before:?}, {behind:?}"
+        );
+        // The call that was being answered is answered, and nothing behind it has happened.
+        ensure!(
+            registers.rax == 7 && registers.rbx == 0 && registers.rip == at!(user_syscall_twice) + 2,
+            "{registers:x?}"
+        );
+        Ok(())
+    }
+);
+
+kernel_test!(
+    fn vector_registers_survive_a_call_that_lets_another_thread_run() -> Result<(), String> {
+        let space = program()?;
+        let start = |value: u64| {
+            common::task(&space, move || {
+                let mut registers = Registers::start(at!(user_answered_vectors), STACK);
+                registers.rdi = value;
+                let (mut extra, mut calls) = (Extra::new(), 0);
+                loop {
+                    let answer = |_| {
+                        calls += 1;
+                        task::yield_now();
+                        (calls == 1).then_some(0)
+                    };
+                    let exit = user::run(&mut registers, &mut extra, &AtomicBool::new(false), answer);
+                    match exit {
+                        Exit::Interrupt => {}
+                        Exit::PageFault(info) if fault::handle(&info).is_ok() => {}
+                        exit => return (exit, registers.r8),
+                    }
+                }
+            })
+        };
+        let (one, other) = (start(0x1111)?, start(0x2222)?);
+        for (task, value) in [(one, 0x1111), (other, 0x2222)] {
+            let (exit, found) = common::joined(task)?;
+            ensure!(
+                exit == Exit::Syscall && found == value,
+                "{exit:?}, {found:#x} for {value:#x}"
+            );
+        }
         Ok(())
     }
 );

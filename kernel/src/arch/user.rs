@@ -70,11 +70,40 @@ impl Registers {
     }
 }
 
+/// A system call as user mode makes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Its number.
+    pub number: u64,
+    /// Its arguments.
+    pub args: [u64; 6],
+}
+
+impl Request {
+    /// The one that is in these registers.
+    #[inline]
+    pub fn of(registers: &Registers) -> Self {
+        Self {
+            number: registers.rax,
+            args: [
+                registers.rdi,
+                registers.rsi,
+                registers.rdx,
+                registers.r10,
+                registers.r8,
+                registers.r9,
+            ],
+        }
+    }
+}
+
 /// Why user mode was left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// SYSCALL was executed. The number is in RAX, the arguments in RDI, RSI, RDX, R10, R8 and R9.
+    /// SYSCALL was executed, and nobody has answered the [`Request`].
     Syscall,
+    /// There is something to look at before user mode goes on.
+    Notice,
     /// A page fault.
     PageFault(crate::mm::fault::FaultInfo),
     /// Another exception.

@@ -35,10 +35,10 @@ pub fn with_mask(mask: Option<u64>, wait: impl FnOnce() -> Result<u64, Error>) -
     let (Some(thread), Some(mask)) = (task.thread(), mask) else {
         return wait();
     };
-    thread.signals.block_for_wait(SignalSet::from_bits(mask));
+    thread.block_for_wait(SignalSet::from_bits(mask));
     let outcome = wait();
     if !matches!(outcome, Err(Error::Restart(_) | Error::Errno(Errno::EINTR))) {
-        thread.signals.unblock_after_wait();
+        thread.unblock_after_wait();
     }
     outcome
 }

@@ -225,6 +225,14 @@ impl Process {
         first.map_or_else(Credentials::root, |thread| thread.credentials())
     }
 
+    /// There may be something for its threads to do before they go to user mode.
+    pub(super) fn set_notices(&self) {
+        self.threads
+            .lock()
+            .iter()
+            .for_each(|thread| thread.signals.set_notice());
+    }
+
     /// CPU time that its threads have used.
     pub fn times(&self) -> Times {
         let living: u64 = self.threads().iter().map(|thread| thread.ticks()).sum();

@@ -19,7 +19,7 @@ use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::fault::{self, FaultError, FaultInfo};
 use crate::mm::kernel;
 use crate::mm::uaccess::{self, on_behalf};
-use crate::syscall::{self, After};
+use crate::syscall::{self, After, Answer};
 use crate::task::{self, SpawnError};
 use crate::uffd::linux;
 
@@ -133,13 +133,22 @@ fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
             registers.rip = 0;
             continue;
         }
-        match run_user(registers, extra) {
+        let answer = |request| match syscall::answer(thread, request) {
+            Answer::Value(value) => Some(value),
+            Answer::Interrupted(call) => {
+                interrupted = Some(call);
+                None
+            }
+            Answer::NotYet => None,
+        };
+        match run_user(registers, extra, thread.signals.notice(), answer) {
+            Exit::Syscall if interrupted.is_some() => registers.rax = syscall::INTERRUPTED,
             Exit::Syscall => match syscall::call(thread, registers, extra) {
                 After::Done => {}
-                After::Interrupted(call) => interrupted = Some(call),
                 After::Ended => return End::OfThread,
                 After::Replaced => return End::OfTask,
             },
+            Exit::Notice => {}
             Exit::PageFault(info) => {
                 page_fault(thread, &info, registers);
                 rseq::interrupted(thread, registers);

@@ -191,15 +191,29 @@ impl Thread {
         drop(old);
     }
 
+    /// Blocks these signals and no others; what was blocked before. What cannot be blocked is not.
+    pub fn block(&self, set: SignalSet) -> SignalSet {
+        self.signals.block(set, &self.process.signals.pending)
+    }
+
+    /// Blocks these for one wait: what was blocked is blocked again after the signal that ends it, or when
+    /// [`Self::unblock_after_wait`] is called.
+    pub fn block_for_wait(&self, set: SignalSet) {
+        self.signals.block_for_wait(set, &self.process.signals.pending);
+    }
+
+    /// Ends [`Self::block_for_wait`], if no signal did.
+    pub fn unblock_after_wait(&self) {
+        self.signals.unblock_after_wait(&self.process.signals.pending);
+    }
+
     /// Whether there is a signal to deliver, or the thread is to end or to stop: a wait that can be cut short is.
     #[inline]
     pub fn signal_is_pending(&self) -> bool {
-        self.has_work()
+        self.signals.has_notice() && self.has_work()
     }
 
-    /// Whether it has something to do before it goes to user mode.
-    #[inline]
-    pub(super) fn has_work(&self) -> bool {
+    fn has_work(&self) -> bool {
         self.signals.is_pending(&self.process.signals.pending) || self.must_end() || self.process.is_stopped()
     }
 
@@ -211,6 +225,7 @@ impl Thread {
 
     /// Has it look for something to do: waits that can be cut short are.
     pub fn interrupt(&self) {
+        self.signals.set_notice();
         if let Some(task) = self.task() {
             task.interrupt();
         }
@@ -230,6 +245,7 @@ impl Thread {
 
     /// Has it end where it is; somebody has said why.
     pub(super) fn kill(&self) {
+        self.signals.set_notice();
         if let Some(task) = self.task() {
             task.kill();
         }

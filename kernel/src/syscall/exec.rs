@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::file::named_program;
-use super::{After, Call, Error, Result, user};
+use super::{After, Call, Error, Result, UserMode, user};
 use crate::abi::errno::Errno;
 use crate::mm::frame::allocator;
 use crate::process::exec::{Executed, Found, execute};
@@ -43,7 +43,7 @@ fn strings(mut at: u64, room: &mut usize) -> core::result::Result<Vec<Vec<u8>>, 
     }
 }
 
-fn run(call: &mut Call<'_>, found: Found, args: u64, env: u64) -> Result {
+fn run(call: &Call<'_>, user_mode: &mut UserMode<'_>, found: Found, args: u64, env: u64) -> Result {
     let stack = call.thread.process().limits().get(Resource::Stack).soft;
     let mut room = (stack / 4).clamp(LEAST, MOST) as usize;
     let mut args = strings(args, &mut room)?;
@@ -55,7 +55,7 @@ fn run(call: &mut Call<'_>, found: Found, args: u64, env: u64) -> Result {
         // As Linux: programs find at least a name.
         args = vec![Vec::new()];
     }
-    call.after = match execute(call.thread, found, args, &env)? {
+    user_mode.after = match execute(call.thread, found, args, &env)? {
         Executed::Replaced => After::Replaced,
         Executed::Ended => After::Ended,
     };
@@ -63,15 +63,15 @@ fn run(call: &mut Call<'_>, found: Found, args: u64, env: u64) -> Result {
 }
 
 /// `execve`: path, arguments, environment.
-pub fn execve(call: &mut Call<'_>) -> Result {
+pub fn execve(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     let [_, args, env, ..] = call.args;
     let found = named_program(call, None, 0, 0)?;
-    run(call, found, args, env)
+    run(call, user_mode, found, args, env)
 }
 
 /// `execveat`: directory, path, arguments, environment, flags.
-pub fn execveat(call: &mut Call<'_>) -> Result {
+pub fn execveat(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     let [_, _, args, env, flags, _] = call.args;
     let found = named_program(call, Some(0), 1, flags)?;
-    run(call, found, args, env)
+    run(call, user_mode, found, args, env)
 }

@@ -1,9 +1,12 @@
 //! System calls: from registers to whoever does it, and back.
 //!
 //! ```text
-//!   call ── table: number → name, function ── function(Call): arguments decoded, then process, file, mm or uffd
-//!     └──── result or error number into RAX; what a signal cut short is begun again, or answers EINTR
+//!   answer ── table: number → function ── function(Call): arguments decoded, then process, file, mm or uffd
+//!     └────── result or error number into RAX; what a signal cut short is begun again, or answers EINTR
 //! ```
+//!
+//! Most calls know their arguments and nothing else of user mode, and are answered during its turn ([`crate::arch::run_user`]).
+//! Those that change or copy its registers, or end it, are executed between two turns ([`call`]); they have a table of their own.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -40,7 +43,7 @@ pub use error::{Error, Restart};
 
 use crate::abi::errno::Errno;
 use crate::arch::Extra;
-use crate::arch::user::Registers;
+use crate::arch::user::{Registers, Request};
 use crate::mm::frame::allocator;
 use crate::process::Thread;
 use crate::process::signal::deliver::Interrupted;
@@ -52,6 +55,11 @@ pub struct Call<'a> {
     pub thread: &'a Arc<Thread>,
     /// Its arguments, as they are in the registers.
     pub args: [u64; 6],
+}
+
+/// All of the calling thread's user mode, for calls that do more to it than answer.
+#[derive(Debug)]
+pub struct UserMode<'a> {
     /// Its registers.
     pub registers: &'a mut Registers,
     /// What else it has in the CPU.
@@ -63,61 +71,87 @@ pub struct Call<'a> {
 /// What a call comes to: the value in RAX, or why not.
 pub type Result = core::result::Result<u64, Error>;
 
-/// What comes after a call.
+/// What [`answer`] says to a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// This in RAX.
+    Value(u64),
+    /// The call may have to be begun again; if not, [`INTERRUPTED`] in RAX.
+    Interrupted(Interrupted),
+    /// It is for [`call`].
+    NotYet,
+}
+
+/// What comes after a call that had all of user mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum After {
     /// The thread goes on.
     Done,
-    /// It goes on, and the call may have to be begun again.
-    Interrupted(Interrupted),
     /// The thread ends.
     Ended,
     /// Another task runs the thread from now on.
     Replaced,
 }
 
-/// Executes the system call that `registers` ask for.
+/// The answer to a call that a signal has cut short and that is not begun again.
+pub const INTERRUPTED: u64 = answer_of(Errno::EINTR);
+
+/// Answers a system call that needs nothing of user mode but its arguments.
+#[inline]
+pub fn answer(thread: &Arc<Thread>, request: Request) -> Answer {
+    let Some(entry) = table::find(request.number) else {
+        return Answer::NotYet;
+    };
+    if entry.leaves_notes && allocator().is_short() {
+        return Answer::Value(answer_of(Errno::ENOMEM));
+    }
+    let mut call = Call {
+        thread,
+        args: request.args,
+    };
+    match (entry.call)(&mut call) {
+        Ok(value) => Answer::Value(value),
+        Err(Error::Errno(errno)) => Answer::Value(answer_of(errno)),
+        Err(Error::Restart(restart)) => Answer::Interrupted(Interrupted {
+            number: request.number,
+            restart,
+        }),
+    }
+}
+
+/// Executes a system call that has all of user mode, or is not there.
 pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) -> After {
-    let number = registers.rax;
-    let args = [
-        registers.rdi,
-        registers.rsi,
-        registers.rdx,
-        registers.r10,
-        registers.r8,
-        registers.r9,
-    ];
-    let Some(entry) = table::find(number) else {
-        registers.rax = answer(unknown(number));
+    let request = Request::of(registers);
+    let Some(entry) = table::find_with_user_mode(request.number) else {
+        registers.rax = answer_of(unknown(request.number));
         return After::Done;
     };
     if entry.leaves_notes && allocator().is_short() {
-        registers.rax = answer(Errno::ENOMEM);
+        registers.rax = answer_of(Errno::ENOMEM);
         return After::Done;
     }
     let mut call = Call {
         thread,
-        args,
+        args: request.args,
+    };
+    let mut user = UserMode {
         registers,
         extra,
         after: After::Done,
     };
-    let result = (entry.call)(&mut call);
-    let after = call.after;
-    match result {
-        Ok(value) => registers.rax = value,
-        Err(Error::Errno(errno)) => registers.rax = answer(errno),
-        Err(Error::Restart(restart)) => {
-            // Unless it is begun again.
-            registers.rax = answer(Errno::EINTR);
-            return After::Interrupted(Interrupted { number, restart });
-        }
-    }
+    let result = (entry.call)(&mut call, &mut user);
+    let after = user.after;
+    registers.rax = match result {
+        Ok(value) => value,
+        Err(Error::Errno(errno)) => answer_of(errno),
+        // None of them waits for anything that a signal cuts short.
+        Err(Error::Restart(_)) => INTERRUPTED,
+    };
     after
 }
 
 /// An error number as RAX has it.
-fn answer(errno: Errno) -> u64 {
+const fn answer_of(errno: Errno) -> u64 {
     errno.number().wrapping_neg() as u64
 }
 

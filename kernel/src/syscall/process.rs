@@ -1,6 +1,6 @@
 //! Processes: made, ended, waited for, grouped.
 
-use super::{After, Call, Result, user};
+use super::{After, Call, Result, UserMode, user};
 use crate::abi::clone::{CLONE_VFORK, CLONE_VM, CSIGNAL};
 use crate::abi::errno::Errno;
 use crate::abi::signal::{CLD_CONTINUED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIGCHLD, SIGCONT, SigInfo};
@@ -13,13 +13,13 @@ use crate::process::tree::{Change, News, Times, Which};
 use crate::process::wait::{Report, wait};
 use crate::process::{Ending, Pid, TICK, find, with_tree};
 
-fn make(call: &mut Call<'_>, request: &Request) -> Result {
-    let tid = clone_thread(call.thread, request, call.registers, call.extra)?;
+fn make(call: &mut Call<'_>, user_mode: &mut UserMode<'_>, request: &Request) -> Result {
+    let tid = clone_thread(call.thread, request, user_mode.registers, user_mode.extra)?;
     Ok(tid.as_u32().into())
 }
 
 /// `clone`: flags, stack, parent's word, child's word, FS.
-pub fn clone(call: &mut Call<'_>) -> Result {
+pub fn clone(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     let [flags, stack, parent_tid, child_tid, tls, _] = call.args;
     // Flags are 32 bits wide here.
     let flags = flags & u64::from(u32::MAX);
@@ -32,11 +32,11 @@ pub fn clone(call: &mut Call<'_>) -> Result {
         tls,
         pidfd: parent_tid,
     };
-    make(call, &request)
+    make(call, user_mode, &request)
 }
 
 /// `clone3`: `struct clone_args` and its size.
-pub fn clone3(call: &mut Call<'_>) -> Result {
+pub fn clone3(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     /// The structure as it was first, and as it is known here: up to `cgroup`.
     const LEAST: usize = 64;
     const KNOWN: usize = 88;
@@ -71,40 +71,40 @@ pub fn clone3(call: &mut Call<'_>) -> Result {
         parent_tid: word(3),
         tls: word(7),
     };
-    make(call, &request)
+    make(call, user_mode, &request)
 }
 
 /// `fork`.
-pub fn fork(call: &mut Call<'_>) -> Result {
+pub fn fork(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     let request = Request {
         exit_signal: SIGCHLD.into(),
         ..Request::default()
     };
-    make(call, &request)
+    make(call, user_mode, &request)
 }
 
 /// `vfork`.
-pub fn vfork(call: &mut Call<'_>) -> Result {
+pub fn vfork(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     let request = Request {
         flags: CLONE_VM | CLONE_VFORK,
         exit_signal: SIGCHLD.into(),
         ..Request::default()
     };
-    make(call, &request)
+    make(call, user_mode, &request)
 }
 
 /// `exit`: the thread ends.
-pub fn exit(call: &mut Call<'_>) -> Result {
+pub fn exit(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     call.thread.note_exit(call.args[0] as u8);
-    call.after = After::Ended;
+    user_mode.after = After::Ended;
     Ok(0)
 }
 
 /// `exit_group`: the process ends.
-pub fn exit_group(call: &mut Call<'_>) -> Result {
+pub fn exit_group(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     let process = call.thread.process();
     process.begin_exit(Ending::Exited(call.args[0] as u8));
-    call.after = After::Ended;
+    user_mode.after = After::Ended;
     Ok(0)
 }
 

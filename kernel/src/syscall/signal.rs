@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use super::{Call, Result, user};
+use super::{Call, Result, UserMode, user};
 use crate::abi::errno::Errno;
 use crate::abi::signal::{
     SI_TKILL, SI_USER, SIGACTION_SIZE, SIGINFO_SIZE, SIGKILL, SIGNALS, SIGSEGV, SIGSTOP, STACK_SIZE, SigInfo,
@@ -85,7 +85,7 @@ pub fn rt_sigprocmask(call: &mut Call<'_>) -> Result {
             SET => set,
             _ => return Err(Errno::EINVAL.into()),
         };
-        signals.block(after);
+        call.thread.block(after);
     }
     if old != 0 {
         user::write_u64(old, before.bits())?;
@@ -111,7 +111,7 @@ pub fn rt_sigsuspend(call: &mut Call<'_>) -> Result {
     let [set, size, ..] = call.args;
     check_size(size)?;
     let set = read_set(set)?;
-    call.thread.signals.block_for_wait(set);
+    call.thread.block_for_wait(set);
     Err(wait::suspend(call.thread))
 }
 
@@ -137,9 +137,9 @@ pub fn rt_sigtimedwait(call: &mut Call<'_>) -> Result {
 }
 
 /// `sigaltstack`.
-pub fn sigaltstack(call: &mut Call<'_>) -> Result {
+pub fn sigaltstack(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     let [new, old, ..] = call.args;
-    let pointer = call.registers.rsp;
+    let pointer = user_mode.registers.rsp;
     let new = match new {
         0 => None,
         at => Some(AltStack::from_bytes(&user::read_array::<STACK_SIZE>(at)?)),
@@ -157,9 +157,9 @@ pub fn sigaltstack(call: &mut Call<'_>) -> Result {
 }
 
 /// `rt_sigreturn`.
-pub fn rt_sigreturn(call: &mut Call<'_>) -> Result {
-    let (thread, registers) = (call.thread, &mut *call.registers);
-    if frame::pop(thread, registers, call.extra).is_err() {
+pub fn rt_sigreturn(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
+    let (thread, registers) = (call.thread, &mut *user_mode.registers);
+    if frame::pop(thread, registers, user_mode.extra).is_err() {
         force(thread, SigInfo::kernel(SIGSEGV));
     }
     // The value of the call is whatever RAX was.

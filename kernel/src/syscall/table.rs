@@ -1,15 +1,15 @@
 //! Every system call that there is.
 
 use super::{
-    Call, Result, exec, file, futex, identity, info, memory, pidfd, poll, process, scheduling, signal,
-    socket, thread, time, timer, uffd,
+    Call, Result, UserMode, exec, file, futex, identity, info, memory, pidfd, poll, process, scheduling,
+    signal, socket, thread, time, timer, uffd,
 };
 
-/// A system call.
+/// A system call that is done by an `F`.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct Entry<F> {
     /// What does it.
-    pub call: fn(&mut Call<'_>) -> Result,
+    pub call: F,
     /// Whether the kernel notes down something that stays, in memory that is its own.
     pub leaves_notes: bool,
 }
@@ -35,13 +35,18 @@ const fn leaves_notes(number: usize) -> bool {
 /// Numbers in the table: larger ones are not there.
 const COUNT: usize = 512;
 
+/// What does a call.
+pub type Plain = fn(&mut Call<'_>) -> Result;
+/// What does a call that has all of user mode.
+pub type WithUserMode = fn(&mut Call<'_>, &mut UserMode<'_>) -> Result;
+
 macro_rules! calls {
-    ($($number:literal $call:path;)*) => {
-        static TABLE: [Option<Entry>; COUNT] = {
-            let mut table = [None; COUNT];
+    ($table:ident: $function:ty; $($number:literal $call:path;)*) => {
+        static $table: [Option<Entry<$function>>; COUNT] = {
+            let mut table: [Option<Entry<$function>>; COUNT] = [None; COUNT];
             $(
                 assert!(table[$number].is_none(), "a number is given twice");
-                table[$number] = Some(Entry { call: $call, leaves_notes: leaves_notes($number) });
+                table[$number] = Some(Entry { call: $call as $function, leaves_notes: leaves_notes($number) });
             )*
             table
         };
@@ -49,6 +54,7 @@ macro_rules! calls {
 }
 
 calls! {
+    PLAIN: Plain;
     0 file::transfer::read;
     1 file::transfer::write;
     2 file::open::open;
@@ -64,7 +70,6 @@ calls! {
     12 memory::brk;
     13 signal::rt_sigaction;
     14 signal::rt_sigprocmask;
-    15 signal::rt_sigreturn;
     16 file::control::ioctl;
     17 file::transfer::pread;
     18 file::transfer::pwrite;
@@ -98,11 +103,6 @@ calls! {
     48 socket::shutdown;
     53 socket::socketpair;
     55 socket::getsockopt;
-    56 process::clone;
-    57 process::fork;
-    58 process::vfork;
-    59 exec::execve;
-    60 process::exit;
     61 process::wait4;
     62 signal::kill;
     63 info::uname;
@@ -163,7 +163,6 @@ calls! {
     128 signal::rt_sigtimedwait;
     129 signal::rt_sigqueueinfo;
     130 signal::rt_sigsuspend;
-    131 signal::sigaltstack;
     133 file::names::mknod;
     135 thread::personality;
     137 file::stat::statfs;
@@ -182,7 +181,6 @@ calls! {
     151 memory::mlockall;
     152 memory::munlockall;
     157 thread::prctl;
-    158 thread::arch_prctl;
     159 time::adjtimex;
     160 process::setrlimit;
     161 file::names::chroot;
@@ -222,7 +220,6 @@ calls! {
     228 time::clock_gettime;
     229 time::clock_getres;
     230 time::clock_nanosleep;
-    231 process::exit_group;
     232 poll::epoll_wait;
     233 poll::epoll_ctl;
     234 signal::tgkill;
@@ -274,7 +271,6 @@ calls! {
     316 file::names::renameat2;
     318 info::getrandom;
     319 file::special::memfd_create;
-    322 exec::execveat;
     323 uffd::userfaultfd;
     324 info::membarrier;
     325 memory::mlock2;
@@ -288,7 +284,6 @@ calls! {
     334 thread::rseq;
     424 pidfd::pidfd_send_signal;
     434 pidfd::pidfd_open;
-    435 process::clone3;
     436 file::open::close_range;
     437 file::open::openat2;
     438 pidfd::pidfd_getfd;
@@ -298,8 +293,28 @@ calls! {
     452 file::attributes::fchmodat2;
 }
 
-/// The call with this number.
+calls! {
+    WITH_USER_MODE: WithUserMode;
+    15 signal::rt_sigreturn;
+    56 process::clone;
+    57 process::fork;
+    58 process::vfork;
+    59 exec::execve;
+    60 process::exit;
+    131 signal::sigaltstack;
+    158 thread::arch_prctl;
+    231 process::exit_group;
+    322 exec::execveat;
+    435 process::clone3;
+}
+
+/// The call with this number, if it needs no more than its arguments.
 #[inline]
-pub fn find(number: u64) -> Option<&'static Entry> {
-    TABLE.get(usize::try_from(number).ok()?)?.as_ref()
+pub fn find(number: u64) -> Option<&'static Entry<Plain>> {
+    PLAIN.get(usize::try_from(number).ok()?)?.as_ref()
+}
+
+/// The call with this number, if it has all of user mode.
+pub fn find_with_user_mode(number: u64) -> Option<&'static Entry<WithUserMode>> {
+    WITH_USER_MODE.get(usize::try_from(number).ok()?)?.as_ref()
 }

@@ -1,6 +1,6 @@
 //! What a thread says about itself.
 
-use super::{Call, Result, user};
+use super::{Call, Result, UserMode, user};
 use crate::abi::errno::Errno;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::process::credentials::capability::{LAST, SYS_PTRACE};
@@ -107,7 +107,7 @@ pub fn rseq(call: &mut Call<'_>) -> Result {
 }
 
 /// `arch_prctl`.
-pub fn arch_prctl(call: &mut Call<'_>) -> Result {
+pub fn arch_prctl(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     const SET_GS: u64 = 0x1001;
     const SET_FS: u64 = 0x1002;
     const GET_FS: u64 = 0x1003;
@@ -117,15 +117,15 @@ pub fn arch_prctl(call: &mut Call<'_>) -> Result {
     match what {
         SET_FS | SET_GS if base >= USER_TOP => Err(Errno::EPERM.into()),
         SET_FS => {
-            call.extra.set_fs_base(base);
+            user_mode.extra.set_fs_base(base);
             Ok(0)
         }
         SET_GS => {
-            call.extra.set_gs_base(base);
+            user_mode.extra.set_gs_base(base);
             Ok(0)
         }
-        GET_FS => user::write_u64(address, call.extra.fs_base()).map(|()| 0),
-        GET_GS => user::write_u64(address, call.extra.gs_base()).map(|()| 0),
+        GET_FS => user::write_u64(address, user_mode.extra.fs_base()).map(|()| 0),
+        GET_GS => user::write_u64(address, user_mode.extra.gs_base()).map(|()| 0),
         _ => Err(Errno::EINVAL.into()),
     }
 }

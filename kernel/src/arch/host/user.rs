@@ -2,9 +2,9 @@
 //! address. What programs are told and what they leave in their registers can be tested all the same.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::arch::user::{Exit, FpuArea, Registers, TRAILER, label_area};
+use crate::arch::user::{Exit, FpuArea, Registers, Request, TRAILER, label_area};
 use crate::arch::{Cpu, MAX_CPUS, Machine};
 use crate::mm::addr::VirtAddr;
 
@@ -100,7 +100,12 @@ pub fn user_capabilities() -> u64 {
 const INVALID_OPCODE: u8 = 6;
 
 /// Finds no instruction that it knows.
-pub fn run(registers: &mut Registers, _extra: &mut Extra) -> Exit {
+pub fn run(
+    registers: &mut Registers,
+    _extra: &mut Extra,
+    _notice: &AtomicBool,
+    _answer: impl FnMut(Request) -> Option<u64>,
+) -> Exit {
     registers.vector = INVALID_OPCODE.into();
     Exit::Exception {
         vector: INVALID_OPCODE,

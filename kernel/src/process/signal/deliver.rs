@@ -44,7 +44,7 @@ pub fn settle(
     extra: &mut Extra,
     interrupted: Option<Interrupted>,
 ) -> Next {
-    if interrupted.is_none() && !thread.has_work() {
+    if interrupted.is_none() && !thread.signals.has_notice() {
         return Next::UserMode;
     }
     work(thread, registers, extra, interrupted)
@@ -60,6 +60,7 @@ fn work(
 ) -> Next {
     let process = thread.process();
     loop {
+        thread.signals.clear_notice();
         thread.answer_interrupt();
         if thread.must_end() {
             return Next::End;
@@ -96,7 +97,7 @@ fn work(
     if let Some(call) = interrupted {
         begin_again(call, registers);
     }
-    thread.signals.unblock_after_wait();
+    thread.unblock_after_wait();
     Next::UserMode
 }
 
@@ -139,7 +140,7 @@ fn handle(
         0 => action.mask.with(info.signal),
         _ => action.mask,
     };
-    signals.block(blocked | more);
+    thread.block(blocked | more);
 }
 
 /// A handler runs before the call ends.

@@ -186,7 +186,7 @@ pub fn pop(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) -
     let words: [u64; SIGINFO / 8] =
         on_behalf(|| uaccess::read_words(VirtAddr::new(at))).map_err(|_| BadFrame)?;
     let word = |at: usize| words[at / 8];
-    thread.signals.block(SignalSet::from_bits(word(MASK)));
+    thread.block(SignalSet::from_bits(word(MASK)));
     let general = |n: usize| word(SIGCONTEXT + 8 * n);
     *registers = Registers {
         r8: general(0),

@@ -17,10 +17,14 @@
 //! | `cause` | exceptions of user mode, as signals |
 //!
 //! **Locks.** Pending signals have a lock each, and so has the table of actions, which is found under the lock of the pointer to
-//! it; no other is taken while one of them is held. What a thread has to look at before user mode are four words without a lock ([`ThreadSignals::is_pending`]).
+//! it; no other is taken while one of them is held.
+//!
+//! **The notice.** What a thread looks at before user mode is one flag ([`ThreadSignals::notice`]). Whoever makes something for
+//! it to do, or may have, sets the flag *afterwards*: a signal is pending, fewer are blocked, the process stops or ends, the
+//! thread is to go. The thread clears it and looks at all of that *then*. So a thread whose flag is clear has nothing to do.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::sync::SpinLock;
 
@@ -79,6 +83,7 @@ impl ProcessSignals {
 /// The signals of a thread.
 #[derive(Debug, Default)]
 pub struct ThreadSignals {
+    notice: AtomicBool,
     /// Those that only this thread may take.
     pub pending: Pending,
     blocked: AtomicU64,
@@ -89,9 +94,10 @@ pub struct ThreadSignals {
 }
 
 impl ThreadSignals {
-    /// Nothing pending, and `blocked` blocked.
+    /// Nothing pending, and `blocked` blocked. The thread looks once: its process may have something for it.
     pub fn new(blocked: SignalSet) -> Self {
         Self {
+            notice: AtomicBool::new(true),
             blocked: AtomicU64::new(blocked.bits()),
             ..Self::default()
         }
@@ -103,23 +109,52 @@ impl ThreadSignals {
         SignalSet::from_bits(self.blocked.load(Ordering::Acquire))
     }
 
-    /// Blocks these and no others; what was blocked before. What cannot be blocked is not.
-    pub fn block(&self, set: SignalSet) -> SignalSet {
+    /// Blocks these and no others; what was blocked before. What cannot be blocked is not. `of_process` is what is pending for
+    /// any thread.
+    pub fn block(&self, set: SignalSet, of_process: &Pending) -> SignalSet {
         let set = set - SignalSet::UNSTOPPABLE;
-        SignalSet::from_bits(self.blocked.swap(set.bits(), Ordering::AcqRel))
+        let before = SignalSet::from_bits(self.blocked.swap(set.bits(), Ordering::AcqRel));
+        if self.is_pending(of_process) {
+            self.set_notice();
+        }
+        before
+    }
+
+    /// Set when there may be something for the thread to do before it goes to user mode.
+    #[inline]
+    pub fn notice(&self) -> &AtomicBool {
+        &self.notice
+    }
+
+    /// Whether it is.
+    #[inline]
+    pub fn has_notice(&self) -> bool {
+        self.notice.load(Ordering::Acquire)
+    }
+
+    /// There may be something.
+    pub(super) fn set_notice(&self) {
+        // Release: what it is is visible.
+        self.notice.store(true, Ordering::Release);
+    }
+
+    /// The thread looks for it from here on.
+    fn clear_notice(&self) {
+        // A swap: what was there for the notices until now is visible, and the looks that follow do not come before.
+        self.notice.swap(false, Ordering::AcqRel);
     }
 
     /// Blocks these for one wait: what was blocked is blocked again after the signal that ends it, or when
     /// [`Self::unblock_after_wait`] is called.
-    pub fn block_for_wait(&self, set: SignalSet) {
-        let before = self.block(set);
+    pub fn block_for_wait(&self, set: SignalSet, of_process: &Pending) {
+        let before = self.block(set, of_process);
         self.saved.lock().get_or_insert(before);
     }
 
     /// Ends [`Self::block_for_wait`], if no signal did.
-    pub fn unblock_after_wait(&self) {
+    pub fn unblock_after_wait(&self, of_process: &Pending) {
         if let Some(saved) = self.take_saved() {
-            self.block(saved);
+            self.block(saved, of_process);
         }
     }
 

@@ -37,6 +37,7 @@ pub fn send_to_process(process: &Arc<Process>, info: SigInfo) -> Result<(), Errn
         return Ok(());
     }
     process.signals.pending.push(info, queue_limit(process))?;
+    process.set_notices();
     let taker = process
         .threads()
         .into_iter()
@@ -58,6 +59,7 @@ pub fn send_to_thread(thread: &Arc<Thread>, info: SigInfo) -> Result<(), Errno> 
         return Ok(());
     }
     thread.signals.pending.push(info, queue_limit(process))?;
+    thread.signals.set_notice();
     if !thread.signals.blocked().contains(info.signal) {
         arrived(thread, info.signal);
     }
@@ -85,10 +87,11 @@ pub fn force(thread: &Arc<Thread>, info: SigInfo) {
     let blocked = thread.signals.blocked();
     if blocked.contains(signal) || process.signals.action(signal).ignores(signal) {
         process.signals.actions().set(signal, Action::default());
-        thread.signals.block(blocked.without(signal));
+        thread.block(blocked.without(signal));
     }
     // Below the real-time signals there is always room.
     let _ = thread.signals.pending.push(info, usize::MAX);
+    thread.signals.set_notice();
 }
 
 /// Says what a process does about a signal; what it did before. Pending ones that are ignored now are forgotten.

@@ -43,7 +43,7 @@ pub fn wait_for(
     }
     let blocked = thread.signals.blocked();
     thread.set_waits_for_signals(true);
-    thread.signals.block(blocked - wanted);
+    thread.block(blocked - wanted);
     let queue = WaitQueue::new(&SIGNAL);
     let look = || thread.signal_is_pending().then_some(());
     match timeout {
@@ -53,7 +53,7 @@ pub fn wait_for(
             None
         }
     };
-    thread.signals.block(blocked);
+    thread.block(blocked);
     thread.set_waits_for_signals(false);
     match take(thread, wanted) {
         Some(info) => Ok(info),

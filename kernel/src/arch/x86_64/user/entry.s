@@ -4,15 +4,51 @@
 // ends user mode's turn comes back to where `user_run` was called. The registers are saved where they were loaded from: the
 // CPU's stack for entries from user mode (TSS.RSP0, or REGISTERS_END for SYSCALL) is the end of that very structure.
 //
-// Interrupts are off throughout.
+// A system call does not end the turn by itself. Only what Rust code may change is saved then, and `user_run`'s second argument
+// is called, which preserves the rest. If it says so, user mode goes on; else the rest is saved too, and the turn ends.
+//
+// What KERNEL_STACK points to during a turn:
+//
+//     registers, function for system calls, its argument
+//     r15 r14 r13 r12 rbp rbx            of user_run's caller
+//     return address
+//
+// Interrupts are off throughout, but for that function.
+
+.set TURN, 24                           // bytes before the saved registers
+.set TURN_CALL, 8
+.set TURN_ARGUMENT, 16
+.set TURN_RBP, TURN + 32
+
+// Offsets in the registers.
+.set R15, 0
+.set R14, 8
+.set R13, 16
+.set R12, 24
+.set RBP, 32
+.set RBX, 40
+.set R11, 48
+.set R10, 56
+.set R9, 64
+.set R8, 72
+.set RSI, 80
+.set RDI, 88
+.set RDX, 96
+.set RAX, 112
+.set RIP, 136
+.set RFLAGS, 152
+.set RSP, 160
 
 .section .text.trap, "ax"
 
-// user_run(rdi: registers)
+// user_run(rdi: registers, rsi: function, rdx: its argument)
     .balign 16
 .global user_run
 user_run:
     SAVE_PRESERVED
+    pushq %rdx
+    pushq %rsi
+    pushq %rdi
     movq %rsp, %gs:KERNEL_STACK
     leaq 176(%rdi), %rax
     movq %rax, %gs:REGISTERS_END
@@ -55,8 +91,33 @@ syscall_entry:
     pushq $0
     pushq $256
     SAVE_SCRATCH
-    SAVE_PRESERVED
+    movq %rbp, RBP-R11(%rsp)
     movq %gs:KERNEL_STACK, %rsp
+    movq TURN_RBP(%rsp), %rbp           // frames go on at user_run's caller
+    movq TURN_ARGUMENT(%rsp), %rdi
+    call *TURN_CALL(%rsp)
+    movq (%rsp), %rcx                   // registers
+    movq RBP(%rcx), %rbp
+    testb %al, %al
+    jz 1f
+    movq R10(%rcx), %r10
+    movq R9(%rcx), %r9
+    movq R8(%rcx), %r8
+    movq RSI(%rcx), %rsi
+    movq RDI(%rcx), %rdi
+    movq RDX(%rcx), %rdx
+    movq RAX(%rcx), %rax
+    movq RFLAGS(%rcx), %r11
+    movq RSP(%rcx), %rsp
+    movq RIP(%rcx), %rcx
+    swapgs
+    sysretq
+1:  movq %rbx, RBX(%rcx)
+    movq %r12, R12(%rcx)
+    movq %r13, R13(%rcx)
+    movq %r14, R14(%rcx)
+    movq %r15, R15(%rcx)
+    addq $TURN, %rsp
     RESTORE_PRESERVED
     ret
 
@@ -69,6 +130,7 @@ user_swapped:
     SAVE_PRESERVED
     movq %gs:KERNEL_STACK, %rsp
     CLEAR_FLAGS                         // user mode may have set AC and DF
+    addq $TURN, %rsp
     RESTORE_PRESERVED
     ret
 

@@ -1,12 +1,17 @@
 //! User mode.
 //!
 //! ```text
-//!   run ──► user_run ──► user mode ──► SYSCALL, exception, interrupt ──► back in run ──► Exit
+//!   run ──► user_run ──► user mode ──► exception, interrupt ──► back in run ──► Exit
+//!                          ▲   └─ SYSCALL ──► answer ─┬─► not answered ──┘
+//!                          └──────────────────────────┘
 //! ```
 //!
 //! The kernel runs user mode like a function: a task's loop calls [`run`], looks at the [`Exit`], does what it is about and
 //! calls it again. The registers are in a structure of the loop's, so whoever may change them (a signal, exec, fork) does it
 //! between two runs.
+//!
+//! Most system calls need no register but those of their arguments. They are answered by a function that [`run`] is given, and
+//! user mode goes on behind them with the registers that Rust code preserves never saved.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -16,7 +21,8 @@
 
 use alloc::boxed::Box;
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::{fmt, ptr};
 
 use x86_64::VirtAddr as X86Addr;
@@ -27,7 +33,7 @@ use x86_64::registers::rflags::RFlags;
 use super::exception::GENERAL_PROTECTION;
 use super::{Machine, interrupt, page_fault, percpu};
 use crate::arch::fault_code::PageFaultCode;
-use crate::arch::user::{Exit, FpuArea, Registers, SYSCALL};
+use crate::arch::user::{Exit, FpuArea, Registers, Request, SYSCALL};
 use crate::arch::{Cpu, Irq, MAX_CPUS};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::{FaultInfo, Origin};
@@ -51,8 +57,13 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    /// Enters user mode; returns when it is left (entry.s).
-    fn user_run(registers: *mut Registers);
+    /// Enters user mode; returns when it is left. At a system call `call` is called with `argument`, and user mode goes on if
+    /// it says so (entry.s).
+    fn user_run(
+        registers: *mut Registers,
+        call: unsafe extern "C" fn(*mut c_void) -> bool,
+        argument: *mut c_void,
+    );
     /// Where SYSCALL leads (entry.s).
     static syscall_entry: u8;
 }
@@ -172,9 +183,8 @@ impl Extra {
     /// Interrupts are off.
     #[inline]
     fn load(&mut self) {
-        let loaded = &LOADED[Machine::id()];
-        if loaded.load(Ordering::Relaxed) != self.word() {
-            self.replace(loaded);
+        if !is_loaded(self.word()) {
+            self.replace(&LOADED[Machine::id()]);
         }
     }
 
@@ -185,6 +195,12 @@ impl Extra {
         FsBase::write(X86Addr::new_truncate(self.fs_base));
         KernelGsBase::write(X86Addr::new_truncate(self.gs_base));
     }
+}
+
+/// Whether this CPU holds what an [`Extra`] at this address has. Interrupts are off.
+#[inline]
+fn is_loaded(word: u64) -> bool {
+    LOADED[Machine::id()].load(Ordering::Relaxed) == word
 }
 
 impl Drop for Extra {
@@ -235,18 +251,81 @@ fn evict(loaded: &AtomicU64, next: u64) {
 /// TF and RF: SYSRET drops RF, and there are CPUs that single-step it while the stack pointer is user mode's already.
 const NOT_BY_SYSRET: u64 = 1 << 8 | 1 << 16;
 
-/// Runs user mode until something happens. In the current task's address space, with interrupts on and no lock held.
+/// What a system call needs while user mode has its turn.
+struct Turn<'a, A> {
+    registers: *mut Registers,
+    /// The address of its [`Extra`].
+    extra: u64,
+    notice: &'a AtomicBool,
+    answer: &'a mut A,
+    /// The last call was answered.
+    answered: bool,
+}
+
+/// User mode makes a system call; interrupts are off, and are so again afterwards. Says whether user mode goes on, by SYSRET.
+///
+/// # Safety
+/// `turn` is the [`Turn`] of the [`run`] that waits for user mode on this stack.
+unsafe extern "C" fn system_call<A: FnMut(Request) -> Option<u64>>(turn: *mut c_void) -> bool {
+    // SAFETY: the caller's; `run` does not use it meanwhile.
+    let turn = unsafe { &mut *turn.cast::<Turn<'_, A>>() };
+    // SAFETY: `run` has borrowed the registers, and does not use them meanwhile.
+    let registers = unsafe { &mut *turn.registers };
+    Machine::enable();
+    let answer = (turn.answer)(Request::of(registers));
+    x86_64::instructions::interrupts::disable();
+    turn.answered = answer.is_some();
+    let Some(value) = answer else { return false };
+    registers.rax = value;
+    // RIP is canonical: it follows an instruction below `USER_TOP`, which is a page below the end of its half.
+    !turn.notice.load(Ordering::Acquire) && is_loaded(turn.extra) && registers.rflags & NOT_BY_SYSRET == 0
+}
+
+/// Runs user mode until something happens, in the current task's address space, with interrupts on and no lock held. System
+/// calls that `answer` gives a value for do not count. It is called with interrupts on and sees only the request: the other
+/// registers are not there then.
+///
+/// Whoever sets `notice` has user mode not entered any more, at the latest from the next interrupt on.
 #[inline]
-pub fn run(registers: &mut Registers, extra: &mut Extra) -> Exit {
+pub fn run<A: FnMut(Request) -> Option<u64>>(
+    registers: &mut Registers,
+    extra: &mut Extra,
+    notice: &AtomicBool,
+    mut answer: A,
+) -> Exit {
     let flags = Machine::disable();
-    extra.load();
-    if registers.rflags & NOT_BY_SYSRET != 0 {
-        registers.vector = 0;
-    }
-    // SAFETY: the segments and flags are user mode's (`Registers::start` and `restore_all` are the only ways to make them),
-    // RIP is one that user mode had or that was checked, and the structure stays where it is: it is what the CPU writes to.
-    unsafe { user_run(registers) };
-    let exit = match registers.vector {
+    let exit = loop {
+        if notice.load(Ordering::Acquire) {
+            break Exit::Notice;
+        }
+        extra.load();
+        if registers.rflags & NOT_BY_SYSRET != 0 {
+            registers.vector = 0;
+        }
+        let mut turn = Turn {
+            registers,
+            extra: extra.word(),
+            notice,
+            answer: &mut answer,
+            answered: false,
+        };
+        // SAFETY: the segments and flags are user mode's (`Registers::start` and `restore_all` are the only ways to make them),
+        // RIP is one that user mode had or that was checked, and the structure stays where it is: it is what the CPU writes to.
+        // The argument is the turn of this run.
+        unsafe { user_run(turn.registers, system_call::<A>, (&raw mut turn).cast()) };
+        match (registers.vector, turn.answered) {
+            (SYSCALL, true) => {}
+            _ => break left(registers),
+        }
+    };
+    Machine::restore(flags);
+    exit
+}
+
+/// Why user mode was left, with these registers.
+#[inline]
+fn left(registers: &Registers) -> Exit {
+    match registers.vector {
         SYSCALL => Exit::Syscall,
         // An access that the CPU made as the kernel for an instruction of user mode: QEMU's IRET pops like that. Memory cannot
         // be made to allow it.
@@ -272,9 +351,7 @@ pub fn run(registers: &mut Registers, extra: &mut Extra) -> Exit {
             vector: vector as u8,
             error: registers.error,
         },
-    };
-    Machine::restore(flags);
-    exit
+    }
 }
 
 /// What programs are told that the CPU can do (`AT_HWCAP`: EDX of CPUID's leaf 1).
