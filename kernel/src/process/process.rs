@@ -9,8 +9,8 @@ use super::limits::Limits;
 use super::signal::{Actions, ProcessSignals};
 use super::table::{Claim, Pid};
 use super::timer::Timers;
-use super::tree::{News, Times};
-use super::{Credentials, Mm, Thread, exit, with_tree};
+use super::tree::{Member, News, Times};
+use super::{Credentials, Mm, Thread, exit};
 use crate::file::{Notifier, Place, Table};
 use crate::sync::SpinLock;
 use crate::task::{Completion, WaitQueue, WaitReason};
@@ -55,6 +55,8 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Process {
     claim: Arc<Claim>,
+    /// Its parent's number, as the tree has it.
+    parent: AtomicU32,
     mm: SpinLock<Arc<Mm>>,
     exe: SpinLock<String>,
     files: SpinLock<Arc<Table>>,
@@ -99,12 +101,19 @@ static CHILDREN: WaitReason = WaitReason("a child");
 static CONTINUES: WaitReason = WaitReason("SIGCONT");
 static SIGNALS: WaitReason = WaitReason("a signal, by its descriptor");
 
+impl Member for Arc<Process> {
+    fn note_parent(&self, parent: Pid) {
+        self.parent.store(parent.as_u32(), Ordering::Relaxed);
+    }
+}
+
 impl Process {
     /// A process without threads, whose first one will have the claimed number. Nobody knows it yet.
     pub fn new(claim: &Arc<Claim>, parts: Parts) -> Arc<Self> {
         parts.mm.enter();
         Arc::new(Self {
             claim: Arc::clone(claim),
+            parent: AtomicU32::new(Pid::INIT.as_u32()),
             mm: SpinLock::new(parts.mm),
             exe: SpinLock::new(parts.exe),
             files: SpinLock::new(parts.files),
@@ -142,8 +151,9 @@ impl Process {
     }
 
     /// The number of the process that is told of its end.
+    #[inline]
     pub fn parent_pid(&self) -> Pid {
-        with_tree(|tree| tree.parent(self.pid()))
+        Pid::new(self.parent.load(Ordering::Relaxed))
     }
 
     /// Its memory.

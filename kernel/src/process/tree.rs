@@ -32,6 +32,12 @@ impl core::ops::AddAssign for Times {
     }
 }
 
+/// A process, to the tree.
+pub trait Member: Clone {
+    /// Its parent is this one from now on. Called with the tree locked.
+    fn note_parent(&self, parent: Pid);
+}
+
 /// Processes of type `P`.
 #[derive(Debug)]
 pub struct Tree<P> {
@@ -117,14 +123,16 @@ pub struct Ended<P> {
     pub gone: Vec<P>,
 }
 
-impl<P: Clone> Tree<P> {
+impl<P> Tree<P> {
     /// Nobody.
     pub const fn new() -> Self {
         Self {
             nodes: BTreeMap::new(),
         }
     }
+}
 
+impl<P: Member> Tree<P> {
     /// Adds a process: a child of `parent`, in its group and session; INIT's, in ones of its own, if that has ended.
     pub fn enter(&mut self, pid: Pid, parent: Pid, exit_signal: u8, member: P) {
         let living = self.nodes.get_mut(&parent).filter(|node| node.zombie.is_none());
@@ -325,6 +333,7 @@ impl<P: Clone> Tree<P> {
                 continue;
             };
             node.parent = reaper;
+            node.member.note_parent(reaper);
             node.exit_signal = SIGCHLD;
             let is_zombie = node.zombie.is_some();
             match self.nodes.get_mut(&reaper) {
@@ -414,14 +423,15 @@ impl<P: Clone> Tree<P> {
     }
 }
 
-impl<P: Clone> Default for Tree<P> {
+impl<P> Default for Tree<P> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<P> Node<P> {
+impl<P: Member> Node<P> {
     fn new(member: P, place: Placement) -> Self {
+        member.note_parent(place.parent);
         Self {
             member,
             parent: place.parent,
@@ -463,12 +473,37 @@ impl<P> Node<P> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use alloc::sync::Arc;
+    use core::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     const A: Pid = Pid::new(10);
     const B: Pid = Pid::new(11);
     const C: Pid = Pid::new(12);
     const DONE: Ending = Ending::Exited(3);
+
+    impl Member for &'static str {
+        fn note_parent(&self, _parent: Pid) {}
+    }
+
+    impl Member for Arc<AtomicU32> {
+        fn note_parent(&self, parent: Pid) {
+            self.store(parent.as_u32(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_process_knows_who_its_parent_is_at_any_time() {
+        let mut tree = Tree::new();
+        let (one, other) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        tree.enter(A, Pid::INIT, SIGCHLD, Arc::clone(&one));
+        tree.enter(B, A, SIGCHLD, Arc::clone(&other));
+        let parents = || [&one, &other].map(|member| Pid::new(member.load(Ordering::Relaxed)));
+        assert_eq!(parents(), [Pid::INIT, A]);
+        tree.end(A, DONE, Times::default(), |_| false);
+        assert_eq!(parents(), [Pid::INIT, Pid::INIT]);
+    }
 
     /// A, its child B, and B's child C.
     fn line() -> Tree<&'static str> {
