@@ -302,13 +302,11 @@ impl Pipe {
     }
 
     fn read(&self, io: &Io, to: &mut Sink<'_>) -> Result<(), Error> {
-        loop {
+        // With some bytes in hand it does not wait for more.
+        while to.done() == 0 && self.wait_for_bytes(io.nonblocking)? {
             self.read_what_is_there(to)?;
-            // With some bytes in hand it does not wait for more.
-            if to.done() > 0 || !self.wait_for_bytes(io.nonblocking)? {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     fn read_what_is_there(&self, to: &mut Sink<'_>) -> Result<(), Errno> {
