@@ -239,7 +239,7 @@ kernel_test!(
             pattern(&mut registers);
             let mut asked = None;
             // The first call is answered, the second one is not.
-            let answer = |request| asked.replace(request).is_none().then_some(0x1234);
+            let answer = |request: &Request| asked.replace(*request).is_none().then_some(0x1234);
             let exit = user::run(&mut registers, &mut Extra::new(), &AtomicBool::new(false), answer);
             (exit, asked, registers)
         })?;
@@ -293,7 +293,7 @@ kernel_test!(
                 registers.rdi = value;
                 let (mut extra, mut calls) = (Extra::new(), 0);
                 loop {
-                    let answer = |_| {
+                    let answer = |_: &Request| {
                         calls += 1;
                         task::yield_now();
                         (calls == 1).then_some(0)

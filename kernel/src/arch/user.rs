@@ -12,15 +12,15 @@ pub struct Registers {
     pub r12: u64,
     pub rbp: u64,
     pub rbx: u64,
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub rdx: u64,
-    pub rcx: u64,
     pub rax: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rdx: u64,
+    pub r10: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub rcx: u64,
+    pub r11: u64,
     /// Why user mode was left: an exception, an interrupt, or [`SYSCALL`]. Also how it is entered: after a system call by
     /// SYSRET, which changes RCX and R11; else by IRET, which changes nothing.
     pub vector: u64,
@@ -70,7 +70,8 @@ impl Registers {
     }
 }
 
-/// A system call as user mode makes it.
+/// A system call as user mode makes it. Stands in [`Registers`] as it is here, from RAX on.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     /// Its number.

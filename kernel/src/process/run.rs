@@ -12,7 +12,7 @@ use super::signal::{Actions, SignalSet, force, of_exception};
 use super::table::{Claim, Pid};
 use super::{Credentials, Ending, Process, Scheduling, Thread, exit, oom, process, rseq, thread, with_tree};
 use crate::abi::signal::{SIGCHLD, SIGKILL, SIGSEGV, SigInfo};
-use crate::arch::user::{Exit, Registers};
+use crate::arch::user::{Exit, Registers, Request};
 use crate::arch::{Extra, run_user};
 use crate::file::{Place, Table};
 use crate::mm::addr::{USER_TOP, VirtAddr};
@@ -133,7 +133,7 @@ fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
             registers.rip = 0;
             continue;
         }
-        let answer = |request| match syscall::answer(thread, request) {
+        let answer = |request: &Request| match syscall::answer(thread, request) {
             Answer::Value(value) => Some(value),
             Answer::Interrupted(call) => {
                 interrupted = Some(call);

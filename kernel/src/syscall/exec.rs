@@ -64,14 +64,14 @@ fn run(call: &Call<'_>, user_mode: &mut UserMode<'_>, found: Found, args: u64, e
 
 /// `execve`: path, arguments, environment.
 pub fn execve(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
-    let [_, args, env, ..] = call.args;
+    let [_, args, env, ..] = *call.args;
     let found = named_program(call, None, 0, 0)?;
     run(call, user_mode, found, args, env)
 }
 
 /// `execveat`: directory, path, arguments, environment, flags.
 pub fn execveat(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
-    let [_, _, args, env, flags, _] = call.args;
+    let [_, _, args, env, flags, _] = *call.args;
     let found = named_program(call, Some(0), 1, flags)?;
     run(call, user_mode, found, args, env)
 }

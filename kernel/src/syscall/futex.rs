@@ -28,7 +28,7 @@ fn at_least_one(count: u64) -> usize {
 
 /// `futex`: word, operation, value, timeout or second count, second word, third value.
 pub fn futex(call: &mut Call<'_>) -> Result {
-    let [at, operation, value, timeout, second, third] = call.args;
+    let [at, operation, value, timeout, second, third] = *call.args;
     let operation = operation as u32;
     let scope = match operation & PRIVATE {
         0 => Scope::Shared,
@@ -120,7 +120,7 @@ fn wait(
 
 /// A wait with a deadline goes on.
 fn wait_on(call: &mut Call<'_>) -> Result {
-    let [word, flags, value_and_bits, seconds, nanos, _] = call.args;
+    let [word, flags, value_and_bits, seconds, nanos, _] = *call.args;
     let scope = if flags & 1 != 0 {
         Scope::Private
     } else {

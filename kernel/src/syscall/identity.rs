@@ -122,7 +122,7 @@ pub fn setfsgid(call: &mut Call<'_>) -> Result {
 
 /// `getgroups`: room for so many, where.
 pub fn getgroups(call: &mut Call<'_>) -> Result {
-    let [room, at, ..] = call.args;
+    let [room, at, ..] = *call.args;
     let groups = call.thread.credentials().groups;
     let room = room as i32;
     if room < 0 {
@@ -140,7 +140,7 @@ pub fn getgroups(call: &mut Call<'_>) -> Result {
 
 /// `setgroups`: how many, where.
 pub fn setgroups(call: &mut Call<'_>) -> Result {
-    let [count, at, ..] = call.args;
+    let [count, at, ..] = *call.args;
     if !call.thread.credentials().can(capability::SETGID) {
         return Err(Errno::EPERM.into());
     }
@@ -183,7 +183,7 @@ fn header(at: u64) -> core::result::Result<(u64, u32), super::Error> {
 
 /// `capget`: header, data.
 pub fn capget(call: &mut Call<'_>) -> Result {
-    let [header_at, data, ..] = call.args;
+    let [header_at, data, ..] = *call.args;
     let header = header(header_at);
     if data == 0 {
         // Whoever asks so wants to know the version.
@@ -212,7 +212,7 @@ pub fn capget(call: &mut Call<'_>) -> Result {
 
 /// `capset`: header, data.
 pub fn capset(call: &mut Call<'_>) -> Result {
-    let [header_at, data, ..] = call.args;
+    let [header_at, data, ..] = *call.args;
     let (words, pid) = header(header_at)?;
     if pid != 0 && pid != call.thread.tid().as_u32() {
         return Err(Errno::EPERM.into());

@@ -55,7 +55,7 @@ pub fn getrandom(call: &mut Call<'_>) -> Result {
     const INSECURE: u32 = 4;
     /// Bytes that are made at a time.
     const PIECE: usize = 256;
-    let [at, len, flags, ..] = call.args;
+    let [at, len, flags, ..] = *call.args;
     let flags = flags as u32;
     if flags & !(NONBLOCK | RANDOM | INSECURE) != 0 || flags & (RANDOM | INSECURE) == RANDOM | INSECURE {
         return Err(Errno::EINVAL.into());
@@ -95,7 +95,7 @@ pub fn membarrier(call: &mut Call<'_>) -> Result {
     const KNOWN: u32 = 0x3ff;
     /// `MEMBARRIER_CMD_FLAG_CPU`, of one command.
     const OF_CPU: u32 = 1;
-    let [command, flags, ..] = call.args;
+    let [command, flags, ..] = *call.args;
     let (command, flags) = (command as u32, flags as u32);
     if flags != 0 && (command != PRIVATE_RSEQ || flags != OF_CPU) {
         return Err(Errno::EINVAL.into());

@@ -54,7 +54,7 @@ pub struct Call<'a> {
     /// The thread.
     pub thread: &'a Arc<Thread>,
     /// Its arguments, as they are in the registers.
-    pub args: [u64; 6],
+    pub args: &'a [u64; 6],
 }
 
 /// All of the calling thread's user mode, for calls that do more to it than answer.
@@ -98,16 +98,16 @@ pub const INTERRUPTED: u64 = answer_of(Errno::EINTR);
 
 /// Answers a system call that needs nothing of user mode but its arguments.
 #[inline]
-pub fn answer(thread: &Arc<Thread>, request: Request) -> Answer {
+pub fn answer(thread: &Arc<Thread>, request: &Request) -> Answer {
     let Some(entry) = table::find(request.number) else {
         return Answer::NotYet;
     };
-    if entry.leaves_notes && allocator().is_short() {
+    if entry.leaves_notes && is_short() {
         return Answer::Value(answer_of(Errno::ENOMEM));
     }
     let mut call = Call {
         thread,
-        args: request.args,
+        args: &request.args,
     };
     match (entry.call)(&mut call) {
         Ok(value) => Answer::Value(value),
@@ -126,13 +126,13 @@ pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) 
         registers.rax = answer_of(unknown(request.number));
         return After::Done;
     };
-    if entry.leaves_notes && allocator().is_short() {
+    if entry.leaves_notes && is_short() {
         registers.rax = answer_of(Errno::ENOMEM);
         return After::Done;
     }
     let mut call = Call {
         thread,
-        args: request.args,
+        args: &request.args,
     };
     let mut user = UserMode {
         registers,
@@ -148,6 +148,13 @@ pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) 
         Err(Error::Restart(_)) => INTERRUPTED,
     };
     after
+}
+
+/// Whether the kernel has no memory for notes.
+#[cold]
+#[inline(never)]
+fn is_short() -> bool {
+    allocator().is_short()
 }
 
 /// An error number as RAX has it.

@@ -26,7 +26,7 @@ const SELF_PROCESS: i32 = -10001;
 
 /// `pidfd_open`.
 pub fn pidfd_open(call: &mut Call<'_>) -> Result {
-    let [number, flags, ..] = call.args;
+    let [number, flags, ..] = *call.args;
     let (number, flags) = (number as i32, flags as u32);
     if flags & !(NONBLOCK | THREAD) != 0 || number <= 0 {
         return Err(Errno::EINVAL.into());
@@ -78,7 +78,7 @@ enum Scope {
 
 /// `pidfd_send_signal`: descriptor, signal, siginfo, scope. A directory of `/proc` will do as the descriptor of its process.
 pub fn pidfd_send_signal(call: &mut Call<'_>) -> Result {
-    let [fd, number, info, flags, ..] = call.args;
+    let [fd, number, info, flags, ..] = *call.args;
     let scope = match flags as u32 {
         0 => None,
         1 => Some(Scope::Thread),
@@ -159,7 +159,7 @@ fn read_info(
 
 /// `pidfd_getfd`: a process, one of its descriptors, no flags. It becomes one of the caller's too.
 pub fn pidfd_getfd(call: &mut Call<'_>) -> Result {
-    let [fd, wanted, flags, ..] = call.args;
+    let [fd, wanted, flags, ..] = *call.args;
     if flags as u32 != 0 {
         return Err(Errno::EINVAL.into());
     }

@@ -75,7 +75,7 @@ fn mask_at(at: u64, size: u64) -> core::result::Result<Option<u64>, Error> {
 
 /// `poll`.
 pub fn poll(call: &mut Call<'_>) -> Result {
-    let [fds, count, timeout, ..] = call.args;
+    let [fds, count, timeout, ..] = *call.args;
     let end = milliseconds(timeout).map(|timeout| task::now().saturating_add(timeout));
     poll_until(call, fds, count, end)
 }
@@ -90,7 +90,7 @@ fn poll_until(call: &Call<'_>, fds: u64, count: u64, end: Option<Duration>) -> R
     let moment = end.unwrap_or_default();
     call.thread.set_restart(RestartBlock {
         call: |call| {
-            let [fds, count, has_end, seconds, nanos, _] = call.args;
+            let [fds, count, has_end, seconds, nanos, _] = *call.args;
             let end = Duration::new(seconds, nanos as u32);
             poll_until(call, fds, count, (has_end != 0).then_some(end))
         },
@@ -108,7 +108,7 @@ fn poll_until(call: &Call<'_>, fds: u64, count: u64, end: Option<Duration>) -> R
 
 /// `ppoll`.
 pub fn ppoll(call: &mut Call<'_>) -> Result {
-    let [fds, count, time, mask, size, _] = call.args;
+    let [fds, count, time, mask, size, _] = *call.args;
     let timeout = time_at(time, 1)?;
     let mask = mask_at(mask, size)?;
     let began = task::now();
@@ -179,7 +179,7 @@ pub fn select(call: &mut Call<'_>) -> Result {
 
 /// `pselect6`.
 pub fn pselect6(call: &mut Call<'_>) -> Result {
-    let [.., time, pack] = call.args;
+    let [.., time, pack] = *call.args;
     let mask = if pack == 0 {
         None
     } else {
@@ -193,7 +193,7 @@ pub fn pselect6(call: &mut Call<'_>) -> Result {
 }
 
 fn select_files(call: &Call<'_>, timeout: Option<Duration>) -> Result {
-    let [count, sets @ ..] = call.args;
+    let [count, sets @ ..] = *call.args;
     let count = usize::try_from(count as i32).map_err(|_| Errno::EINVAL)?;
     let files = call.files();
     let count = count.min(files.limit());
@@ -266,7 +266,7 @@ pub fn epoll_ctl(call: &mut Call<'_>) -> Result {
     const ADD: u32 = 1;
     const DEL: u32 = 2;
     const MOD: u32 = 3;
-    let [_, operation, fd, event, ..] = call.args;
+    let [_, operation, fd, event, ..] = *call.args;
     let operation = operation as u32;
     let interest = if operation == DEL {
         Event { events: 0, data: 0 }
@@ -313,21 +313,21 @@ pub fn epoll_wait(call: &mut Call<'_>) -> Result {
 
 /// `epoll_pwait`.
 pub fn epoll_pwait(call: &mut Call<'_>) -> Result {
-    let [_, _, _, timeout, mask, size] = call.args;
+    let [_, _, _, timeout, mask, size] = *call.args;
     let mask = mask_at(mask, size)?;
     signals::with_mask(mask, || wait_for_events(call, milliseconds(timeout)))
 }
 
 /// `epoll_pwait2`.
 pub fn epoll_pwait2(call: &mut Call<'_>) -> Result {
-    let [_, _, _, time, mask, size] = call.args;
+    let [_, _, _, time, mask, size] = *call.args;
     let timeout = time_at(time, 1)?;
     let mask = mask_at(mask, size)?;
     signals::with_mask(mask, || wait_for_events(call, timeout))
 }
 
 fn wait_for_events(call: &Call<'_>, timeout: Option<Duration>) -> Result {
-    let [_, at, max, ..] = call.args;
+    let [_, at, max, ..] = *call.args;
     let open = call.file(0)?;
     let max = max as i32;
     if max <= 0 || max as u64 > MAX_EVENTS {

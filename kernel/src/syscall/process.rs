@@ -20,7 +20,7 @@ fn make(call: &mut Call<'_>, user_mode: &mut UserMode<'_>, request: &Request) ->
 
 /// `clone`: flags, stack, parent's word, child's word, FS.
 pub fn clone(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
-    let [flags, stack, parent_tid, child_tid, tls, _] = call.args;
+    let [flags, stack, parent_tid, child_tid, tls, _] = *call.args;
     // Flags are 32 bits wide here.
     let flags = flags & u64::from(u32::MAX);
     let request = Request {
@@ -40,7 +40,7 @@ pub fn clone3(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     /// The structure as it was first, and as it is known here: up to `cgroup`.
     const LEAST: usize = 64;
     const KNOWN: usize = 88;
-    let [at, size, ..] = call.args;
+    let [at, size, ..] = *call.args;
     let size = usize::try_from(size).map_err(|_| Errno::E2BIG)?;
     if size > 4096 {
         return Err(Errno::E2BIG.into());
@@ -120,7 +120,7 @@ pub(super) fn rusage(times: Times) -> [u8; 144] {
 
 /// `wait4`: which, status, options, usage.
 pub fn wait4(call: &mut Call<'_>) -> Result {
-    let [which, status, options, usage, ..] = call.args;
+    let [which, status, options, usage, ..] = *call.args;
     let options = options as u32;
     if options & !(WNOHANG | WSTOPPED | WCONTINUED | WNOTHREAD | WCLONE | WALL) != 0 {
         return Err(Errno::EINVAL.into());
@@ -146,7 +146,7 @@ pub fn wait4(call: &mut Call<'_>) -> Result {
 
 /// `waitid`: kind and number, siginfo, options, usage.
 pub fn waitid(call: &mut Call<'_>) -> Result {
-    let [kind, id, info, options, usage, _] = call.args;
+    let [kind, id, info, options, usage, _] = *call.args;
     let options = options as u32;
     let known = WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED | WNOTHREAD | WCLONE | WALL;
     if options & !known != 0 || options & (WEXITED | WSTOPPED | WCONTINUED) == 0 {
@@ -253,7 +253,7 @@ pub fn getpgid(call: &mut Call<'_>) -> Result {
 /// `setpgid`.
 pub fn setpgid(call: &mut Call<'_>) -> Result {
     let caller = call.thread.process().pid();
-    let [pid, group, ..] = call.args;
+    let [pid, group, ..] = *call.args;
     if (group as i32) < 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -283,7 +283,7 @@ pub fn setsid(call: &mut Call<'_>) -> Result {
 pub fn prlimit64(call: &mut Call<'_>) -> Result {
     use crate::process::credentials::capability::SYS_RESOURCE;
     use crate::process::limits::{Limit, Resource};
-    let [pid, resource, new, old, ..] = call.args;
+    let [pid, resource, new, old, ..] = *call.args;
     let resource = Resource::from_number(u64::from(resource as u32))?;
     let pid = named(call, pid)?;
     let process = find(pid).ok_or(Errno::ESRCH)?;
@@ -315,22 +315,26 @@ pub fn prlimit64(call: &mut Call<'_>) -> Result {
 
 /// `getrlimit`.
 pub fn getrlimit(call: &mut Call<'_>) -> Result {
-    let [resource, at, ..] = call.args;
-    call.args = [0, resource, 0, at, 0, 0];
+    let [resource, at, ..] = *call.args;
     if at == 0 {
         return Err(Errno::EFAULT.into());
     }
-    prlimit64(call)
+    prlimit64(&mut Call {
+        thread: call.thread,
+        args: &[0, resource, 0, at, 0, 0],
+    })
 }
 
 /// `setrlimit`.
 pub fn setrlimit(call: &mut Call<'_>) -> Result {
-    let [resource, at, ..] = call.args;
-    call.args = [0, resource, at, 0, 0, 0];
+    let [resource, at, ..] = *call.args;
     if at == 0 {
         return Err(Errno::EFAULT.into());
     }
-    prlimit64(call)
+    prlimit64(&mut Call {
+        thread: call.thread,
+        args: &[0, resource, at, 0, 0, 0],
+    })
 }
 
 /// `getrusage`.

@@ -35,7 +35,7 @@ fn thread(call: &Call<'_>, tid: u64) -> core::result::Result<Arc<Thread>, Errno>
 
 /// `sched_setaffinity`: thread, length, CPUs.
 pub fn sched_setaffinity(call: &mut Call<'_>) -> Result {
-    let [tid, len, at, ..] = call.args;
+    let [tid, len, at, ..] = *call.args;
     let mut set = [0; CPU_SET as usize];
     user::read(at, &mut set[..len.min(CPU_SET) as usize])?;
     thread(call, tid)?;
@@ -47,7 +47,7 @@ pub fn sched_setaffinity(call: &mut Call<'_>) -> Result {
 
 /// `sched_getaffinity`: thread, length, CPUs; says how many bytes it stores.
 pub fn sched_getaffinity(call: &mut Call<'_>) -> Result {
-    let [tid, len, at, ..] = call.args;
+    let [tid, len, at, ..] = *call.args;
     if len < CPU_SET || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
@@ -96,7 +96,7 @@ fn set(call: &Call<'_>, tid: u64, policy: Option<u64>, param: u64) -> Result {
 
 /// `sched_setscheduler`: thread, class, parameters.
 pub fn sched_setscheduler(call: &mut Call<'_>) -> Result {
-    let [tid, policy, param, ..] = call.args;
+    let [tid, policy, param, ..] = *call.args;
     if (policy as i32) < 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -105,7 +105,7 @@ pub fn sched_setscheduler(call: &mut Call<'_>) -> Result {
 
 /// `sched_setparam`.
 pub fn sched_setparam(call: &mut Call<'_>) -> Result {
-    let [tid, param, ..] = call.args;
+    let [tid, param, ..] = *call.args;
     set(call, tid, None, param)
 }
 
@@ -116,7 +116,7 @@ pub fn sched_getscheduler(call: &mut Call<'_>) -> Result {
 
 /// `sched_getparam`.
 pub fn sched_getparam(call: &mut Call<'_>) -> Result {
-    let [tid, param, ..] = call.args;
+    let [tid, param, ..] = *call.args;
     if param == 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -146,7 +146,7 @@ fn priority_bound(call: &Call<'_>, of_real_time: u64) -> Result {
 
 /// `sched_rr_get_interval`.
 pub fn sched_rr_get_interval(call: &mut Call<'_>) -> Result {
-    let [tid, at, ..] = call.args;
+    let [tid, at, ..] = *call.args;
     let slice = match thread(call, tid)?.scheduling().policy & !RESET_ON_FORK {
         FIFO => 0,
         _ => 2 * TICK,
@@ -207,7 +207,7 @@ pub fn getpriority(call: &mut Call<'_>) -> Result {
 
 /// `setpriority`.
 pub fn setpriority(call: &mut Call<'_>) -> Result {
-    let [kind, who, nice, ..] = call.args;
+    let [kind, who, nice, ..] = *call.args;
     let nice = (nice as i32).clamp(-20, 19) as i8;
     for thread in meant(call, kind, who)? {
         let old = thread.scheduling();

@@ -49,7 +49,7 @@ fn signal(number: u64) -> core::result::Result<u8, Errno> {
 
 /// `rt_sigaction`: signal, new action, old action, size of sets.
 pub fn rt_sigaction(call: &mut Call<'_>) -> Result {
-    let [number, new, old, size, ..] = call.args;
+    let [number, new, old, size, ..] = *call.args;
     check_size(size)?;
     let action = match new {
         0 => None,
@@ -73,7 +73,7 @@ pub fn rt_sigprocmask(call: &mut Call<'_>) -> Result {
     const BLOCK: u32 = 0;
     const UNBLOCK: u32 = 1;
     const SET: u32 = 2;
-    let [how, set, old, size, ..] = call.args;
+    let [how, set, old, size, ..] = *call.args;
     check_size(size)?;
     let signals = &call.thread.signals;
     let before = signals.blocked();
@@ -95,7 +95,7 @@ pub fn rt_sigprocmask(call: &mut Call<'_>) -> Result {
 
 /// `rt_sigpending`.
 pub fn rt_sigpending(call: &mut Call<'_>) -> Result {
-    let [at, size, ..] = call.args;
+    let [at, size, ..] = *call.args;
     if size > SET_SIZE {
         return Err(Errno::EINVAL.into());
     }
@@ -108,7 +108,7 @@ pub fn rt_sigpending(call: &mut Call<'_>) -> Result {
 
 /// `rt_sigsuspend`.
 pub fn rt_sigsuspend(call: &mut Call<'_>) -> Result {
-    let [set, size, ..] = call.args;
+    let [set, size, ..] = *call.args;
     check_size(size)?;
     let set = read_set(set)?;
     call.thread.block_for_wait(set);
@@ -122,7 +122,7 @@ pub fn pause(call: &mut Call<'_>) -> Result {
 
 /// `rt_sigtimedwait`: set, siginfo, timeout, size of sets.
 pub fn rt_sigtimedwait(call: &mut Call<'_>) -> Result {
-    let [set, info_at, timeout, size, ..] = call.args;
+    let [set, info_at, timeout, size, ..] = *call.args;
     check_size(size)?;
     let set = read_set(set)?;
     let timeout = match timeout {
@@ -138,7 +138,7 @@ pub fn rt_sigtimedwait(call: &mut Call<'_>) -> Result {
 
 /// `sigaltstack`.
 pub fn sigaltstack(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
-    let [new, old, ..] = call.args;
+    let [new, old, ..] = *call.args;
     let pointer = user_mode.registers.rsp;
     let new = match new {
         0 => None,
@@ -266,7 +266,7 @@ pub fn tkill(call: &mut Call<'_>) -> Result {
 
 /// `tgkill`.
 pub fn tgkill(call: &mut Call<'_>) -> Result {
-    let [group, tid, number, ..] = call.args;
+    let [group, tid, number, ..] = *call.args;
     send_one(call, Some(group), tid, number, None)
 }
 
@@ -283,7 +283,7 @@ fn read_info(call: &Call<'_>, number: u64, at: u64, pid: u64) -> core::result::R
 
 /// `rt_sigqueueinfo`: process, signal, siginfo.
 pub fn rt_sigqueueinfo(call: &mut Call<'_>) -> Result {
-    let [pid, number, at, ..] = call.args;
+    let [pid, number, at, ..] = *call.args;
     let info = read_info(call, number, at, pid)?;
     let signal = signal_or_none(number)?;
     let process = find(Pid::new(pid as u32)).ok_or(Errno::ESRCH)?;
@@ -296,7 +296,7 @@ pub fn rt_sigqueueinfo(call: &mut Call<'_>) -> Result {
 
 /// `rt_tgsigqueueinfo`: process, thread, signal, siginfo.
 pub fn rt_tgsigqueueinfo(call: &mut Call<'_>) -> Result {
-    let [group, tid, number, at, ..] = call.args;
+    let [group, tid, number, at, ..] = *call.args;
     if group as i32 <= 0 || tid as i32 <= 0 {
         return Err(Errno::EINVAL.into());
     }

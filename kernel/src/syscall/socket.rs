@@ -77,7 +77,7 @@ fn checked(family: u64, kind: u64, protocol: u64) -> core::result::Result<(Kind,
 
 /// `socketpair`.
 pub fn socketpair(call: &mut Call<'_>) -> Result {
-    let [family, kind, protocol, at, ..] = call.args;
+    let [family, kind, protocol, at, ..] = *call.args;
     let (kind, flags) = checked(family, kind, protocol)?;
     let [first, second] = SocketFile::pair(kind, flags);
     install_pair(call, first, second, at, flags)
@@ -85,7 +85,7 @@ pub fn socketpair(call: &mut Call<'_>) -> Result {
 
 /// `socket`: there is nobody to connect to.
 pub fn socket(call: &mut Call<'_>) -> Result {
-    let [family, kind, protocol, ..] = call.args;
+    let [family, kind, protocol, ..] = *call.args;
     checked(family, kind, protocol)?;
     Err(Errno::EACCES.into())
 }
@@ -114,7 +114,7 @@ fn send(call: &Call<'_>, parts: &[Segment], files: Vec<Arc<OpenFile>>, flags: u6
 
 /// `sendto`. The other end is known: an address is one too many.
 pub fn sendto(call: &mut Call<'_>) -> Result {
-    let [_, at, len, flags, address, _] = call.args;
+    let [_, at, len, flags, address, _] = *call.args;
     with_socket(call, |_, _| Ok(()))?;
     let part = segment(at, len)?;
     if address != 0 {
@@ -125,7 +125,7 @@ pub fn sendto(call: &mut Call<'_>) -> Result {
 
 /// `recvfrom`.
 pub fn recvfrom(call: &mut Call<'_>) -> Result {
-    let [_, at, len, flags, _, length] = call.args;
+    let [_, at, len, flags, _, length] = *call.args;
     with_socket(call, |open, socket| {
         let parts = [segment(at, len)?];
         let mut to = Sink::task(&parts);
@@ -250,7 +250,7 @@ impl Header {
 
 /// `sendmsg`.
 pub fn sendmsg(call: &mut Call<'_>) -> Result {
-    let [_, at, flags, ..] = call.args;
+    let [_, at, flags, ..] = *call.args;
     with_socket(call, |_, _| Ok(()))?;
     let header = Header::read(at)?;
     let files = header.files(call)?;
@@ -259,7 +259,7 @@ pub fn sendmsg(call: &mut Call<'_>) -> Result {
 
 /// `recvmsg`.
 pub fn recvmsg(call: &mut Call<'_>) -> Result {
-    let [_, at, flags, ..] = call.args;
+    let [_, at, flags, ..] = *call.args;
     with_socket(call, |open, socket| {
         let header = Header::read(at)?;
         let mut to = Sink::task(&header.parts);
@@ -299,7 +299,7 @@ pub fn getsockopt(call: &mut Call<'_>) -> Result {
     const RCVBUF: u64 = 8;
     const PROTOCOL: u64 = 38;
     const DOMAIN: u64 = 39;
-    let [_, level, option, at, length, _] = call.args;
+    let [_, level, option, at, length, _] = *call.args;
     with_socket(call, |_, socket| {
         if level as u32 != SOL_SOCKET {
             return Err(Errno::EOPNOTSUPP.into());

@@ -24,7 +24,7 @@ pub fn set_tid_address(call: &mut Call<'_>) -> Result {
 
 /// `set_robust_list`.
 pub fn set_robust_list(call: &mut Call<'_>) -> Result {
-    let [head, len, ..] = call.args;
+    let [head, len, ..] = *call.args;
     if len != ROBUST_LIST_HEAD {
         return Err(Errno::EINVAL.into());
     }
@@ -34,7 +34,7 @@ pub fn set_robust_list(call: &mut Call<'_>) -> Result {
 
 /// `get_robust_list`: thread, pointer to the list, its length.
 pub fn get_robust_list(call: &mut Call<'_>) -> Result {
-    let [tid, head_at, len_at, ..] = call.args;
+    let [tid, head_at, len_at, ..] = *call.args;
     let head = match tid as u32 {
         0 => call.thread.robust_list().0,
         tid => {
@@ -57,7 +57,7 @@ pub fn rseq(call: &mut Call<'_>) -> Result {
     const UNREGISTER: u32 = 1;
     /// The area as it was first.
     const LEAST: u32 = 32;
-    let [at, len, flags, signature, ..] = call.args;
+    let [at, len, flags, signature, ..] = *call.args;
     let (len, flags, signature) = (len as u32, flags as u32, signature as u32);
     let area = Rseq {
         at: VirtAddr::new(at),
@@ -112,7 +112,7 @@ pub fn arch_prctl(call: &mut Call<'_>, user_mode: &mut UserMode<'_>) -> Result {
     const SET_FS: u64 = 0x1002;
     const GET_FS: u64 = 0x1003;
     const GET_GS: u64 = 0x1004;
-    let [what, address, ..] = call.args;
+    let [what, address, ..] = *call.args;
     let base = VirtAddr::new(address);
     match what {
         SET_FS | SET_GS if base >= USER_TOP => Err(Errno::EPERM.into()),
@@ -153,7 +153,7 @@ pub fn prctl(call: &mut Call<'_>) -> Result {
     const GET_THP_DISABLE: u32 = 42;
     /// What Linux gives unless told otherwise, in nanoseconds.
     const TIMER_SLACK: u64 = 50_000;
-    let [what, a, b, c, d, _] = call.args;
+    let [what, a, b, c, d, _] = *call.args;
     let thread = call.thread;
     let rest_is_zero = b == 0 && c == 0 && d == 0;
     match what as u32 {

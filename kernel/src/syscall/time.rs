@@ -74,7 +74,7 @@ pub fn adjtimex(call: &mut Call<'_>) -> Result {
 
 /// `clock_adjtime`: of the wall clock alone.
 pub fn clock_adjtime(call: &mut Call<'_>) -> Result {
-    let [number, at, ..] = call.args;
+    let [number, at, ..] = *call.args;
     user::read_array::<{ timex::SIZE }>(at)?;
     match number as u32 {
         REALTIME => tell_discipline(at),
@@ -120,7 +120,7 @@ fn tell_discipline(at: u64) -> Result {
 
 /// `clock_gettime`.
 pub fn clock_gettime(call: &mut Call<'_>) -> Result {
-    let [number, at, ..] = call.args;
+    let [number, at, ..] = *call.args;
     let now = read(call, number as u32)?;
     user::write(at, &TimeSpec::from(now).to_bytes())?;
     Ok(0)
@@ -128,7 +128,7 @@ pub fn clock_gettime(call: &mut Call<'_>) -> Result {
 
 /// `clock_getres`.
 pub fn clock_getres(call: &mut Call<'_>) -> Result {
-    let [number, at, ..] = call.args;
+    let [number, at, ..] = *call.args;
     read(call, number as u32)?;
     let resolution = match number as u32 {
         REALTIME_COARSE | MONOTONIC_COARSE => TICK,
@@ -142,7 +142,7 @@ pub fn clock_getres(call: &mut Call<'_>) -> Result {
 
 /// `gettimeofday`: time, time zone.
 pub fn gettimeofday(call: &mut Call<'_>) -> Result {
-    let [at, zone, ..] = call.args;
+    let [at, zone, ..] = *call.args;
     let now = clock::now(Clock::Realtime);
     if at != 0 {
         let mut bytes = [0; 16];
@@ -167,7 +167,7 @@ pub fn time(call: &mut Call<'_>) -> Result {
 
 /// `nanosleep`: how long, what was left.
 pub fn nanosleep(call: &mut Call<'_>) -> Result {
-    let [at, left, ..] = call.args;
+    let [at, left, ..] = *call.args;
     let time = TimeSpec::from_bytes(&user::read_array(at)?).duration()?;
     sleep_for(call, Clock::Monotonic, time, left)
 }
@@ -176,7 +176,7 @@ pub fn nanosleep(call: &mut Call<'_>) -> Result {
 pub fn clock_nanosleep(call: &mut Call<'_>) -> Result {
     /// `TIMER_ABSTIME`.
     const ABSOLUTE: u32 = 1;
-    let [number, flags, at, left, ..] = call.args;
+    let [number, flags, at, left, ..] = *call.args;
     let clock = match number as u32 {
         REALTIME | TAI | REALTIME_ALARM => Clock::Realtime,
         MONOTONIC | BOOTTIME | BOOTTIME_ALARM => Clock::Monotonic,
@@ -212,7 +212,7 @@ fn sleep_on(call: &mut Call<'_>, end: Duration, left: u64) -> Result {
     }
     call.thread.set_restart(RestartBlock {
         call: |call| {
-            let [seconds, nanos, left, ..] = call.args;
+            let [seconds, nanos, left, ..] = *call.args;
             sleep_on(call, Duration::new(seconds, nanos as u32), left)
         },
         args: [end.as_secs(), end.subsec_nanos().into(), left, 0, 0, 0],
@@ -233,6 +233,8 @@ fn sleep_until(call: &Call<'_>, clock: Clock, time: Duration) -> bool {
 /// `restart_syscall`.
 pub fn restart_syscall(call: &mut Call<'_>) -> Result {
     let block = call.thread.take_restart().ok_or(Error::Errno(Errno::EINTR))?;
-    call.args = block.args;
-    (block.call)(call)
+    (block.call)(&mut Call {
+        thread: call.thread,
+        args: &block.args,
+    })
 }

@@ -29,7 +29,7 @@ fn write_setting(at: u64, setting: Setting) -> core::result::Result<(), super::E
 
 /// `setitimer`: which, new, old.
 pub fn setitimer(call: &mut Call<'_>) -> Result {
-    let [kind, new, old, ..] = call.args;
+    let [kind, new, old, ..] = *call.args;
     let setting = match new {
         0 => Setting::default(),
         at => {
@@ -51,7 +51,7 @@ pub fn setitimer(call: &mut Call<'_>) -> Result {
 
 /// `getitimer`: which, where.
 pub fn getitimer(call: &mut Call<'_>) -> Result {
-    let [kind, at, ..] = call.args;
+    let [kind, at, ..] = *call.args;
     let kind = Kind::from_number(kind)?;
     let process = call.thread.process();
     write_setting(at, process.timers.intervals.get(process, kind))?;
@@ -76,7 +76,7 @@ pub fn timer_create(call: &mut Call<'_>) -> Result {
     const NONE: u32 = 1;
     const THREAD: u32 = 2;
     const THREAD_ID: u32 = 4;
-    let [clock, event, at, ..] = call.args;
+    let [clock, event, at, ..] = *call.args;
     let clock = match clock as u32 {
         0 | 8 | 11 => Clock::Realtime,
         1 | 7 | 9 => Clock::Monotonic,
@@ -129,7 +129,7 @@ fn write_times(at: u64, setting: Setting) -> core::result::Result<(), super::Err
 pub fn timer_settime(call: &mut Call<'_>) -> Result {
     /// `TIMER_ABSTIME`.
     const ABSOLUTE: u32 = 1;
-    let [number, flags, new, old, ..] = call.args;
+    let [number, flags, new, old, ..] = *call.args;
     if new == 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -147,7 +147,7 @@ pub fn timer_settime(call: &mut Call<'_>) -> Result {
 
 /// `timer_gettime`.
 pub fn timer_gettime(call: &mut Call<'_>) -> Result {
-    let [number, at, ..] = call.args;
+    let [number, at, ..] = *call.args;
     let timer = PosixTimer::find(call.thread.process(), number)?;
     write_times(at, timer.get())?;
     Ok(0)

@@ -104,7 +104,7 @@ pub fn run(
     registers: &mut Registers,
     _extra: &mut Extra,
     _notice: &AtomicBool,
-    _answer: impl FnMut(Request) -> Option<u64>,
+    _answer: impl FnMut(&Request) -> Option<u64>,
 ) -> Exit {
     registers.vector = INVALID_OPCODE.into();
     Exit::Exception {

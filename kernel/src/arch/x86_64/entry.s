@@ -3,7 +3,7 @@
 // Every stub leaves the same picture on the stack, read in frame.rs (addresses grow downwards on this page):
 //
 //     r15 r14 r13 r12 rbp rbx            what Rust code preserves by itself; saved by `trap` and `trap_fatal` only
-//     r11 r10 r9 r8 rsi rdi rdx rcx rax  what Rust code may change
+//     rax rdi rsi rdx r10 r8 r9 rcx r11  what Rust code may change
 //     vector, error code
 //     rip cs rflags rsp ss               pushed by the CPU
 //
@@ -22,15 +22,27 @@
 .endm
 
 .macro SAVE_SCRATCH
-    pushq %rax
-    pushq %rcx
-    pushq %rdx
-    pushq %rdi
-    pushq %rsi
-    pushq %r8
-    pushq %r9
-    pushq %r10
     pushq %r11
+    pushq %rcx
+    pushq %r9
+    pushq %r8
+    pushq %r10
+    pushq %rdx
+    pushq %rsi
+    pushq %rdi
+    pushq %rax
+.endm
+
+.macro RESTORE_SCRATCH
+    popq %rax
+    popq %rdi
+    popq %rsi
+    popq %rdx
+    popq %r10
+    popq %r8
+    popq %r9
+    popq %rcx
+    popq %r11
 .endm
 
 .macro SAVE_PRESERVED
@@ -58,15 +70,7 @@
 .endm
 
 .macro RETURN
-    popq %r11
-    popq %r10
-    popq %r9
-    popq %r8
-    popq %rsi
-    popq %rdi
-    popq %rdx
-    popq %rcx
-    popq %rax
+    RESTORE_SCRATCH
     addq $16, %rsp
     iretq
 .endm

@@ -7,15 +7,15 @@ use core::fmt;
 #[derive(Clone, Copy, Debug)]
 #[expect(missing_docs, reason = "named after the registers")]
 pub struct Frame {
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub rdx: u64,
-    pub rcx: u64,
     pub rax: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rdx: u64,
+    pub r10: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub rcx: u64,
+    pub r11: u64,
     /// Number of the exception or interrupt.
     pub vector: u64,
     /// The exception's error code; 0 where there is none.

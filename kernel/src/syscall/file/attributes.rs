@@ -118,7 +118,7 @@ fn time(at: u64) -> core::result::Result<Option<Timestamp>, Error> {
 
 /// `utimensat`.
 pub fn utimensat(call: &mut Call<'_>) -> Result {
-    let [_, path, times, flags, ..] = call.args;
+    let [_, path, times, flags, ..] = *call.args;
     let (accessed, modified) = if times == 0 {
         let now = Some(clock::now());
         (now, now)

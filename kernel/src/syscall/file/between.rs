@@ -81,7 +81,7 @@ fn copy(input: &OpenFile, from: Side, output: &OpenFile, to: Side, count: u64) -
 
 /// `sendfile`.
 pub fn sendfile(call: &mut Call<'_>) -> Result {
-    let [_, _, offset, count, ..] = call.args;
+    let [_, _, offset, count, ..] = *call.args;
     let from = Side::of(offset)?;
     let input = call.file(1)?;
     input.must_read()?;
@@ -100,7 +100,7 @@ pub fn sendfile(call: &mut Call<'_>) -> Result {
 
 /// `copy_file_range`.
 pub fn copy_file_range(call: &mut Call<'_>) -> Result {
-    let [_, in_offset, _, out_offset, count, flags] = call.args;
+    let [_, in_offset, _, out_offset, count, flags] = *call.args;
     let (input, output) = (call.file(0)?, call.file(2)?);
     let (from, to) = (Side::of(in_offset)?, Side::of(out_offset)?);
     super::only(flags, 0)?;
@@ -148,7 +148,7 @@ fn waits_not(open: &OpenFile, flags: u64) -> bool {
 
 /// `splice`.
 pub fn splice(call: &mut Call<'_>) -> Result {
-    let [_, in_offset, _, out_offset, len, flags] = call.args;
+    let [_, in_offset, _, out_offset, len, flags] = *call.args;
     if len == 0 {
         return Ok(0);
     }
@@ -214,7 +214,7 @@ fn out_of_pipe(from: &Pipe, nonblocking: bool, output: &OpenFile, to: Side, len:
 
 /// `tee`.
 pub fn tee(call: &mut Call<'_>) -> Result {
-    let [_, _, len, flags, ..] = call.args;
+    let [_, _, len, flags, ..] = *call.args;
     super::only(flags, SPLICE_FLAGS)?;
     if len == 0 {
         return Ok(0);
@@ -238,7 +238,7 @@ pub fn tee(call: &mut Call<'_>) -> Result {
 
 /// `vmsplice`: what the pages hold goes into the pipe, not the pages.
 pub fn vmsplice(call: &mut Call<'_>) -> Result {
-    let [_, array, count, flags, ..] = call.args;
+    let [_, array, count, flags, ..] = *call.args;
     super::only(flags, SPLICE_FLAGS)?;
     let open = call.file(0)?;
     if pipe_of(&open).is_none() {

@@ -45,7 +45,7 @@ const UNLOCKED: u16 = 2;
 /// `fcntl`.
 pub fn fcntl(call: &mut Call<'_>) -> Result {
     use command::*;
-    let [fd, command, argument, ..] = call.args;
+    let [fd, command, argument, ..] = *call.args;
     let command = u64::from(command as u32);
     let open = call.any_file(0)?;
     let allowed_for_names = matches!(
@@ -144,7 +144,7 @@ const FIOASYNC: u32 = 0x5452;
 
 /// `ioctl`.
 pub fn ioctl(call: &mut Call<'_>) -> Result {
-    let [fd, command, argument, ..] = call.args;
+    let [fd, command, argument, ..] = *call.args;
     let open = call.file(0)?;
     match command as u32 {
         FIOCLEX | FIONCLEX => {

@@ -31,7 +31,7 @@ fn may_mount(call: &Call<'_>) -> core::result::Result<(), Errno> {
 
 /// `mount`.
 pub fn mount(call: &mut Call<'_>) -> Result {
-    let [_, _, kind, flags, options, _] = call.args;
+    let [_, _, kind, flags, options, _] = *call.args;
     let string = |at: u64| match at {
         0 => Ok(None),
         at => user::read_string(at, MAX_STRING).map(Some),

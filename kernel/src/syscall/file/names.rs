@@ -35,13 +35,13 @@ pub fn mkdirat(call: &mut Call<'_>) -> Result {
 
 /// `mknod`.
 pub fn mknod(call: &mut Call<'_>) -> Result {
-    let [_, mode, dev, ..] = call.args;
+    let [_, mode, dev, ..] = *call.args;
     make(call, None, 0, kind(mode, dev)?, mode)
 }
 
 /// `mknodat`.
 pub fn mknodat(call: &mut Call<'_>) -> Result {
-    let [_, _, mode, dev, ..] = call.args;
+    let [_, _, mode, dev, ..] = *call.args;
     make(call, Some(0), 1, kind(mode, dev)?, mode)
 }
 
@@ -151,7 +151,7 @@ fn rename_at(call: &Call<'_>, how: Replace) -> Result {
 
 /// `getdents64`.
 pub fn getdents64(call: &mut Call<'_>) -> Result {
-    let [_, at, size, ..] = call.args;
+    let [_, at, size, ..] = *call.args;
     let open = call.file(0)?;
     let room = (size as u32 as usize).min(DIRENTS);
     let mut bytes = Vec::new();
@@ -180,7 +180,7 @@ pub fn getdents64(call: &mut Call<'_>) -> Result {
 
 /// `getcwd`.
 pub fn getcwd(call: &mut Call<'_>) -> Result {
-    let [at, size, ..] = call.args;
+    let [at, size, ..] = *call.args;
     let place = call.place();
     let cwd = place.cwd();
     if cwd.is_gone() {

@@ -56,7 +56,7 @@ pub fn openat(call: &mut Call<'_>) -> Result {
 
 /// `openat2` with no restrictions on the way (`RESOLVE_*`).
 pub fn openat2(call: &mut Call<'_>) -> Result {
-    let [_, _, how, size, ..] = call.args;
+    let [_, _, how, size, ..] = *call.args;
     if size < 24 {
         return Err(Errno::EINVAL.into());
     }
@@ -96,7 +96,7 @@ pub fn close(call: &mut Call<'_>) -> Result {
 
 /// `close_range`. The table is the process's own: there is nothing to unshare.
 pub fn close_range(call: &mut Call<'_>) -> Result {
-    let [first, last, flags, ..] = call.args;
+    let [first, last, flags, ..] = *call.args;
     let (first, last) = (first as u32, last as u32);
     super::only(flags, UNSHARE | AT_EXEC)?;
     if first > last {
@@ -115,7 +115,7 @@ pub fn dup(call: &mut Call<'_>) -> Result {
 
 /// `dup2`.
 pub fn dup2(call: &mut Call<'_>) -> Result {
-    let [old, new, ..] = call.args;
+    let [old, new, ..] = *call.args;
     if old as u32 == new as u32 {
         call.any_file(0)?;
         return Ok(u64::from(new as u32));
@@ -125,7 +125,7 @@ pub fn dup2(call: &mut Call<'_>) -> Result {
 
 /// `dup3`.
 pub fn dup3(call: &mut Call<'_>) -> Result {
-    let [old, new, flags, ..] = call.args;
+    let [old, new, flags, ..] = *call.args;
     let cloexec = u64::from(OpenFlags::CLOEXEC.bits());
     super::only(flags, cloexec)?;
     if old as u32 == new as u32 {

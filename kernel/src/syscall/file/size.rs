@@ -37,7 +37,7 @@ pub fn ftruncate(call: &mut Call<'_>) -> Result {
 pub fn fallocate(call: &mut Call<'_>) -> Result {
     /// Modes that Linux knows.
     const KNOWN: u64 = 0x7f;
-    let [_, mode, offset, len, ..] = call.args;
+    let [_, mode, offset, len, ..] = *call.args;
     let open = call.file(0)?;
     let (offset, len) = (size(offset)?, size(len)?);
     if len == 0 {

@@ -30,7 +30,7 @@ const NAME: usize = 249;
 
 /// `memfd_create`.
 pub fn memfd_create(call: &mut Call<'_>) -> Result {
-    let [name, flags, ..] = call.args;
+    let [name, flags, ..] = *call.args;
     let flags = u64::from(flags as u32);
     let huge = flags & memfd::HUGETLB != 0;
     let size = flags >> memfd::SIZE_SHIFT;
@@ -88,7 +88,7 @@ pub fn timerfd_create(call: &mut Call<'_>) -> Result {
     const BOOTTIME: u64 = 7;
     const REALTIME_ALARM: u64 = 8;
     const BOOTTIME_ALARM: u64 = 9;
-    let [number, flags, ..] = call.args;
+    let [number, flags, ..] = *call.args;
     let known = OpenFlags::CLOEXEC | OpenFlags::NONBLOCK;
     super::only(flags, u64::from(known.bits()))?;
     let clock = match u64::from(number as u32) {
@@ -128,7 +128,7 @@ fn give_setting(at: u64, setting: Setting) -> core::result::Result<(), Error> {
 pub fn timerfd_settime(call: &mut Call<'_>) -> Result {
     const ABSOLUTE: u64 = 1;
     const CANCEL_ON_SET: u64 = 2;
-    let [_, flags, new, old, ..] = call.args;
+    let [_, flags, new, old, ..] = *call.args;
     let setting = setting_at(new)?;
     super::only(flags, ABSOLUTE | CANCEL_ON_SET)?;
     let open = call.file(0)?;
@@ -159,7 +159,7 @@ pub fn signalfd4(call: &mut Call<'_>) -> Result {
 }
 
 fn make_signalfd(call: &Call<'_>, flags: u64) -> Result {
-    let [fd, set, size, ..] = call.args;
+    let [fd, set, size, ..] = *call.args;
     if size != 8 {
         return Err(Errno::EINVAL.into());
     }

@@ -50,7 +50,7 @@ pub fn newfstatat(call: &mut Call<'_>) -> Result {
 
 /// `statx`. Gives everything, whatever was asked for.
 pub fn statx(call: &mut Call<'_>) -> Result {
-    let [_, _, flags, mask, at, ..] = call.args;
+    let [_, _, flags, mask, at, ..] = *call.args;
     if mask as u32 & STATX_RESERVED != 0 || flags & SYNC == SYNC {
         return Err(Errno::EINVAL.into());
     }
@@ -126,7 +126,7 @@ fn checked_access(mode: u64) -> core::result::Result<u32, Error> {
 
 /// `readlink`.
 pub fn readlink(call: &mut Call<'_>) -> Result {
-    let [_, at, size, ..] = call.args;
+    let [_, at, size, ..] = *call.args;
     checked_size(size)?;
     let entry = call.walk(None, 0, Last::Leave)?.existing()?;
     give_target(call, &entry, at, size)
@@ -134,7 +134,7 @@ pub fn readlink(call: &mut Call<'_>) -> Result {
 
 /// `readlinkat`. An empty path is the link that a descriptor names.
 pub fn readlinkat(call: &mut Call<'_>) -> Result {
-    let [_, _, at, size, ..] = call.args;
+    let [_, _, at, size, ..] = *call.args;
     checked_size(size)?;
     let named = call.named(0, 1, AT_EMPTY_PATH, Last::Leave)?;
     let from_descriptor = matches!(named, Named::Open(_));

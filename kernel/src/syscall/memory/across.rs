@@ -56,7 +56,7 @@ type Parts = Option<(Vec<Segment>, Vec<Segment>, Arc<Space>)>;
 
 /// The two lists and the other space; `None` when there is nothing to copy.
 fn parts(call: &Call<'_>) -> core::result::Result<Parts, Error> {
-    let [pid, local, locals, remote, remotes, flags] = call.args;
+    let [pid, local, locals, remote, remotes, flags] = *call.args;
     if flags != 0 {
         return Err(Errno::EINVAL.into());
     }

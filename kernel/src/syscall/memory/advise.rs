@@ -29,7 +29,7 @@ use crate::uffd::linux::{OnBehalf, on_behalf};
 
 /// `madvise`.
 pub fn madvise(call: &mut Call<'_>) -> Result {
-    let [start, len, advice, ..] = call.args;
+    let [start, len, advice, ..] = *call.args;
     // An int.
     advise_at(&space(call), start, len, advice & u64::from(u32::MAX))?;
     Ok(0)
@@ -56,7 +56,7 @@ fn advise_at(space: &Space, start: u64, len: u64, advice: u64) -> Done {
 /// `process_madvise`: a process, a list of parts of its memory, advice, no flags. Answers how many bytes of the list it was said
 /// of.
 pub fn process_madvise(call: &mut Call<'_>) -> Result {
-    let [_, list, count, advice, flags, _] = call.args;
+    let [_, list, count, advice, flags, _] = *call.args;
     if flags as u32 != 0 {
         return Err(Errno::EINVAL.into());
     }

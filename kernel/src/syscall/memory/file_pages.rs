@@ -12,7 +12,7 @@ use crate::mm::vma::VmaFlags;
 
 /// `remap_file_pages`.
 pub fn remap_file_pages(call: &mut Call<'_>) -> Result {
-    let [start, size, prot, page, ..] = call.args;
+    let [start, size, prot, page, ..] = *call.args;
     let start = start & !(PAGE_SIZE - 1);
     let size = size & !(PAGE_SIZE - 1);
     let end = start

@@ -12,13 +12,13 @@ use crate::uffd::linux::{OnBehalf, on_behalf};
 
 /// `mlock`.
 pub fn mlock(call: &mut Call<'_>) -> Result {
-    let [start, len, ..] = call.args;
+    let [start, len, ..] = *call.args;
     lock(&space(call), start, len, VmaFlags::LOCKED)
 }
 
 /// `mlock2`.
 pub fn mlock2(call: &mut Call<'_>) -> Result {
-    let [start, len, flags, ..] = call.args;
+    let [start, len, flags, ..] = *call.args;
     let flags = match u64::from(flags as u32) {
         0 => VmaFlags::LOCKED,
         MLOCK_ONFAULT => VmaFlags::LOCKED | VmaFlags::LOCKED_ON_FAULT,
@@ -29,7 +29,7 @@ pub fn mlock2(call: &mut Call<'_>) -> Result {
 
 /// `munlock`.
 pub fn munlock(call: &mut Call<'_>) -> Result {
-    let [start, len, ..] = call.args;
+    let [start, len, ..] = *call.args;
     if let Some(range) = whole_pages(start, len)? {
         space(call).set_lock(range, VmaFlags::empty()).map_err(errno)?;
     }

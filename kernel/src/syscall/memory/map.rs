@@ -32,7 +32,7 @@ const LOW_WINDOW: VirtRange = VirtRange {
 
 /// `mmap`.
 pub fn mmap(call: &mut Call<'_>) -> Result {
-    let [addr, len, protection, flags, fd, offset] = call.args;
+    let [addr, len, protection, flags, fd, offset] = *call.args;
     if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
@@ -292,7 +292,7 @@ fn errno(error: MapError) -> Errno {
 
 /// `munmap`.
 pub fn munmap(call: &mut Call<'_>) -> Result {
-    let [addr, len, ..] = call.args;
+    let [addr, len, ..] = *call.args;
     let top = USER_TOP.as_u64();
     if !addr.is_multiple_of(PAGE_SIZE) || addr > top || len > top - addr {
         return Err(Errno::EINVAL.into());

@@ -54,14 +54,14 @@ fn check(policy: u64, mask: u64, max: u64) -> core::result::Result<(), super::su
 
 /// `set_mempolicy`.
 pub fn set_mempolicy(call: &mut Call<'_>) -> Result {
-    let [policy, mask, max, ..] = call.args;
+    let [policy, mask, max, ..] = *call.args;
     check(u64::from(policy as u32), mask, max)?;
     Ok(0)
 }
 
 /// `mbind`.
 pub fn mbind(call: &mut Call<'_>) -> Result {
-    let [start, len, policy, mask, max, flags] = call.args;
+    let [start, len, policy, mask, max, flags] = *call.args;
     if flags & !7 != 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -78,7 +78,7 @@ pub fn mbind(call: &mut Call<'_>) -> Result {
 
 /// `get_mempolicy`.
 pub fn get_mempolicy(call: &mut Call<'_>) -> Result {
-    let [policy, mask, max, addr, flags, _] = call.args;
+    let [policy, mask, max, addr, flags, _] = *call.args;
     if flags & !(get::NODE | get::ADDR | get::MEMS_ALLOWED) != 0 || mask != 0 && max < 1 {
         return Err(Errno::EINVAL.into());
     }

@@ -11,13 +11,13 @@ use crate::mm::vma::VmaFlags;
 
 /// `mprotect`. What lies before the first area that cannot have the rights has them when it fails.
 pub fn mprotect(call: &mut Call<'_>) -> Result {
-    let [start, len, protection, ..] = call.args;
+    let [start, len, protection, ..] = *call.args;
     protect(call, start, len, protection)
 }
 
 /// `pkey_mprotect`: there are no keys but the one that everything has.
 pub fn pkey_mprotect(call: &mut Call<'_>) -> Result {
-    let [start, len, protection, key, ..] = call.args;
+    let [start, len, protection, key, ..] = *call.args;
     let key = key as u32 as i32;
     if key != -1 && key != 0 {
         return Err(Errno::EINVAL.into());

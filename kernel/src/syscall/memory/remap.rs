@@ -10,7 +10,7 @@ use crate::mm::space::{RemapError, RemapRequest, RemapTo};
 
 /// `mremap`.
 pub fn mremap(call: &mut Call<'_>) -> Result {
-    let [old, old_len, new_len, flags, place, _] = call.args;
+    let [old, old_len, new_len, flags, place, _] = *call.args;
     let flags = RemapFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
     let old_len = in_pages(old_len).ok_or(Errno::EINVAL)?;
     let new_len = in_pages(new_len).filter(|len| *len > 0).ok_or(Errno::EINVAL)?;

@@ -13,7 +13,7 @@ const BATCH: usize = 256;
 
 /// `mincore`: a byte for each page, 1 where a touch would find it.
 pub fn mincore(call: &mut Call<'_>) -> Result {
-    let [start, len, bytes, ..] = call.args;
+    let [start, len, bytes, ..] = *call.args;
     if !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL.into());
     }
@@ -50,7 +50,7 @@ pub fn mincore(call: &mut Call<'_>) -> Result {
 
 /// `msync`. No object here is on a disk, so there is nothing to write.
 pub fn msync(call: &mut Call<'_>) -> Result {
-    let [start, len, flags, ..] = call.args;
+    let [start, len, flags, ..] = *call.args;
     let flags = SyncFlags::from_bits(u64::from(flags as u32)).ok_or(Errno::EINVAL)?;
     if !start.is_multiple_of(PAGE_SIZE) || flags.contains(SyncFlags::ASYNC | SyncFlags::SYNC) {
         return Err(Errno::EINVAL.into());

@@ -69,7 +69,7 @@ fn find(id: u64) -> core::result::Result<Arc<Segment>, Errno> {
 
 /// `shmget`.
 pub fn shmget(call: &mut Call<'_>) -> Result {
-    let [key, size, flags, ..] = call.args;
+    let [key, size, flags, ..] = *call.args;
     let key = key as u32 as i32;
     if key != IPC_PRIVATE {
         let segments = SEGMENTS.lock();
@@ -117,7 +117,7 @@ pub fn shmget(call: &mut Call<'_>) -> Result {
 
 /// `shmat`.
 pub fn shmat(call: &mut Call<'_>) -> Result {
-    let [id, addr, flags, ..] = call.args;
+    let [id, addr, flags, ..] = *call.args;
     let remap = flags & SHM_REMAP != 0;
     let within = addr % PAGE_SIZE;
     let addr = match within {
@@ -190,7 +190,7 @@ pub fn shmdt(call: &mut Call<'_>) -> Result {
 
 /// `shmctl`.
 pub fn shmctl(call: &mut Call<'_>) -> Result {
-    let [id, command, buffer, ..] = call.args;
+    let [id, command, buffer, ..] = *call.args;
     let segment = find(id)?;
     match command as u32 {
         command::IPC_RMID => {

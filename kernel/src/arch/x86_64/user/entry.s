@@ -27,14 +27,13 @@
 .set R12, 24
 .set RBP, 32
 .set RBX, 40
-.set R11, 48
-.set R10, 56
-.set R9, 64
-.set R8, 72
-.set RSI, 80
-.set RDI, 88
-.set RDX, 96
-.set RAX, 112
+.set RAX, 48
+.set RDI, 56
+.set RSI, 64
+.set RDX, 72
+.set R10, 80
+.set R8, 88
+.set R9, 96
 .set RIP, 136
 .set RFLAGS, 152
 .set RSP, 160
@@ -56,15 +55,7 @@ user_run:
     movq %rax, (%rcx)
     movq %rdi, %rsp
     RESTORE_PRESERVED
-    popq %r11
-    popq %r10
-    popq %r9
-    popq %r8
-    popq %rsi
-    popq %rdi
-    popq %rdx
-    popq %rcx
-    popq %rax
+    RESTORE_SCRATCH
     cmpl $256, (%rsp)
     jne 1f
     movq 16(%rsp), %rcx                 // rip
@@ -91,7 +82,7 @@ syscall_entry:
     pushq $0
     pushq $256
     SAVE_SCRATCH
-    movq %rbp, RBP-R11(%rsp)
+    movq %rbp, RBP-RAX(%rsp)
     movq %gs:KERNEL_STACK, %rsp
     movq TURN_RBP(%rsp), %rbp           // frames go on at user_run's caller
     movq TURN_ARGUMENT(%rsp), %rdi

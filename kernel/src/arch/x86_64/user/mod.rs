@@ -22,6 +22,7 @@
 use alloc::boxed::Box;
 use core::arch::global_asm;
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::{fmt, ptr};
 
@@ -262,20 +263,34 @@ struct Turn<'a, A> {
     answered: bool,
 }
 
+/// Where the request of a system call stands in the registers.
+const REQUEST: usize = offset_of!(Registers, rax);
+const _: () = assert!(
+    offset_of!(Request, number) == 0
+        && offset_of!(Registers, rdi) == REQUEST + offset_of!(Request, args)
+        && offset_of!(Registers, rsi) == offset_of!(Registers, rdi) + 8
+        && offset_of!(Registers, rdx) == offset_of!(Registers, rdi) + 16
+        && offset_of!(Registers, r10) == offset_of!(Registers, rdi) + 24
+        && offset_of!(Registers, r8) == offset_of!(Registers, rdi) + 32
+        && offset_of!(Registers, r9) == offset_of!(Registers, rdi) + 40
+);
+
 /// User mode makes a system call; interrupts are off, and are so again afterwards. Says whether user mode goes on, by SYSRET.
 ///
 /// # Safety
 /// `turn` is the [`Turn`] of the [`run`] that waits for user mode on this stack.
-unsafe extern "C" fn system_call<A: FnMut(Request) -> Option<u64>>(turn: *mut c_void) -> bool {
+unsafe extern "C" fn system_call<A: FnMut(&Request) -> Option<u64>>(turn: *mut c_void) -> bool {
     // SAFETY: the caller's; `run` does not use it meanwhile.
     let turn = unsafe { &mut *turn.cast::<Turn<'_, A>>() };
-    // SAFETY: `run` has borrowed the registers, and does not use them meanwhile.
-    let registers = unsafe { &mut *turn.registers };
+    // SAFETY: `run` has borrowed the registers, and does not use them meanwhile; a request stands in them, as asserted above.
+    let request = unsafe { &*turn.registers.byte_add(REQUEST).cast::<Request>() };
     Machine::enable();
-    let answer = (turn.answer)(Request::of(registers));
+    let answer = (turn.answer)(request);
     x86_64::instructions::interrupts::disable();
     turn.answered = answer.is_some();
     let Some(value) = answer else { return false };
+    // SAFETY: as above; the request is done with.
+    let registers = unsafe { &mut *turn.registers };
     registers.rax = value;
     // RIP is canonical: it follows an instruction below `USER_TOP`, which is a page below the end of its half.
     !turn.notice.load(Ordering::Acquire) && is_loaded(turn.extra) && registers.rflags & NOT_BY_SYSRET == 0
@@ -287,7 +302,7 @@ unsafe extern "C" fn system_call<A: FnMut(Request) -> Option<u64>>(turn: *mut c_
 ///
 /// Whoever sets `notice` has user mode not entered any more, at the latest from the next interrupt on.
 #[inline]
-pub fn run<A: FnMut(Request) -> Option<u64>>(
+pub fn run<A: FnMut(&Request) -> Option<u64>>(
     registers: &mut Registers,
     extra: &mut Extra,
     notice: &AtomicBool,
