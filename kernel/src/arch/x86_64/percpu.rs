@@ -15,6 +15,7 @@ use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 
 use super::Machine;
+use crate::arch::user::Registers;
 use crate::arch::{Cpu, Irq};
 use crate::cpu::{self, Local};
 use crate::task::Task;
@@ -82,6 +83,18 @@ pub(super) fn set_entry_stack(field: *mut u64) {
     BOOT_BLOCK
         .entry_stack
         .store(field.expose_provenance() as u64, Ordering::Relaxed);
+}
+
+/// Has system calls of user mode come in on the kernel's stack at `kernel_stack`, and its registers saved below
+/// `registers_end`, as entry code does when it goes there (user/entry.s). Interrupts are off.
+pub(super) fn set_user_stacks(kernel_stack: u64, registers_end: *const Registers) {
+    let end = registers_end.expose_provenance() as u64;
+    // SAFETY: GS points to this CPU's block, whose ENTRY_STACK points to the field of the TSS (`set_entry_stack`).
+    unsafe {
+        asm!("mov gs:[{kernel}], {0}", "mov gs:[{registers}], {1}", "mov {0}, gs:[{entry}]", "mov [{0}], {1}",
+             inout(reg) kernel_stack => _, in(reg) end, kernel = const KERNEL_STACK,
+             registers = const REGISTERS_END, entry = const ENTRY_STACK, options(nostack, preserves_flags));
+    }
 }
 
 /// Runs the scheduler if it is due and nothing forbids it. Out of line: almost never taken.

@@ -5,7 +5,8 @@
 // CPU's stack for entries from user mode (TSS.RSP0, or REGISTERS_END for SYSCALL) is the end of that very structure.
 //
 // A system call does not end the turn by itself. Only what Rust code may change is saved then, and `user_run`'s second argument
-// is called, which preserves the rest. If it says so, user mode goes on; else the rest is saved too, and the turn ends.
+// is called, which preserves the rest. If it says so, user mode goes on; else the rest is saved too, and the turn ends. What
+// KERNEL_STACK points to is its second argument: other turns may come in between, on this CPU, and leave theirs there.
 //
 // What KERNEL_STACK points to during a turn:
 //
@@ -86,6 +87,7 @@ syscall_entry:
     movq %gs:KERNEL_STACK, %rsp
     movq TURN_RBP(%rsp), %rbp           // frames go on at user_run's caller
     movq TURN_ARGUMENT(%rsp), %rdi
+    movq %rsp, %rsi
     call *TURN_CALL(%rsp)
     movq (%rsp), %rcx                   // registers
     movq RBP(%rcx), %rbp

@@ -58,11 +58,11 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    /// Enters user mode; returns when it is left. At a system call `call` is called with `argument`, and user mode goes on if
-    /// it says so (entry.s).
+    /// Enters user mode; returns when it is left. At a system call `call` is called with `argument` and what
+    /// [`percpu::set_user_stacks`] has to be told before user mode goes on, which it does if `call` says so (entry.s).
     fn user_run(
         registers: *mut Registers,
-        call: unsafe extern "C" fn(*mut c_void) -> bool,
+        call: unsafe extern "C" fn(*mut c_void, u64) -> bool,
         argument: *mut c_void,
     );
     /// Where SYSCALL leads (entry.s).
@@ -181,10 +181,16 @@ impl Extra {
         Machine::preempt_enable();
     }
 
+    /// Whether this CPU holds what is in it. If so, nobody else's user mode has run here since. Interrupts are off.
+    #[inline]
+    fn is_loaded(&self) -> bool {
+        LOADED[Machine::id()].load(Ordering::Relaxed) == self.word()
+    }
+
     /// Interrupts are off.
     #[inline]
     fn load(&mut self) {
-        if !is_loaded(self.word()) {
+        if !self.is_loaded() {
             self.replace(&LOADED[Machine::id()]);
         }
     }
@@ -196,12 +202,6 @@ impl Extra {
         FsBase::write(X86Addr::new_truncate(self.fs_base));
         KernelGsBase::write(X86Addr::new_truncate(self.gs_base));
     }
-}
-
-/// Whether this CPU holds what an [`Extra`] at this address has. Interrupts are off.
-#[inline]
-fn is_loaded(word: u64) -> bool {
-    LOADED[Machine::id()].load(Ordering::Relaxed) == word
 }
 
 impl Drop for Extra {
@@ -255,8 +255,7 @@ const NOT_BY_SYSRET: u64 = 1 << 8 | 1 << 16;
 /// What a system call needs while user mode has its turn.
 struct Turn<'a, A> {
     registers: *mut Registers,
-    /// The address of its [`Extra`].
-    extra: u64,
+    extra: *mut Extra,
     notice: &'a AtomicBool,
     answer: &'a mut A,
     /// The last call was answered.
@@ -278,8 +277,8 @@ const _: () = assert!(
 /// User mode makes a system call; interrupts are off, and are so again afterwards. Says whether user mode goes on, by SYSRET.
 ///
 /// # Safety
-/// `turn` is the [`Turn`] of the [`run`] that waits for user mode on this stack.
-unsafe extern "C" fn system_call<A: FnMut(&Request) -> Option<u64>>(turn: *mut c_void) -> bool {
+/// `turn` is the [`Turn`] of the [`run`] that waits for user mode on this stack, and `stack` where entry code has it.
+unsafe extern "C" fn system_call<A: FnMut(&Request) -> Option<u64>>(turn: *mut c_void, stack: u64) -> bool {
     // SAFETY: the caller's; `run` does not use it meanwhile.
     let turn = unsafe { &mut *turn.cast::<Turn<'_, A>>() };
     // SAFETY: `run` has borrowed the registers, and does not use them meanwhile; a request stands in them, as asserted above.
@@ -292,8 +291,17 @@ unsafe extern "C" fn system_call<A: FnMut(&Request) -> Option<u64>>(turn: *mut c
     // SAFETY: as above; the request is done with.
     let registers = unsafe { &mut *turn.registers };
     registers.rax = value;
+    if turn.notice.load(Ordering::Acquire) || registers.rflags & NOT_BY_SYSRET != 0 {
+        return false;
+    }
+    // SAFETY: as for the registers.
+    let extra = unsafe { &mut *turn.extra };
+    if !extra.is_loaded() {
+        extra.load();
+        percpu::set_user_stacks(stack, ptr::from_mut(registers).wrapping_add(1));
+    }
     // RIP is canonical: it follows an instruction below `USER_TOP`, which is a page below the end of its half.
-    !turn.notice.load(Ordering::Acquire) && is_loaded(turn.extra) && registers.rflags & NOT_BY_SYSRET == 0
+    true
 }
 
 /// Runs user mode until something happens, in the current task's address space, with interrupts on and no lock held. System
@@ -319,7 +327,7 @@ pub fn run<A: FnMut(&Request) -> Option<u64>>(
         }
         let mut turn = Turn {
             registers,
-            extra: extra.word(),
+            extra,
             notice,
             answer: &mut answer,
             answered: false,
