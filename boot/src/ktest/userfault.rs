@@ -11,6 +11,7 @@ use kernel::mm::frame;
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::Space;
 use kernel::mm::uaccess::{self, AccessError};
+use kernel::sync::SpinLock;
 use kernel::task;
 use kernel::task::spawn::{JoinHandle, spawn_returning};
 use kernel::uffd::{
@@ -82,6 +83,33 @@ impl Fixture {
 pub(super) fn fault_of(result: Result<u64, AccessError>) -> Option<FaultError> {
     result.err().map(|error| error.why)
 }
+
+kernel_test!(
+    fn read_at_once_asks_nobody_and_a_copy_waits_for_what_it_did_not_find() -> Result<(), String> {
+        let fixture = Fixture::new(2)?;
+        let (uffd, from, to) = (Arc::clone(&fixture.uffd), fixture.page(0), fixture.page(1));
+        let copier = fixture.task(move || {
+            let lock = SpinLock::new(vec![0; PAGE_SIZE as usize]);
+            let at_once = || uaccess::read_at_once(from, &mut lock.lock());
+            let before = at_once();
+            let copied = uffd.copy_from_task(to, from, PAGE_SIZE, FillMode::empty());
+            (before, copied, at_once(), lock.into_inner(), uaccess::load(to))
+        })?;
+        // The copy's own access is the first that anybody is asked about.
+        let asked = fixture.uffd.read_event();
+        let filled = fixture.uffd.copy(from, &content(0), PAGE_SIZE, FillMode::empty());
+        let (before, copied, after, bytes, word) = joined(copier)?;
+        ensure!(
+            matches!(asked, Ok(Event::Pagefault { addr, .. }) if addr == from) && filled == Outcome::Done,
+            "{asked:?}, {filled:?}"
+        );
+        ensure!(!before && after, "{before} before it was there, {after} after");
+        ensure!(copied == Outcome::Done, "{copied:?}");
+        ensure!(bytes == content(0), "it read something else");
+        ensure!(word == Ok(0x0101_0101_0101_0101), "{word:?} was copied");
+        Ok(())
+    }
+);
 
 kernel_test!(
     fn touched_pages_hold_what_the_monitor_copied() -> Result<(), String> {
