@@ -138,7 +138,7 @@ fn program() -> Result<Arc<Space>, String> {
 /// Runs user mode until something but an interrupt or a page fault that can be resolved ends its turn.
 fn until_it_ends(registers: &mut Registers, extra: &mut Extra) -> Exit {
     loop {
-        match user::run(registers, extra, &AtomicBool::new(false), |_| None) {
+        match user::run(registers, extra, &AtomicBool::new(false), |_| None, |_, _| false) {
             Exit::Interrupt => {}
             Exit::PageFault(info) if fault::handle(&info).is_ok() => {}
             exit => return exit,
@@ -240,7 +240,13 @@ kernel_test!(
             let mut asked = None;
             // The first call is answered, the second one is not.
             let answer = |request: &Request| asked.replace(*request).is_none().then_some(0x1234);
-            let exit = user::run(&mut registers, &mut Extra::new(), &AtomicBool::new(false), answer);
+            let exit = user::run(
+                &mut registers,
+                &mut Extra::new(),
+                &AtomicBool::new(false),
+                answer,
+                |_, _| false,
+            );
             (exit, asked, registers)
         })?;
         ensure!(exit == Exit::Syscall, "{exit:?}");
@@ -263,12 +269,13 @@ kernel_test!(
             let mut registers = Registers::start(at!(user_syscall_twice), STACK);
             let mut extra = Extra::new();
             let notice = AtomicBool::new(true);
-            let before = user::run(&mut registers, &mut extra, &notice, |_| Some(1));
+            let before = user::run(&mut registers, &mut extra, &notice, |_| Some(1), |_, _| false);
             notice.store(false, Ordering::Release);
-            let behind = user::run(&mut registers, &mut extra, &notice, |_| {
+            let answer = |_: &Request| {
                 notice.store(true, Ordering::Release);
                 Some(7)
-            });
+            };
+            let behind = user::run(&mut registers, &mut extra, &notice, answer, |_, _| false);
             (before, behind, registers)
         })?;
         ensure!(
@@ -298,7 +305,13 @@ kernel_test!(
                         task::yield_now();
                         (calls == 1).then_some(0)
                     };
-                    let exit = user::run(&mut registers, &mut extra, &AtomicBool::new(false), answer);
+                    let exit = user::run(
+                        &mut registers,
+                        &mut extra,
+                        &AtomicBool::new(false),
+                        answer,
+                        |_, _| false,
+                    );
                     match exit {
                         Exit::Interrupt => {}
                         Exit::PageFault(info) if fault::handle(&info).is_ok() => {}

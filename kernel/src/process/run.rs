@@ -141,7 +141,18 @@ fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
             }
             Answer::NotYet => None,
         };
-        match run_user(registers, extra, thread.signals.notice(), answer) {
+        let mut failed = None;
+        let resolve = |info: &FaultInfo, registers: &mut Registers| match fault::handle(info) {
+            Ok(()) => {
+                rseq::interrupted(thread, registers);
+                true
+            }
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        };
+        match run_user(registers, extra, thread.signals.notice(), answer, resolve) {
             Exit::Syscall if interrupted.is_some() => registers.rax = syscall::INTERRUPTED,
             Exit::Syscall => match syscall::call(thread, registers, extra) {
                 After::Done => {}
@@ -150,7 +161,9 @@ fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
             },
             Exit::Notice => {}
             Exit::PageFault(info) => {
-                page_fault(thread, &info, registers);
+                if let Some(error) = failed {
+                    impossible_access(thread, &info, error, registers.error);
+                }
                 rseq::interrupted(thread, registers);
             }
             Exit::Exception { vector, error } => {
@@ -170,19 +183,8 @@ fn is_canonical(address: u64) -> bool {
     (address as i64) << 16 >> 16 == address as i64
 }
 
-/// Bits of a page fault's error code: the page is there; user mode has accessed it, and not the CPU for itself.
-const PRESENT: u64 = 1;
-const BY_USER_MODE: u64 = 4;
-
-fn page_fault(thread: &Arc<Thread>, info: &FaultInfo, registers: &Registers) {
-    if registers.error & (PRESENT | BY_USER_MODE) == PRESENT {
-        // What the CPU does for itself, as when QEMU's executes IRET in user mode: SMAP has it fail for ever.
-        thread.note_trap(14, registers.error, Some(info.addr));
-        return force(thread, SigInfo::kernel(SIGSEGV));
-    }
-    let Err(error) = fault::handle(info) else {
-        return;
-    };
+/// An access that the CPU reported with the error code `code` cannot be made.
+fn impossible_access(thread: &Arc<Thread>, info: &FaultInfo, error: FaultError, code: u64) {
     match error {
         // Nobody could be ended for it but the thread itself.
         FaultError::OutOfMemory | FaultError::Killed => {
@@ -192,7 +194,7 @@ fn page_fault(thread: &Arc<Thread>, info: &FaultInfo, registers: &Registers) {
         }
         _ => {
             let signal = linux::signal(error);
-            let error_code = registers.error | u64::from(info.addr >= USER_TOP);
+            let error_code = code | u64::from(info.addr >= USER_TOP);
             thread.note_trap(14, error_code, Some(info.addr));
             force(
                 thread,

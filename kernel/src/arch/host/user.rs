@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::arch::user::{Exit, FpuArea, Registers, Request, TRAILER, label_area};
 use crate::arch::{Cpu, MAX_CPUS, Machine};
 use crate::mm::addr::VirtAddr;
+use crate::mm::fault::FaultInfo;
 
 /// Bytes of x87, SSE and AVX registers, as XSAVE writes them.
 const FPU_SIZE: usize = 832;
@@ -105,6 +106,7 @@ pub fn run(
     _extra: &mut Extra,
     _notice: &AtomicBool,
     _answer: impl FnMut(&Request) -> Option<u64>,
+    _resolve: impl FnMut(&FaultInfo, &mut Registers) -> bool,
 ) -> Exit {
     registers.vector = INVALID_OPCODE.into();
     Exit::Exception {

@@ -7,7 +7,7 @@
 //     vector, error code
 //     rip cs rflags rsp ss               pushed by the CPU
 //
-// What interrupts user mode leaves the same picture in that task's `Registers` and goes to `user_left` (user/entry.s), so
+// What interrupts user mode leaves the same picture in that task's `Registers` and goes to user/entry.s, so
 // nothing below swaps GS. #DB, #DF, NMI and #MC come on stacks of their own (IST), possibly between an entry from user mode and
 // its SWAPGS, so `fatal_entry` looks at the GS base itself: user mode has no way to make it negative. It never returns.
 // DF and AC are cleared on every way in: memmove runs with DF set, and a copy of user memory with AC.
@@ -82,7 +82,8 @@
 .global page_fault_entry
 page_fault_entry:
     pushq $14
-    LEAVE_IF_USER
+    testb $3, CODE_SEGMENT(%rsp)
+    jnz page_fault_of_user
     SAVE_SCRATCH
     CLEAR_FLAGS
     movq %rsp, %rdi

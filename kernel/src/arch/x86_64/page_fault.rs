@@ -70,9 +70,14 @@ fn refuse(frame: &mut Frame, addr: VirtAddr) -> bool {
         frame.rip = resume;
         return true;
     }
+    set_cr2(addr);
+    false
+}
+
+/// Has [`cr2`] say `addr` again, after faults that came in between.
+pub(super) fn set_cr2(addr: VirtAddr) {
     // SAFETY: CR2 has no effect; it is read for reports.
     unsafe { asm!("mov cr2, {}", in(reg) addr.as_u64(), options(nomem, nostack, preserves_flags)) };
-    false
 }
 
 #[inline]

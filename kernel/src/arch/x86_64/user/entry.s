@@ -4,21 +4,23 @@
 // ends user mode's turn comes back to where `user_run` was called. The registers are saved where they were loaded from: the
 // CPU's stack for entries from user mode (TSS.RSP0, or REGISTERS_END for SYSCALL) is the end of that very structure.
 //
-// A system call does not end the turn by itself. Only what Rust code may change is saved then, and `user_run`'s second argument
-// is called, which preserves the rest. If it says so, user mode goes on; else the rest is saved too, and the turn ends. What
-// KERNEL_STACK points to is its second argument: other turns may come in between, on this CPU, and leave theirs there.
+// A system call does not end the turn by itself, nor does a page fault. Only what Rust code may change is saved then, and one of
+// the functions that `user_run` was given is called, which preserves the rest. If it says so, user mode goes on; else the rest is
+// saved too, and the turn ends. What KERNEL_STACK points to is its second argument: other turns may come in between, on this
+// CPU, and leave theirs there.
 //
 // What KERNEL_STACK points to during a turn:
 //
-//     registers, function for system calls, its argument
+//     registers, function for system calls, function for page faults, their argument, nothing
 //     r15 r14 r13 r12 rbp rbx            of user_run's caller
 //     return address
 //
-// Interrupts are off throughout, but for that function.
+// Interrupts are off throughout, but for those functions.
 
-.set TURN, 24                           // bytes before the saved registers
+.set TURN, 40                           // bytes before the saved registers
 .set TURN_CALL, 8
-.set TURN_ARGUMENT, 16
+.set TURN_FAULT, 16
+.set TURN_ARGUMENT, 24
 .set TURN_RBP, TURN + 32
 
 // Offsets in the registers.
@@ -41,11 +43,13 @@
 
 .section .text.trap, "ax"
 
-// user_run(rdi: registers, rsi: function, rdx: its argument)
+// user_run(rdi: registers, rsi: function for system calls, rdx: function for page faults, rcx: their argument)
     .balign 16
 .global user_run
 user_run:
     SAVE_PRESERVED
+    pushq $0                            // the functions find the stack aligned
+    pushq %rcx
     pushq %rdx
     pushq %rsi
     pushq %rdi
@@ -92,7 +96,7 @@ syscall_entry:
     movq (%rsp), %rcx                   // registers
     movq RBP(%rcx), %rbp
     testb %al, %al
-    jz 1f
+    jz turn_ends
     movq R10(%rcx), %r10
     movq R9(%rcx), %r9
     movq R8(%rcx), %r8
@@ -105,7 +109,10 @@ syscall_entry:
     movq RIP(%rcx), %rcx
     swapgs
     sysretq
-1:  movq %rbx, RBX(%rcx)
+
+// A function was called that did not have user mode go on; registers are in rcx.
+turn_ends:
+    movq %rbx, RBX(%rcx)
     movq %r12, R12(%rcx)
     movq %r13, R13(%rcx)
     movq %r14, R14(%rcx)
@@ -114,7 +121,29 @@ syscall_entry:
     RESTORE_PRESERVED
     ret
 
-// An exception or interrupt of user mode; the vector is pushed.
+// A page fault of user mode; the vector is pushed.
+    .balign 16
+page_fault_of_user:
+    swapgs
+    SAVE_SCRATCH
+    movq %rbp, RBP-RAX(%rsp)
+    movq %gs:KERNEL_STACK, %rsp
+    CLEAR_FLAGS                         // user mode may have set AC and DF
+    movq TURN_RBP(%rsp), %rbp           // frames go on at user_run's caller
+    movq TURN_ARGUMENT(%rsp), %rdi
+    movq %rsp, %rsi
+    call *TURN_FAULT(%rsp)
+    movq (%rsp), %rcx                   // registers
+    movq RBP(%rcx), %rbp
+    testb %al, %al
+    jz turn_ends
+    leaq RAX(%rcx), %rsp
+    RESTORE_SCRATCH
+    addq $16, %rsp
+    swapgs
+    iretq
+
+// Another exception or interrupt of user mode; the vector is pushed.
     .balign 16
 user_left:
     swapgs

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!   run ──► user_run ──► user mode ──► exception, interrupt ──► back in run ──► Exit
-//!                          ▲   └─ SYSCALL ──► answer ─┬─► not answered ──┘
-//!                          └──────────────────────────┘
+//!                          ▲   ├─ SYSCALL ────► answer ──┬─► did not ──┘
+//!                          │   └─ page fault ─► resolve ─┤
+//!                          └─────────────────────────────┘
 //! ```
 //!
 //! The kernel runs user mode like a function: a task's loop calls [`run`], looks at the [`Exit`], does what it is about and
 //! calls it again. The registers are in a structure of the loop's, so whoever may change them (a signal, exec, fork) does it
 //! between two runs.
 //!
-//! Most system calls need no register but those of their arguments. They are answered by a function that [`run`] is given, and
-//! user mode goes on behind them with the registers that Rust code preserves never saved.
+//! Most system calls need no register but those of their arguments, and most page faults none. They are answered and resolved by
+//! functions that [`run`] is given, and user mode goes on with the registers that Rust code preserves never saved.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -59,10 +60,12 @@ global_asm!(
 
 unsafe extern "C" {
     /// Enters user mode; returns when it is left. At a system call `call` is called with `argument` and what
-    /// [`percpu::set_user_stacks`] has to be told before user mode goes on, which it does if `call` says so (entry.s).
+    /// [`percpu::set_user_stacks`] has to be told before user mode goes on, which it does if `call` says so; `fault` likewise at a
+    /// page fault (entry.s).
     fn user_run(
         registers: *mut Registers,
         call: unsafe extern "C" fn(*mut c_void, u64) -> bool,
+        fault: unsafe extern "C" fn(*mut c_void, u64) -> bool,
         argument: *mut c_void,
     );
     /// Where SYSCALL leads (entry.s).
@@ -249,16 +252,20 @@ fn evict(loaded: &AtomicU64, next: u64) {
     }
 }
 
+/// The vector of a page fault.
+const PAGE_FAULT: u64 = 14;
+
 /// TF and RF: SYSRET drops RF, and there are CPUs that single-step it while the stack pointer is user mode's already.
 const NOT_BY_SYSRET: u64 = 1 << 8 | 1 << 16;
 
-/// What a system call needs while user mode has its turn.
-struct Turn<'a, A> {
+/// What system calls and page faults need while user mode has its turn.
+struct Turn<'a, A, F> {
     registers: *mut Registers,
     extra: *mut Extra,
     notice: &'a AtomicBool,
     answer: &'a mut A,
-    /// The last call was answered.
+    resolve: &'a mut F,
+    /// The last call was answered, or the last fault resolved.
     answered: bool,
 }
 
@@ -274,47 +281,79 @@ const _: () = assert!(
         && offset_of!(Registers, r9) == offset_of!(Registers, rdi) + 40
 );
 
-/// User mode makes a system call; interrupts are off, and are so again afterwards. Says whether user mode goes on, by SYSRET.
-///
-/// # Safety
-/// `turn` is the [`Turn`] of the [`run`] that waits for user mode on this stack, and `stack` where entry code has it.
-unsafe extern "C" fn system_call<A: FnMut(&Request) -> Option<u64>>(turn: *mut c_void, stack: u64) -> bool {
-    // SAFETY: the caller's; `run` does not use it meanwhile.
-    let turn = unsafe { &mut *turn.cast::<Turn<'_, A>>() };
-    // SAFETY: `run` has borrowed the registers, and does not use them meanwhile; a request stands in them, as asserted above.
-    let request = unsafe { &*turn.registers.byte_add(REQUEST).cast::<Request>() };
-    Machine::enable();
-    let answer = (turn.answer)(request);
-    x86_64::instructions::interrupts::disable();
-    turn.answered = answer.is_some();
-    let Some(value) = answer else { return false };
-    // SAFETY: as above; the request is done with.
-    let registers = unsafe { &mut *turn.registers };
-    registers.rax = value;
-    if turn.notice.load(Ordering::Acquire) || registers.rflags & NOT_BY_SYSRET != 0 {
-        return false;
+impl<A: FnMut(&Request) -> Option<u64>, F: FnMut(&FaultInfo, &mut Registers) -> bool> Turn<'_, A, F> {
+    /// User mode makes a system call; interrupts are off, and are so again afterwards. Says whether user mode goes on, by SYSRET.
+    ///
+    /// # Safety
+    /// `turn` is the one of the [`run`] that waits for user mode on this stack, and `stack` where entry code has it.
+    unsafe extern "C" fn system_call(turn: *mut c_void, stack: u64) -> bool {
+        // SAFETY: the caller's; `run` does not use it meanwhile.
+        let turn = unsafe { &mut *turn.cast::<Self>() };
+        // SAFETY: `run` has borrowed the registers, and does not use them meanwhile; a request stands in them, as asserted above.
+        let request = unsafe { &*turn.registers.byte_add(REQUEST).cast::<Request>() };
+        Machine::enable();
+        let answer = (turn.answer)(request);
+        x86_64::instructions::interrupts::disable();
+        turn.answered = answer.is_some();
+        let Some(value) = answer else { return false };
+        // SAFETY: as above; the request is done with.
+        let registers = unsafe { &mut *turn.registers };
+        registers.rax = value;
+        // RIP is canonical: it follows an instruction below `USER_TOP`, which is a page below the end of its half.
+        registers.rflags & NOT_BY_SYSRET == 0 && turn.goes_on(stack)
     }
-    // SAFETY: as for the registers.
-    let extra = unsafe { &mut *turn.extra };
-    if !extra.is_loaded() {
-        extra.load();
-        percpu::set_user_stacks(stack, ptr::from_mut(registers).wrapping_add(1));
+
+    /// User mode faults on a page, as [`Self::system_call`]. It goes on by IRET.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe extern "C" fn page_fault(turn: *mut c_void, stack: u64) -> bool {
+        // SAFETY: the caller's; `run` does not use it meanwhile.
+        let turn = unsafe { &mut *turn.cast::<Self>() };
+        // SAFETY: `run` has borrowed the registers, and does not use them meanwhile.
+        let registers = unsafe { &mut *turn.registers };
+        turn.answered = false;
+        let Exit::PageFault(info) = left(registers) else {
+            return false;
+        };
+        Machine::enable();
+        turn.answered = (turn.resolve)(&info, registers);
+        x86_64::instructions::interrupts::disable();
+        if !turn.answered {
+            page_fault::set_cr2(info.addr);
+            return false;
+        }
+        turn.goes_on(stack)
     }
-    // RIP is canonical: it follows an instruction below `USER_TOP`, which is a page below the end of its half.
-    true
+
+    /// Whether user mode can go on; then everything is as it left it. Interrupts are off.
+    #[inline(always)]
+    fn goes_on(&mut self, stack: u64) -> bool {
+        if self.notice.load(Ordering::Acquire) {
+            return false;
+        }
+        // SAFETY: `run` has borrowed it, and does not use it meanwhile.
+        let extra = unsafe { &mut *self.extra };
+        if !extra.is_loaded() {
+            extra.load();
+            percpu::set_user_stacks(stack, self.registers.wrapping_add(1));
+        }
+        true
+    }
 }
 
 /// Runs user mode until something happens, in the current task's address space, with interrupts on and no lock held. System
-/// calls that `answer` gives a value for do not count. It is called with interrupts on and sees only the request: the other
-/// registers are not there then.
+/// calls that `answer` gives a value for do not count, nor do page faults that `resolve` says it has resolved. They are called
+/// with interrupts on and see only the request, or the fault: of the registers, those that Rust code preserves are not there then.
 ///
 /// Whoever sets `notice` has user mode not entered any more, at the latest from the next interrupt on.
 #[inline]
-pub fn run<A: FnMut(&Request) -> Option<u64>>(
+pub fn run<A: FnMut(&Request) -> Option<u64>, F: FnMut(&FaultInfo, &mut Registers) -> bool>(
     registers: &mut Registers,
     extra: &mut Extra,
     notice: &AtomicBool,
     mut answer: A,
+    mut resolve: F,
 ) -> Exit {
     let flags = Machine::disable();
     let exit = loop {
@@ -330,14 +369,16 @@ pub fn run<A: FnMut(&Request) -> Option<u64>>(
             extra,
             notice,
             answer: &mut answer,
+            resolve: &mut resolve,
             answered: false,
         };
+        let (call, fault) = (Turn::<A, F>::system_call, Turn::<A, F>::page_fault);
         // SAFETY: the segments and flags are user mode's (`Registers::start` and `restore_all` are the only ways to make them),
         // RIP is one that user mode had or that was checked, and the structure stays where it is: it is what the CPU writes to.
         // The argument is the turn of this run.
-        unsafe { user_run(turn.registers, system_call::<A>, (&raw mut turn).cast()) };
+        unsafe { user_run(turn.registers, call, fault, (&raw mut turn).cast()) };
         match (registers.vector, turn.answered) {
-            (SYSCALL, true) => {}
+            (SYSCALL | PAGE_FAULT, true) => {}
             _ => break left(registers),
         }
     };
@@ -352,13 +393,13 @@ fn left(registers: &Registers) -> Exit {
         SYSCALL => Exit::Syscall,
         // An access that the CPU made as the kernel for an instruction of user mode: QEMU's IRET pops like that. Memory cannot
         // be made to allow it.
-        14 if !PageFaultCode::from_bits_retain(registers.error).contains(PageFaultCode::USER) => {
+        PAGE_FAULT if !PageFaultCode::from_bits_retain(registers.error).contains(PageFaultCode::USER) => {
             Exit::Exception {
                 vector: GENERAL_PROTECTION,
                 error: 0,
             }
         }
-        14 => {
+        PAGE_FAULT => {
             let code = PageFaultCode::from_bits_retain(registers.error);
             Exit::PageFault(FaultInfo {
                 addr: page_fault::cr2(),
