@@ -102,14 +102,15 @@ pub fn answer(thread: &Arc<Thread>, request: &Request) -> Answer {
     let Some(entry) = table::find(request.number) else {
         return Answer::NotYet;
     };
-    if entry.leaves_notes && is_short() {
-        return Answer::Value(answer_of(Errno::ENOMEM));
-    }
     let mut call = Call {
         thread,
         args: &request.args,
     };
-    match (entry.call)(&mut call) {
+    let result = match entry.leaves_notes {
+        false => (entry.call)(&mut call),
+        true => with_notes(entry, &mut call),
+    };
+    match result {
         Ok(value) => Answer::Value(value),
         Err(Error::Errno(errno)) => Answer::Value(answer_of(errno)),
         Err(Error::Restart(restart)) => Answer::Interrupted(Interrupted {
@@ -119,6 +120,15 @@ pub fn answer(thread: &Arc<Thread>, request: &Request) -> Answer {
     }
 }
 
+/// Does a call that leaves notes, if there is memory for them.
+#[inline(never)]
+fn with_notes(entry: &table::Entry<table::Plain>, call: &mut Call<'_>) -> Result {
+    if allocator().is_short() {
+        return Err(Errno::ENOMEM.into());
+    }
+    (entry.call)(call)
+}
+
 /// Executes a system call that has all of user mode, or is not there.
 pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) -> After {
     let request = Request::of(registers);
@@ -126,7 +136,7 @@ pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) 
         registers.rax = answer_of(unknown(request.number));
         return After::Done;
     };
-    if entry.leaves_notes && is_short() {
+    if entry.leaves_notes && allocator().is_short() {
         registers.rax = answer_of(Errno::ENOMEM);
         return After::Done;
     }
@@ -148,13 +158,6 @@ pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) 
         Err(Error::Restart(_)) => INTERRUPTED,
     };
     after
-}
-
-/// Whether the kernel has no memory for notes.
-#[cold]
-#[inline(never)]
-fn is_short() -> bool {
-    allocator().is_short()
 }
 
 /// An error number as RAX has it.

@@ -65,6 +65,7 @@ impl Word {
         }
     }
 
+    #[inline(never)]
     fn shared(space: &Arc<Space>, addr: VirtAddr) -> Result<Self, Errno> {
         touch(space, addr)?;
         let vma = space.query(addr).ok_or(Errno::EFAULT)?;

@@ -103,6 +103,7 @@ impl Waiter {
     }
 
     /// Sleeps until it is woken, `is_over` says so, or the time is up.
+    #[inline]
     pub fn sleep(&self, timeout: Option<Duration>, is_over: impl Fn() -> bool) {
         let slot = &self.0.futex;
         let look = || (slot.woken.load(Ordering::Acquire) || is_over()).then_some(());
@@ -117,6 +118,7 @@ impl Waiter {
     }
 
     /// Gets out of line; true when somebody has woken it.
+    #[inline]
     pub fn leave(&self) -> bool {
         let slot = &self.0.futex;
         loop {

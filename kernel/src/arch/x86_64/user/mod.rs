@@ -184,18 +184,15 @@ impl Extra {
         Machine::preempt_enable();
     }
 
-    /// Whether this CPU holds what is in it. If so, nobody else's user mode has run here since. Interrupts are off.
+    /// Has this CPU hold it; says whether it did not. If it did, nobody else's user mode has run here since. Interrupts are off.
     #[inline]
-    fn is_loaded(&self) -> bool {
-        LOADED[Machine::id()].load(Ordering::Relaxed) == self.word()
-    }
-
-    /// Interrupts are off.
-    #[inline]
-    fn load(&mut self) {
-        if !self.is_loaded() {
-            self.replace(&LOADED[Machine::id()]);
+    fn load(&mut self) -> bool {
+        let loaded = &LOADED[Machine::id()];
+        let is_new = loaded.load(Ordering::Relaxed) != self.word();
+        if is_new {
+            self.replace(loaded);
         }
+        is_new
     }
 
     #[inline(never)]
@@ -334,8 +331,7 @@ impl<A: FnMut(&Request) -> Option<u64>, F: FnMut(&FaultInfo, &mut Registers) -> 
         }
         // SAFETY: `run` has borrowed it, and does not use it meanwhile.
         let extra = unsafe { &mut *self.extra };
-        if !extra.is_loaded() {
-            extra.load();
+        if extra.load() {
             percpu::set_user_stacks(stack, self.registers.wrapping_add(1));
         }
         true
