@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use common::kinds::map;
 use common::{RW, World, anon_frames, object_world, page, part, populate, returned};
+use kernel::arch::host::Config;
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::cache::Object;
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame::allocator;
-use kernel::mm::memtype::MemType;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::memtype::shmem::SHMEM;
+use kernel::mm::memtype::{Granule, MemType};
 use kernel::mm::pt::{AttrFlags, Entry, Leaf, Prot};
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{ForkError, Memory, Space};
+use kernel::mm::space::{ForkError, Memory, Privilege, Space};
 use kernel::mm::uaccess;
 use kernel::mm::vma::VmaFlags;
 use kernel::task::Task;
@@ -162,15 +163,57 @@ fn areas_and_their_rights_come_along_and_what_is_mapped_later_does_not() {
 }
 
 #[test]
+fn the_page_of_zeros_is_copied_with_the_pages_around_it_and_not_counted() {
+    let world = World::new();
+    let range = world.map(2, RW);
+    assert_eq!(
+        (world.load(range.start), world.store(page(range, 1), 7)),
+        (Ok(0), Ok(()))
+    );
+    let child = fork(&world.space);
+    assert!(
+        !is_forked(&child, range.start),
+        "the page of zeros is nobody's, so it is not shared by the fork either"
+    );
+    assert_eq!((load(&child, range.start), anon_frames()), (Ok(0), 1));
+}
+
+#[test]
+fn a_large_page_that_was_only_read_is_copied() {
+    let world = World::with(Config { memory: 16 << 20 }, Privilege::Kernel);
+    allocator().reserve_huge(1).expect("RAM is plenty");
+    let range = map(&world, Memory::Own(&HUGETLB), None, Granule::Huge.size());
+    assert_eq!(world.load(range.start), Ok(0));
+    let child = fork(&world.space);
+    assert!(is_forked(&child, range.start));
+    assert_eq!(load(&child, range.start), Ok(0));
+}
+
+#[test]
+fn guards_are_inherited_by_shared_mappings_too() {
+    let world = World::new();
+    let object = Object::new(&SHMEM, 2 * P);
+    let range = map(&world, Memory::shared(&object), None, 2 * P);
+    world
+        .space
+        .install_guards(part(range, 0, 1))
+        .expect("it is mapped");
+    let child = fork(&world.space);
+    assert_eq!(load(&child, range.start), Err(FaultError::Guard));
+    assert_eq!(load(&child, page(range, 1)), Ok(0));
+}
+
+#[test]
 fn untouched_memory_is_zeros_on_both_sides_and_the_page_of_zeros_is_not_counted() {
     let world = World::new();
     let range = world.map(2, RW);
     assert_eq!(world.load(range.start), Ok(0));
     let before = anon_frames();
     let child = fork(&world.space);
-    assert!(
-        !is_forked(&child, range.start),
-        "the page of zeros is nobody's, so it is not shared by the fork either"
+    assert_eq!(
+        child.entry(range.start).0,
+        Entry::EMPTY,
+        "an area without pages of its own is not copied"
     );
     assert_eq!(store(&child, range.start, 1), Ok(()));
     assert_eq!(load(&child, page(range, 1)), Ok(0));

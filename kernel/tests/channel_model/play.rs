@@ -135,7 +135,12 @@ impl Check<'_> {
             self.tasks[task] = Task::detached_in("toucher", Arc::clone(&child));
         }
         self.spaces[1] = child;
-        self.model.fork();
+        let plain = |cell| {
+            self.spaces[0]
+                .query(addr(cell))
+                .is_none_or(|vma| vma.anon.is_unset())
+        };
+        self.model.fork(plain);
     }
 
     fn close(&mut self, ctx: usize) {

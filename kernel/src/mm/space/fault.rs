@@ -39,7 +39,7 @@ impl Space {
         if !vma.allows(info.access) && !vma.yields_to(info.access, info.origin) {
             return Verdict::Failed(FaultError::Forbidden);
         }
-        if info.access == Access::Write && vma.lacks_own_pages() {
+        if vma.may_begin_own_pages(info.access) {
             self.begin_own_pages(&vmas, vma, page);
         }
         let mut table = self.table.lock();
@@ -66,7 +66,7 @@ impl Space {
         self.demand_zero(vma, info.access, AttrFlags::empty(), &mut cursor)
     }
 
-    /// A store to a private area that has had no page of its own yet, which remembers that it gets one. Not where the page is
+    /// An access to a private area that has had no page of its own yet, which remembers that it gets one. Not where the page is
     /// protected, because that is asked about first, nor where every access fails.
     #[cold]
     #[inline(never)]

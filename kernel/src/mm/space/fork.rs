@@ -2,11 +2,13 @@
 //!
 //! | memory | what the child gets |
 //! | --- | --- |
-//! | of the space only, and private mappings | the same pages; whoever stores first, on either side, gets a copy |
+//! | of the space only, and private mappings, that have had pages of their own | the same pages; whoever stores first, on either side, gets a copy |
 //! | poison and guards there | the same |
+//! | the same that have had none | nothing: zeros, or the object's pages, are found again by faults |
 //! | of areas that are wiped ([`VmaFlags::WIPE_ON_FORK`]) | nothing |
 //! | shared mappings | the object; its pages are found again by faults |
-//! | shared mappings whose stores the child's context traps | also the entries: protection stands in them, and poison |
+//! | shared mappings that have had guards | also the entries |
+//! | mappings whose stores the child's context traps | also the entries: protection stands in them, and poison |
 //!
 //! Write protection goes with the registration (see `crate::uffd::fork`): the child's copy has it only where a context of
 //! its own traps stores.
@@ -139,7 +141,7 @@ impl Space {
         };
         areas.insert_apart(copy)?;
         drop(areas);
-        if wiped || !copying.private && !copying.keeps_protection {
+        if wiped || vma.anon.is_unset() && !copying.keeps_protection {
             return Ok(());
         }
         let (mut table, mut childs) = (self.table.lock(), child.table.lock());

@@ -83,7 +83,7 @@ impl Space {
         &self,
         range: VirtRange,
         from: VirtAddr,
-        locked_too: bool,
+        removes: bool,
         mut change: impl FnMut(VirtRange) -> Result<(), GuardError>,
     ) -> Result<(), GuardError> {
         if !Self::is_nameable(range) {
@@ -95,8 +95,12 @@ impl Space {
             if vma.ty.granule() != Granule::Base {
                 return Err(GuardError::LargePages);
             }
-            if vma.flags.contains(VmaFlags::LOCKED) && !locked_too {
+            if vma.flags.contains(VmaFlags::LOCKED) && !removes {
                 return Err(GuardError::Locked);
+            }
+            if !removes && vma.anon.is_unset() {
+                // A fork copies them, like pages.
+                vmas.give_own_pages(vma);
             }
             let part = vma.range.intersect(&rest).expect("it overlaps");
             change(part)?;

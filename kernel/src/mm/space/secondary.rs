@@ -199,7 +199,7 @@ impl Space {
         if !area.allows(info.access) {
             return Err(self.failed(FaultError::Forbidden));
         }
-        if info.access == Access::Write && area.lacks_own_pages() {
+        if area.may_begin_own_pages(info.access) {
             self.begin_own_pages(&vmas, area, info.addr.align_down(PAGE_SIZE));
         }
         let table = self.table.lock();

@@ -288,6 +288,13 @@ impl Vma {
         self.anon.is_unset() && !self.is_shared()
     }
 
+    /// Whether the access may be what gives the area its first page of its own: a store, or any to large pages, of which there is
+    /// no shared one with zeros.
+    #[inline]
+    pub fn may_begin_own_pages(&self, access: Access) -> bool {
+        (access == Access::Write || self.ty.granule() == Granule::Huge) && self.lacks_own_pages()
+    }
+
     /// The part of the area in `range`, which shares an address with it, as an area of its own.
     pub fn clipped(&self, range: VirtRange) -> Self {
         let start = self.range.start.max(range.start);

@@ -154,14 +154,15 @@ impl Model {
         Some(first)
     }
 
-    /// The second space becomes a copy of the first, without registrations.
-    pub fn fork(&mut self) {
+    /// The second space becomes a copy of the first, without registrations. Of areas without pages of their own, which `plain`
+    /// says of cells, nothing is copied: what is in them is found again.
+    pub fn fork(&mut self, plain: impl Fn(usize) -> bool) {
         for number in 0..CELLS {
             let parent = &mut self.spaces[0][number];
             let mut child = Cell {
                 content: match parent.content {
                     Content::Marked => Content::Nothing,
-                    _ if parent.area.is_some_and(|area| area.is_shared()) => Content::Nothing,
+                    _ if plain(number) => Content::Nothing,
                     content => content,
                 },
                 protected: false,

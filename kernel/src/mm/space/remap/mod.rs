@@ -153,7 +153,7 @@ impl Space {
             self.take_down(vmas, tail)?;
         }
         for piece in pieces {
-            self.move_piece(vmas, *piece, leave)?;
+            self.move_piece(vmas, *piece, leave, news)?;
         }
         Ok(new)
     }
@@ -178,6 +178,7 @@ impl Space {
         vmas: &mut VmaSet,
         Piece { old, new }: Piece,
         leave: bool,
+        news: &mut News,
     ) -> Result<(), RemapError> {
         let vma = vmas.find(old.start).ok_or(RemapError::NotMapped)?;
         let leaves_all = leave && old == vma.range;
@@ -196,6 +197,9 @@ impl Space {
         vmas.insert(moved)?;
         if stays_behind && let Some(vma) = vmas.find_mut(new.start) {
             vma.uffd = None;
+            if vma.range.covers(&old) {
+                news.is_no_more(old);
+            }
         }
         if leaves_all && let Some(vma) = vmas.find_mut(old.start) {
             vma.anon.unset();

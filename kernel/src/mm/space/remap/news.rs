@@ -49,6 +49,11 @@ impl News {
         note(&mut self.gone, vmas, range)
     }
 
+    /// Nobody is told after all that `range` is unmapped: it is not registered any more.
+    pub(super) fn is_no_more(&mut self, range: VirtRange) {
+        self.gone.retain(|(_, gone)| *gone != range);
+    }
+
     /// What is left when what was to move stays where it is.
     pub(super) fn of_replacing(self) -> Self {
         Self {
