@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{RW, World, bad_ranges, object_world, page, part};
+use common::{RW, World, anon_frames, bad_ranges, object_world, page, part};
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::cache::Object;
 use kernel::mm::memtype::shmem::SHMEM;
@@ -38,6 +38,26 @@ fn part_of_an_area_is_locked_and_unlocking_makes_it_one_again() {
         (flags(&world, range), world.space.areas().len()),
         (vec![PLAIN; 4], 1)
     );
+}
+
+#[test]
+fn locked_memory_that_may_be_written_at_last_gets_its_pages() {
+    let world = World::new();
+    let range = world.map(3, Prot::READ);
+    world.space.lock(part(range, 0, 1)).expect("mapped");
+    world
+        .space
+        .set_lock(part(range, 1, 1), VmaFlags::LOCKED | VmaFlags::LOCKED_ON_FAULT)
+        .expect("mapped");
+    let before = anon_frames();
+    world.run(|| world.space.protect_each(range, RW)).expect("mapped");
+    assert_eq!(
+        anon_frames(),
+        before + 1,
+        "only the first is to have all pages at once"
+    );
+    world.run(|| world.space.protect_each(range, RW)).expect("mapped");
+    assert_eq!(anon_frames(), before + 1);
 }
 
 #[test]

@@ -221,6 +221,26 @@ fn untouched_memory_is_zeros_on_both_sides_and_the_page_of_zeros_is_not_counted(
 }
 
 #[test]
+fn a_page_that_is_read_by_somebody_who_pins_it_is_no_longer_shared() {
+    let world = World::new();
+    let range = world.map(2, RW);
+    populate(&world, range);
+    let child = fork(&world.space);
+    let mut bytes = [0; 8];
+    world
+        .space
+        .read_pinned(range.start, &mut bytes)
+        .expect("it is mapped");
+    assert_eq!((u64::from_ne_bytes(bytes), anon_frames()), (1, 3));
+    assert!(!is_forked(&world.space, range.start) && is_forked(&child, range.start));
+    // The other side's is its own by then.
+    child.read_pinned(range.start, &mut bytes).expect("it is mapped");
+    assert_eq!(anon_frames(), 3);
+    assert!(!is_forked(&child, range.start));
+    assert!(is_forked(&child, page(range, 1)));
+}
+
+#[test]
 fn a_child_forks_too() {
     let world = World::new();
     let range = world.map(1, RW);

@@ -10,7 +10,7 @@
 //! | `write` from memory | [`uaccess::on_behalf`], a read | a load's |
 //! | `MADV_POPULATE_READ`, `MADV_POPULATE_WRITE` | [`Space::populate`] | a load's, a store's |
 //! | `mlock` | [`Space::populate_to_lock`] | a store's where a private area may be written, else a load's |
-//! | `process_vm_readv`, `vmsplice` | [`Space::read_bytes`] | a load's |
+//! | `process_vm_readv` | [`Space::read_pinned`] | a load's |
 //! | `process_vm_writev`, `O_DIRECT` reads | [`Space::write_bytes`] | a store's |
 //! | `futex` on a word | [`Space::populate`] as for a store, then a load | a store's |
 //! | `/proc/pid/mem` | the two above with [`Origin::Debugger`] | none: it fails |
@@ -45,6 +45,24 @@ impl Space {
         })
     }
 
+    /// Copies out of the space for somebody who pins the pages first: one that a fork has shared becomes the space's own, so that it
+    /// stays the one that is mapped. May sleep; no lock may be held.
+    ///
+    /// # Errors
+    /// As for [`Self::read_bytes`].
+    pub fn read_pinned(&self, addr: VirtAddr, out: &mut [u8]) -> Result<(), AccessError> {
+        self.by_page(
+            addr,
+            out.len(),
+            Access::Read,
+            Origin::Kernel,
+            |page, first, len| {
+                page.load(&mut out[first..first + len]);
+                page.unshare(self);
+            },
+        )
+    }
+
     /// Copies into the space. May sleep; no lock may be held.
     ///
     /// # Errors
@@ -60,13 +78,20 @@ impl Space {
     /// # Errors
     /// The access would fail at the error's address, or the task is to end; the pages before it are there.
     pub fn populate(&self, range: VirtRange, access: Access) -> Result<(), AccessError> {
-        self.by_page(
-            range.start,
-            range.len() as usize,
-            access,
-            Origin::Kernel,
-            |_, _, _| (),
-        )
+        self.populate_as(range, access, Origin::Kernel)
+    }
+
+    /// [`Self::populate`] on the account of `origin`.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn populate_as(
+        &self,
+        range: VirtRange,
+        access: Access,
+        origin: Origin,
+    ) -> Result<(), AccessError> {
+        self.by_page(range.start, range.len() as usize, access, origin, |_, _, _| ())
     }
 
     /// Populates what was locked: like a store where that gives a private area its own pages now, and like a load elsewhere.
@@ -158,9 +183,10 @@ impl Space {
         f: &mut impl FnMut(&mut Reached<'_, '_>),
     ) -> bool {
         let vmas = self.vmas.read();
-        let vma = vmas.find(addr);
-        let allowed = vma.is_some_and(|vma| vma.allows(access));
-        let yields = vma.is_some_and(|vma| vma.yields_to(access, origin));
+        let Some(vma) = vmas.find(addr) else {
+            return false;
+        };
+        let (allowed, yields) = (vma.allows(access), vma.yields_to(access, origin));
         let mut flush = Flush::new();
         let mut table = self.table.lock();
         let mut cursor = table.cursor_at(addr.align_down(PAGE_SIZE));
@@ -172,6 +198,7 @@ impl Space {
             return false;
         }
         f(&mut Reached {
+            vma,
             cursor: &mut cursor,
             leaf,
             level,
@@ -205,6 +232,7 @@ fn access_to_lock(vma: &Vma) -> Access {
 
 /// A page that allows the access, with its table locked.
 struct Reached<'a, 'b> {
+    vma: &'a Vma,
     cursor: &'a mut Cursor<'b, Stage1>,
     leaf: Leaf,
     level: Level,
@@ -223,6 +251,17 @@ impl Reached<'_, '_> {
             Some(folio) => phys::peek(&folio, self.offset(), out),
             // The only memory that tasks borrow is the shared page of zeros.
             None => out.fill(0),
+        }
+    }
+
+    /// A page that a fork has shared becomes the space's own; where there is no memory for a copy it stays as it is.
+    fn unshare(&mut self, space: &Space) {
+        if self.leaf.attr.flags.contains(AttrFlags::FORKED) {
+            let attr = Attr {
+                flags: self.leaf.attr.flags - AttrFlags::FORKED,
+                ..self.leaf.attr
+            };
+            let _ = space.make_own(self.vma, self.cursor, self.leaf.prot, [attr; 2], self.flush);
         }
     }
 

@@ -396,24 +396,36 @@ impl Space {
         flush: &mut Flush<VirtAddr>,
     ) -> Verdict {
         let prot = self.leaf_prot(vma.prot);
+        match self.make_own(vma, cursor, prot, [stored_to(&leaf), written()], flush) {
+            Ok(()) => Verdict::Resolved,
+            Err(error) => Verdict::Failed(error.into()),
+        }
+    }
+
+    /// Gives a private mapping a page of its own at the cursor: the one that is there if nobody else has it, or a copy of it. The
+    /// attributes are those of the former and the latter.
+    pub(super) fn make_own(
+        &self,
+        vma: &Vma,
+        cursor: &mut Cursor<'_, Stage1>,
+        prot: Prot,
+        [kept, copied]: [Attr; 2],
+        flush: &mut Flush<VirtAddr>,
+    ) -> Result<(), AllocError> {
         let shared = cursor.share();
         // Two owners: the entry, and the handle just made. A page of a cache is never this mapping's own.
         if shared
             .as_ref()
             .is_some_and(|folio| folio.owners() == 2 && !folio.is_cached())
         {
-            cursor.rewrite(prot, stored_to(&leaf), flush);
-            return Verdict::Resolved;
+            cursor.rewrite(prot, kept, flush);
+            return Ok(());
         }
-        match private_copy(vma, cursor.addr(), shared.as_ref()) {
-            Ok((copy, claim)) => {
-                let page = copy.pfn();
-                cursor.replace(copy, prot, written(), self);
-                note_used(claim, page);
-                Verdict::Resolved
-            }
-            Err(error) => Verdict::Failed(error.into()),
-        }
+        let (copy, claim) = private_copy(vma, cursor.addr(), shared.as_ref())?;
+        let page = copy.pfn();
+        cursor.replace(copy, prot, copied, self);
+        note_used(claim, page);
+        Ok(())
     }
 }
 

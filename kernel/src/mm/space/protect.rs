@@ -1,7 +1,9 @@
 //! Changing the rights of mapped memory.
 
 use super::Space;
+use super::lock::LOCKS;
 use crate::mm::addr::PAGE_SIZE;
+use crate::mm::fault::{Access, Origin};
 use crate::mm::pt::{Leaf, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{TooManyVmas, Vma, VmaFlags, VmaSet};
@@ -46,7 +48,7 @@ impl Space {
     }
 
     /// [`Self::protect`], area by area as Linux does it: what lies before the first area that cannot have the rights has
-    /// them when this fails.
+    /// them when this fails. Locked private memory that can be written from now on gets its pages at once.
     ///
     /// # Errors
     /// See [`ProtectError`].
@@ -59,9 +61,16 @@ impl Space {
         while at < range.end {
             let vma = vmas.find(at).ok_or(ProtectError::NotMapped)?;
             let part = VirtRange::new(at, vma.range.end.min(range.end));
+            let is_to_fill = lacks_pages_to_write(vma, prot);
             // What has the rights is not even split.
             if vma.prot != super::possible(prot) {
                 self.protect_part(&mut vmas, part, prot)?;
+            }
+            if is_to_fill {
+                drop(vmas);
+                // As far as that goes without asking anybody.
+                let _ = self.populate_as(part, Access::Write, Origin::NoRetry);
+                vmas = self.vmas.write();
             }
             at = part.end;
         }
@@ -103,4 +112,13 @@ impl Space {
         }
         Ok(())
     }
+}
+
+/// Whether pages of the area that are locked will have to be copied once it has the right to write: private ones that could only
+/// be read so far.
+fn lacks_pages_to_write(vma: &Vma, prot: Prot) -> bool {
+    vma.flags & LOCKS == VmaFlags::LOCKED
+        && !vma.is_shared()
+        && prot.contains(Prot::WRITE)
+        && !vma.prot.contains(Prot::WRITE)
 }

@@ -24,7 +24,7 @@ pub fn process_vm_readv(call: &mut Call<'_>) -> Result {
     let mut sink = Sink::task(&local);
     let mut page = [0; PAGE_SIZE as usize];
     let ended = each_page(&remote, sink.left(), |addr, len| {
-        let read = space.read_bytes(addr, &mut page[..len], Origin::Kernel);
+        let read = space.read_pinned(addr, &mut page[..len]);
         read.map_err(|_| Errno::EFAULT)?;
         sink.put(&page[..len])
     });
