@@ -15,6 +15,7 @@ use kernel::mm::cache::Object;
 use kernel::mm::fault::{Access, BusError, FaultError, Origin};
 use kernel::mm::frame::{Kind, allocator};
 use kernel::mm::memtype::hugetlb::HUGETLB;
+use kernel::mm::memtype::secret::SECRET;
 use kernel::mm::memtype::shmem::SHMEM;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
@@ -331,6 +332,28 @@ fn what_a_debugger_writes_is_not_seen_through_the_object_nor_by_a_fork() {
     let shared = world.map_memory(Memory::shared(&object), None, 1, Prot::READ);
     let refused = world.space.write_bytes(shared.start, &[8; 8], Origin::Debugger);
     assert_eq!(refused.map_err(|error| error.why), Err(FaultError::Forbidden));
+}
+
+#[test]
+fn secret_memory_is_reached_by_the_mappings_of_tasks_alone() {
+    let world = World::new();
+    let object = Object::new(&SECRET, P);
+    let range = world.map_memory(Memory::shared(&object), None, 1, RW);
+    assert_eq!(world.store(range.start, 5), Ok(()));
+    assert_eq!(world.load(range.start), Ok(5));
+    let mut bytes = [0; 8];
+    let copied = world.run(|| uaccess::on_behalf(|| uaccess::read(range.start, &mut bytes)));
+    assert_eq!((copied, u64::from_ne_bytes(bytes)), (Ok(()), 5));
+    let refused = Err(FaultError::Forbidden);
+    for origin in [Origin::Kernel, Origin::NoRetry, Origin::Debugger] {
+        let space = &world.space;
+        let read = space.read_bytes(range.start, &mut bytes, origin);
+        assert_eq!(read.map_err(|error| error.why), refused);
+        let written = space.write_bytes(range.start, &bytes, origin);
+        assert_eq!(written.map_err(|error| error.why), refused);
+    }
+    let populated = world.space.populate(range, Access::Write);
+    assert_eq!(populated.map_err(|error| error.why), refused);
 }
 
 #[test]

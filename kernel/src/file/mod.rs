@@ -20,7 +20,7 @@
 //! | `tmpfs` | files in memory |
 //! | `pseudo`, `proc`, `sys` | files that are made up when they are read |
 //! | `dev` | devices |
-//! | `pipe`, `eventfd`, `timerfd`, `signalfd`, `pidfd`, `socket`, `epoll`, `directory` | other open files |
+//! | `pipe`, `eventfd`, `timerfd`, `signalfd`, `pidfd`, `secret`, `socket`, `epoll`, `directory` | other open files |
 //! | `poll` | waiting for several files |
 //! | `clock`, `random`, `signals` | what files have to do with the rest |
 //!
@@ -44,6 +44,7 @@ pub mod proc;
 mod pseudo;
 pub mod random;
 pub mod readiness;
+pub mod secret;
 pub mod signalfd;
 pub(crate) mod signals;
 pub mod socket;

@@ -290,6 +290,7 @@ calls! {
     439 file::stat::faccessat2;
     440 memory::process_madvise;
     441 poll::epoll_pwait2;
+    447 file::special::memfd_secret;
     452 file::attributes::fchmodat2;
 }
 

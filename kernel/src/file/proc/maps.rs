@@ -224,7 +224,7 @@ fn letters(area: &Vma) -> String {
         (shared, "sh"),
         (true, "mr"),
         (may_write, "mw"),
-        (true, "me"),
+        (!area.ty.is_secret(), "me"),
         (shared, "ms"),
         (flags.contains(VmaFlags::GROWS_DOWN), "gd"),
         (registered(Modes::MISSING), "um"),

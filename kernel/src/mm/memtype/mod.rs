@@ -123,6 +123,7 @@ pub mod anon;
 pub mod droppable;
 pub mod guest_memfd;
 pub mod hugetlb;
+pub mod secret;
 pub mod shmem;
 pub mod special;
 pub mod sysv;
@@ -401,6 +402,7 @@ pub static ALL: &[&MemType] = &[
     &anon::ANON,
     &droppable::DROPPABLE,
     &shmem::SHMEM,
+    &secret::SECRET,
     &sysv::SYSV,
     &special::SPECIAL,
     &hugetlb::HUGETLB,

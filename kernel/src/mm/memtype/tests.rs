@@ -38,6 +38,7 @@ fn the_tables_of_all_types() {
             "droppable: Itself; none",
             "shared: Caches; Base [MISSING, WP, MINOR] \
              [COPY, ZEROPAGE, CONTINUE, WRITEPROTECT, POISON] cache write()",
+            "secret: Never; none",
             "System V: Caches fixed; none",
             "special: Caches; none",
             "huge: Itself; Huge [MISSING, WP, MINOR] [COPY, CONTINUE, WRITEPROTECT, POISON] cache",

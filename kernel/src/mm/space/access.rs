@@ -168,34 +168,41 @@ impl Space {
             access,
             origin,
         };
-        while !self.try_reach(addr, access, origin, &mut f) {
+        while !self.try_reach(addr, access, origin, &mut f)? {
             fault::resolve(self, &info)?;
         }
         Ok(())
     }
 
     /// Calls `f` with the page at `addr` if its entry allows the access now, or need not; the areas and the table are locked.
+    /// False when a fault has to come first.
+    ///
+    /// # Errors
+    /// Secret memory is reached by the mappings of tasks alone.
     fn try_reach(
         &self,
         addr: VirtAddr,
         access: Access,
         origin: Origin,
         f: &mut impl FnMut(&mut Reached<'_, '_>),
-    ) -> bool {
+    ) -> Result<bool, FaultError> {
         let vmas = self.vmas.read();
         let Some(vma) = vmas.find(addr) else {
-            return false;
+            return Ok(false);
         };
+        if vma.ty.is_secret() {
+            return Err(FaultError::Forbidden);
+        }
         let (allowed, yields) = (vma.allows(access), vma.yields_to(access, origin));
         let mut flush = Flush::new();
         let mut table = self.table.lock();
         let mut cursor = table.cursor_at(addr.align_down(PAGE_SIZE));
         let (Entry::Leaf(leaf), level) = cursor.entry() else {
-            return false;
+            return Ok(false);
         };
         let ready = allowed && leaf.prot.contains(access.right());
         if !ready && !(yields && (access != Access::Write || is_own(&mut cursor, &leaf))) {
-            return false;
+            return Ok(false);
         }
         f(&mut Reached {
             vma,
@@ -207,7 +214,7 @@ impl Space {
         });
         drop(table);
         flush.spend(self);
-        true
+        Ok(true)
     }
 }
 

@@ -83,8 +83,10 @@ impl Space {
         if !vmas.can_split_at_ends_of(range) {
             return Err(ProtectError::SplitsPage);
         }
-        let read_only = |vma: &Vma| vma.flags.contains(VmaFlags::READ_ONLY);
-        if prot.contains(Prot::WRITE) && vmas.overlapping(range).any(read_only) {
+        let (writes, executes) = (prot.contains(Prot::WRITE), prot.contains(Prot::EXEC));
+        let forbids =
+            |vma: &Vma| writes && vma.flags.contains(VmaFlags::READ_ONLY) || executes && vma.ty.is_secret();
+        if vmas.overlapping(range).any(forbids) {
             return Err(ProtectError::ReadOnly);
         }
         vmas.update(range, |vma| {

@@ -3,6 +3,7 @@
 use super::open::install;
 use crate::abi::errno::Errno;
 use crate::file::eventfd::EventFile;
+use crate::file::secret::SecretFile;
 use crate::file::signalfd::SignalFile;
 use crate::file::timerfd::TimerFile;
 use crate::file::tmpfs;
@@ -54,6 +55,15 @@ pub fn memfd_create(call: &mut Call<'_>) -> Result {
     let sealable = flags & (memfd::ALLOW_SEALING | memfd::NOEXEC_SEAL) != 0;
     let open = tmpfs::memfd(&name, huge, sealable, executable)?;
     install(call, open, cloexec(flags & memfd::CLOEXEC != 0))
+}
+
+/// `memfd_secret`.
+pub fn memfd_secret(call: &mut Call<'_>) -> Result {
+    let flags = call.args[0];
+    super::only(flags, u64::from(OpenFlags::CLOEXEC.bits()))?;
+    let status = OpenFlags::from_bits_truncate(flags as u32);
+    let open = OpenFile::new(SecretFile::new(), OpenFlags::RDWR | OpenFlags::LARGEFILE);
+    install(call, open, status)
 }
 
 fn cloexec(is: bool) -> OpenFlags {

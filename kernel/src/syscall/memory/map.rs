@@ -213,6 +213,11 @@ impl Wanted {
         if shared && writes && !mapping.may_share_to_write {
             return Err(Errno::EPERM);
         }
+        if matches!(&mapping.memory, Mapped::Object(object) if object.ty().is_secret())
+            && self.prot.contains(Prot::EXEC)
+        {
+            return Err(Errno::EPERM);
+        }
         Ok(match mapping.memory {
             Mapped::Anonymous if shared => Memory::shared(&Object::new(&SHMEM, len)),
             Mapped::Anonymous => Memory::Own(&ZERO),
@@ -260,6 +265,9 @@ impl Wanted {
         flags.set(VmaFlags::NO_RESERVE, self.has(MapFlags::NORESERVE));
         if self.kind() == MAP_DROPPABLE {
             flags |= VmaFlags::NO_RESERVE | VmaFlags::WIPE_ON_FORK | VmaFlags::DONT_DUMP;
+        }
+        if matches!(memory, Memory::Object { object, .. } if object.ty().is_secret()) {
+            flags |= VmaFlags::LOCKED | VmaFlags::DONT_DUMP;
         }
         let hint = self.addr & !(PAGE_SIZE - 1);
         // As Linux, which hopes to put large pages there.

@@ -4,8 +4,10 @@ use super::super::{Call, Result, user};
 use super::{pages, space};
 use crate::abi::errno::Errno;
 use crate::abi::mman::SyncFlags;
+use crate::file::OpenFile;
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
-use crate::mm::space::AdviseError;
+use crate::mm::range::VirtRange;
+use crate::mm::space::{AdviseError, Space};
 use crate::mm::vma::VmaFlags;
 
 /// Pages whose bytes are stored at a time.
@@ -67,5 +69,22 @@ pub fn msync(call: &mut Call<'_>) -> Result {
             AdviseError::Unfit => Errno::EBUSY,
             _ => Errno::ENOMEM,
         })?;
+    if flags.contains(SyncFlags::SYNC) {
+        sync_files(&space(call), range)?;
+    }
     Ok(0)
+}
+
+/// Has the files of shared mappings in `range` synchronised, as far as they can be.
+fn sync_files(space: &Space, range: VirtRange) -> core::result::Result<(), Errno> {
+    let mut next = space.first_from(range.start);
+    while let Some(area) = next.filter(|area| area.range.start < range.end) {
+        let file = area.backing.as_ref().filter(|_| area.is_shared());
+        let file = file.and_then(|backing| backing.file.as_ref());
+        if let Some(open) = file.and_then(|file| file.0.downcast_ref::<OpenFile>()) {
+            open.file().sync()?;
+        }
+        next = space.first_from(area.range.end);
+    }
+    Ok(())
 }

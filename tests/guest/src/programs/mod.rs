@@ -41,6 +41,7 @@ mod read_poll;
 mod register;
 mod register_masks;
 mod remap;
+mod secret;
 mod sigbus;
 mod signals;
 mod special;
@@ -124,6 +125,7 @@ programs! {
     memory_calls: Everywhere, 30, "mmap, mprotect, mremap, madvise, mincore, mlock, brk";
     huge_promises: Everywhere, 30, "huge pages that are promised to mappings";
     memfd: Everywhere, 30, "memfd_create, seals, fallocate, mappings beside read and write";
+    secret: Everywhere, 20, "memfd_secret(2)";
     futex: Everywhere, 30, "futex(2)";
     signals: Everywhere, 30, "masks, queues, handlers, alternate stacks, restarts";
     timers: Everywhere, 40, "clocks, sleeps, alarms, interval timers, timerfd";
