@@ -405,7 +405,7 @@ fn a_store_to_a_page_that_a_fork_shares_is_noted_and_copied() {
 }
 
 #[test]
-fn protection_that_a_registration_left_behind_goes_with_the_first_store() {
+fn protection_that_a_registration_left_behind_stays_and_stops_nobody() {
     let (world, uffd, range) = registered_with(1, Modes::WP, Features::empty());
     populate(&world, range);
     assert_eq!(uffd.write_protect(range), Ok(()));
@@ -415,6 +415,16 @@ fn protection_that_a_registration_left_behind_goes_with_the_first_store() {
     );
     assert!(is_protected(&world, range.start));
     assert_eq!(world.store(range.start, 9), Ok(()));
-    assert!(!is_protected(&world, range.start));
+    assert!(is_protected(&world, range.start));
+    assert!(uffd.register(range, Modes::WP).is_ok());
+    assert_eq!(
+        world.store(range.start, 10),
+        Ok(()),
+        "the page may be written by now"
+    );
     assert_eq!(uffd.try_read_event(), NOTHING);
+    assert_eq!(uffd.write_protect(range), Ok(()));
+    let storer = world.stuck_storing_at(range.start);
+    assert_eq!(uffd.try_read_event(), write_protected(range.start));
+    storer.kill();
 }

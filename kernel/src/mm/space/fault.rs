@@ -133,8 +133,7 @@ impl Space {
         self.step_at_absent(vma, EntryState::Empty, info, task, &mut cursor)
     }
 
-    /// The rest of [`Self::step`] at a protected page that nobody is asked about: a store, because stores are only noted or the
-    /// registration has gone, ends the protection.
+    /// The rest of [`Self::step`] at a protected page that nobody is asked about: a store that is only noted ends the protection.
     #[inline(never)]
     fn step_at_protected(
         &self,
@@ -144,7 +143,8 @@ impl Space {
         mut table: SpinGuard<'_, PageTable<Stage1>>,
     ) -> Verdict {
         let page = info.addr.align_down(PAGE_SIZE);
-        if info.access == Access::Write && table.allow_store(page, write_protect::writable(vma)) {
+        let notes = info.access == Access::Write && traps_writes(vma);
+        if notes && table.allow_store(page, write_protect::writable(vma)) {
             return Verdict::Resolved;
         }
         self.step_at_entry(vma, info, task, table)
@@ -381,7 +381,7 @@ impl Space {
             "a leaf of another size than its type's"
         );
         if vma.is_shared() {
-            cursor.rewrite(self.leaf_prot(vma.prot), stored_to(&leaf), flush);
+            cursor.rewrite(self.leaf_prot(vma.prot), stored_to(vma, &leaf), flush);
             return Verdict::Resolved;
         }
         self.copy_on_write(vma, cursor, leaf, flush)
@@ -396,7 +396,7 @@ impl Space {
         flush: &mut Flush<VirtAddr>,
     ) -> Verdict {
         let prot = self.leaf_prot(vma.prot);
-        match self.make_own(vma, cursor, prot, [stored_to(&leaf), written()], flush) {
+        match self.make_own(vma, cursor, prot, [stored_to(vma, &leaf), written()], flush) {
             Ok(()) => Verdict::Resolved,
             Err(error) => Verdict::Failed(error.into()),
         }
@@ -508,11 +508,13 @@ const fn written() -> Attr {
     Attr::flags(AttrFlags::ACCESSED.union(AttrFlags::DIRTY))
 }
 
-/// Attributes of a leaf that is about to be written. Protection that nobody is told about any more goes with the store, and
-/// so does the memory of a fork whose other side is gone: the page is this space's alone again.
-fn stored_to(leaf: &Leaf) -> Attr {
-    Attr {
-        flags: (leaf.attr.flags | AttrFlags::DIRTY) - AttrFlags::UFFD_WP - AttrFlags::FORKED,
-        ..leaf.attr
+/// Attributes of a leaf that is about to be written. Protection goes with a store that is noted; where the registration has
+/// none any more, what is left of it stays and stops nobody, as on Linux. The memory of a fork whose other side is gone goes:
+/// the page is this space's alone again.
+fn stored_to(vma: &Vma, leaf: &Leaf) -> Attr {
+    let mut flags = (leaf.attr.flags | AttrFlags::DIRTY) - AttrFlags::FORKED;
+    if traps_writes(vma) {
+        flags -= AttrFlags::UFFD_WP;
     }
+    Attr { flags, ..leaf.attr }
 }
