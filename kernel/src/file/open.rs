@@ -255,6 +255,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// EBADF: not open for reading; what the file says.
+    #[inline]
     pub fn read(&self, to: &mut Sink<'_>, nowait: bool) -> Result<usize, Error> {
         self.must_read()?;
         self.moved(nowait, |io| self.file.read(io, to))

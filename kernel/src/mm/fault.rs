@@ -201,7 +201,7 @@ const RELIEF: u64 = 16;
 ///
 /// # Errors
 /// The access is impossible; the error is also kept for [`last_error`].
-#[inline]
+#[inline(always)]
 pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
     let current = task::current();
     let task = &*current;

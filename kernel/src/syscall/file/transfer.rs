@@ -75,6 +75,7 @@ fn offset(word: u64) -> core::result::Result<At, Errno> {
     Ok(At::Offset(word))
 }
 
+#[inline]
 fn read_into(open: &OpenFile, parts: &[Segment], at: At, nowait: bool) -> Result {
     let mut to = Sink::task(parts);
     let read = match at {

@@ -309,14 +309,15 @@ impl<A: FnMut(&Request) -> Option<u64>, F: FnMut(&FaultInfo, &mut Registers) -> 
         let turn = unsafe { &mut *turn.cast::<Self>() };
         // SAFETY: `run` has borrowed the registers, and does not use them meanwhile.
         let registers = unsafe { &mut *turn.registers };
-        turn.answered = false;
-        let Exit::PageFault(info) = left(registers) else {
+        let Some(info) = fault_of_user(registers) else {
+            turn.answered = false;
             return false;
         };
         Machine::enable();
-        turn.answered = (turn.resolve)(&info, registers);
+        let resolved = (turn.resolve)(&info, registers);
         x86_64::instructions::interrupts::disable();
-        if !turn.answered {
+        turn.answered = resolved;
+        if !resolved {
             page_fault::set_cr2(info.addr);
             return false;
         }
@@ -382,27 +383,31 @@ pub fn run<A: FnMut(&Request) -> Option<u64>, F: FnMut(&FaultInfo, &mut Register
     exit
 }
 
+/// The page fault that user mode was left with; `None` for an access that the CPU made as the kernel for an instruction of user
+/// mode: QEMU's IRET pops like that.
+#[inline(always)]
+fn fault_of_user(registers: &Registers) -> Option<FaultInfo> {
+    let code = PageFaultCode::from_bits_retain(registers.error);
+    code.contains(PageFaultCode::USER).then(|| FaultInfo {
+        addr: page_fault::cr2(),
+        access: code.access(),
+        origin: Origin::Task,
+    })
+}
+
 /// Why user mode was left, with these registers.
 #[inline]
 fn left(registers: &Registers) -> Exit {
     match registers.vector {
         SYSCALL => Exit::Syscall,
-        // An access that the CPU made as the kernel for an instruction of user mode: QEMU's IRET pops like that. Memory cannot
-        // be made to allow it.
-        PAGE_FAULT if !PageFaultCode::from_bits_retain(registers.error).contains(PageFaultCode::USER) => {
-            Exit::Exception {
+        PAGE_FAULT => match fault_of_user(registers) {
+            Some(info) => Exit::PageFault(info),
+            // Memory cannot be made to allow it.
+            None => Exit::Exception {
                 vector: GENERAL_PROTECTION,
                 error: 0,
-            }
-        }
-        PAGE_FAULT => {
-            let code = PageFaultCode::from_bits_retain(registers.error);
-            Exit::PageFault(FaultInfo {
-                addr: page_fault::cr2(),
-                access: code.access(),
-                origin: Origin::Task,
-            })
-        }
+            },
+        },
         vector @ 32..SYSCALL => {
             interrupt::of_task(vector as u8);
             Exit::Interrupt
