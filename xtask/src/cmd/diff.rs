@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::diff::compare::{Comparison, Rows, compare};
 use crate::diff::generate::Generator;
-use crate::diff::listed::Listed;
+use crate::diff::listed::{Listed, RANDOM};
 use crate::diff::report::{Divergence, Report};
 use crate::diff::script::{self, Case};
 use crate::diff::shrink::shrink;
@@ -24,8 +24,6 @@ const BATCH: u64 = 100;
 const SHRUNK: usize = 3;
 /// Free huge pages that the random cases want to find.
 const HUGE_PAGES: u64 = 24;
-/// The name under which differences of random cases are listed.
-const RANDOM: &str = "random";
 
 /// The command's arguments.
 #[derive(clap::Args, Clone, Debug)]

@@ -83,13 +83,15 @@ pub fn compare(
             pairs.truncate(first + 1);
         }
         found.rows += pairs.len();
-        for (linux, faultline) in pairs.into_iter().filter(different) {
+        for (index, pair) in pairs.iter().enumerate().filter(|(_, pair)| different(pair)) {
+            let (linux, faultline) = pair;
             let name = program.unwrap_or(&section.name);
-            let reason = listed.reason(name, linux.as_deref(), faultline.as_deref());
+            let before = pairs[..index].iter().filter_map(|(linux, _)| linux.as_deref());
+            let reason = listed.reason(name, linux.as_deref(), faultline.as_deref(), before);
             found.differences.push(Difference {
                 section: section.name.clone(),
-                linux,
-                faultline,
+                linux: linux.clone(),
+                faultline: faultline.clone(),
                 reason,
             });
         }
