@@ -59,7 +59,7 @@ pub use buffer::{PIECE, Segment, Sink, Source};
 pub use flags::OpenFlags;
 pub use mounts::{FsKind, Mounts};
 pub use open::{OpenFile, Whence};
-pub use ops::{Content, DirEntry, File, Io, Mapped, Mapping, Seeking, allocate};
+pub use ops::{Content, DirEntry, File, Io, Mapped, Mapping, Running, Seeking, allocate};
 pub use readiness::{Notifier, Readiness};
 pub use table::Table;
 pub use tree::Place;

@@ -86,6 +86,9 @@ pub enum Content {
     Hole,
 }
 
+/// A file runs: as long as somebody has this, it is not opened for writing (ETXTBSY).
+pub type Running = Arc<dyn Any + Send + Sync>;
+
 /// An open file.
 ///
 /// `read` and `write` answer with what they moved; an error means that nothing was (see [`Sink::outcome`]).
@@ -180,6 +183,14 @@ pub trait File: Any + Send + Sync {
     /// ENODEV: it is no regular file.
     fn allocate(&self, _mode: u32, _offset: u64, _len: u64) -> Result<(), Errno> {
         Err(Errno::ENODEV)
+    }
+
+    /// A program is made of it, for as long as the answer lives; `None` for files where that makes no difference.
+    ///
+    /// # Errors
+    /// ETXTBSY: it is open for writing.
+    fn run(&self) -> Result<Option<Running>, Errno> {
+        Ok(None)
     }
 
     /// Has what was written on the disk.

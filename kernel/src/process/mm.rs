@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::file::Running;
 use crate::mm::addr::VirtAddr;
 use crate::mm::range::VirtRange;
 use crate::mm::space::Space;
@@ -17,6 +18,8 @@ pub struct Mm {
     /// The heap: where it begins for ever, and where it ends now.
     heap: SpinLock<VirtRange>,
     layout: Layout,
+    /// Keeps others from writing to the program as long as processes run in it.
+    running: SpinLock<Option<Running>>,
 }
 
 /// Where exec has put what; does not change.
@@ -42,6 +45,7 @@ impl Mm {
             users: AtomicUsize::new(0),
             heap: SpinLock::new(VirtRange::new(layout.heap, layout.heap)),
             layout,
+            running: SpinLock::new(None),
         })
     }
 
@@ -72,7 +76,14 @@ impl Mm {
             users: AtomicUsize::new(0),
             heap: SpinLock::new(self.heap()),
             layout: self.layout.clone(),
+            running: SpinLock::new(self.running.lock().clone()),
         })
+    }
+
+    /// Says what keeps others from writing to the program.
+    pub fn set_running(&self, running: Option<Running>) {
+        let old = core::mem::replace(&mut *self.running.lock(), running);
+        drop(old);
     }
 
     /// A process runs in it.
@@ -85,6 +96,7 @@ impl Mm {
     pub(super) fn leave(&self) {
         if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.space.retire();
+            self.set_running(None);
         }
     }
 

@@ -124,9 +124,9 @@ fn surroundings(system: &'static System) -> Result<(Arc<Table>, Arc<Place>), Err
 
 /// Finds the program, or what the script is for, and makes it ready to run; returns its path too.
 fn prepare(request: &Request, place: &Place) -> Result<(Program, String), NotStarted> {
-    let (object, entry) = place.open_program(None, request.path).map_err(open_error)?;
+    let (program, entry) = place.open_program(None, request.path).map_err(open_error)?;
     let found = Found {
-        object,
+        program,
         entry,
         path: request.path.to_vec(),
     };
@@ -141,11 +141,16 @@ fn prepare(request: &Request, place: &Place) -> Result<(Program, String), NotSta
         random,
     };
     let interpreter = |path: &[u8]| match place.open_program(None, path) {
-        Ok((object, _)) => Ok(Image { object }),
+        Ok((program, _)) => Ok(Image {
+            object: program.object,
+        }),
         Err(why) => Err(errno_of(why)),
     };
-    let image = Image { object: found.object };
+    let image = Image {
+        object: found.program.object,
+    };
     let program = exec::prepare(&image, &start, &interpreter).map_err(NotStarted::Exec)?;
+    program.mm.set_running(found.program.running);
     let exe = found.entry.shown(&place.root());
     Ok((program, String::from_utf8_lossy(&exe).into_owned()))
 }

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use bitflags::bitflags;
 
 use super::naming::{self, Naming};
+use super::writers::Writers;
 use crate::abi::errno::Errno;
 use crate::file::allocate;
 use crate::mm::cache::{AllocateError, NoPage, Object, PunchError, Quota, TruncateError, WriteError};
@@ -48,6 +49,8 @@ pub struct Body {
     /// Held by whoever writes or changes the size.
     pub(super) writing: SleepLock,
     seals: AtomicU32,
+    /// Who writes to it, or runs it.
+    pub(super) writers: Writers,
     naming: Arc<Naming>,
 }
 
@@ -76,6 +79,7 @@ impl Body {
             filling: SleepLock::new(&FILLING),
             writing: SleepLock::new(&WRITING),
             seals: AtomicU32::new(seals.bits()),
+            writers: Writers::default(),
             naming: Arc::new(Naming::default()),
         }
     }

@@ -34,5 +34,7 @@ pub fn memfd(name: &[u8], huge: bool, sealable: bool, executable: bool) -> Resul
     label.extend_from_slice(b" (deleted)");
     let entry = Entry::unnamed(Arc::clone(&node) as Arc<dyn Inode>, &label);
     let flags = OpenFlags::RDWR | OpenFlags::LARGEFILE;
-    Ok(OpenFile::named(node.open(&entry, flags)?, entry, flags))
+    // As on Linux the first descriptor does not count among those that write: it can be executed.
+    let file = node.open(&entry, OpenFlags::empty())?;
+    Ok(OpenFile::named(file, entry, flags))
 }

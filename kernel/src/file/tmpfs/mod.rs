@@ -19,6 +19,7 @@ mod memfd;
 mod naming;
 mod node;
 mod regular;
+mod writers;
 
 pub use archive::{fill, guest_path};
 pub use body::{Body, Seals};

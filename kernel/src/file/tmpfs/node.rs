@@ -303,7 +303,7 @@ impl Inode for Node {
             Kind::Directory(_) => Ok(DirectoryFile::of(entry)),
             Kind::Regular(body) => {
                 body.naming().set_entry(entry);
-                Ok(RegularFile::of(body, &self.attributes))
+                Ok(RegularFile::of(body, &self.attributes, flags.writes())?)
             }
             Kind::Fifo(pipe) => pipe.open(flags),
             Kind::CharDevice(number) => dev::open(*number, flags),
@@ -338,7 +338,10 @@ impl Inode for Node {
     fn truncate(&self, size: u64) -> Result<(), Errno> {
         match &self.kind {
             Kind::Regular(body) => {
-                body.truncate(size)?;
+                body.writers.enter()?;
+                let truncated = body.truncate(size);
+                body.writers.leave();
+                truncated?;
                 self.attributes.lock().note_modified();
                 Ok(())
             }

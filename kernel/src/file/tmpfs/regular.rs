@@ -5,8 +5,9 @@ use core::fmt;
 
 use super::body::{Body, Seals, unwritten};
 use super::node::Attributes;
+use super::writers::RunningBody;
 use crate::abi::errno::Errno;
-use crate::file::{Content, File, Io, Mapped, Mapping, PIECE, Seeking, Sink, Source};
+use crate::file::{Content, File, Io, Mapped, Mapping, PIECE, Running, Seeking, Sink, Source};
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::cache::Object;
 use crate::sync::SpinLock;
@@ -16,14 +17,36 @@ use crate::syscall::Error;
 pub struct RegularFile {
     body: Arc<Body>,
     attributes: Arc<SpinLock<Attributes>>,
+    /// It counts among those who may write.
+    writes: bool,
+}
+
+impl Drop for RegularFile {
+    fn drop(&mut self) {
+        if self.writes {
+            self.body.writers.leave();
+        }
+    }
 }
 
 impl RegularFile {
-    pub(super) fn of(body: &Arc<Body>, attributes: &Arc<SpinLock<Attributes>>) -> Arc<dyn File> {
-        Arc::new(Self {
+    /// It, open for writing or not.
+    ///
+    /// # Errors
+    /// ETXTBSY: it runs, and is to be written.
+    pub(super) fn of(
+        body: &Arc<Body>,
+        attributes: &Arc<SpinLock<Attributes>>,
+        writes: bool,
+    ) -> Result<Arc<dyn File>, Errno> {
+        if writes {
+            body.writers.enter()?;
+        }
+        Ok(Arc::new(Self {
             body: Arc::clone(body),
             attributes: Arc::clone(attributes),
-        })
+            writes,
+        }))
     }
 
     /// Its contents.
@@ -134,6 +157,10 @@ impl File for RegularFile {
 
     fn sync(&self) -> Result<(), Errno> {
         Ok(())
+    }
+
+    fn run(&self) -> Result<Option<Running>, Errno> {
+        Ok(Some(RunningBody::new(&self.body)?))
     }
 }
 

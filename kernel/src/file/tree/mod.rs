@@ -22,5 +22,5 @@ mod walk;
 pub use change::{link, make, remove, rename};
 pub use entry::Entry;
 pub use inode::{Change, Directory, Inode, New, Replace, Target};
-pub use place::{Place, program_of};
+pub use place::{Executable, Place, program_of};
 pub use walk::{Found, Last, NAME_MAX, Name, PATH_MAX};

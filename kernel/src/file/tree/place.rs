@@ -11,7 +11,7 @@ use crate::abi::errno::Errno;
 use crate::abi::stat::{S_IFMT, S_IFREG};
 use crate::file::access::{MAY_EXECUTE, MAY_READ, MAY_WRITE, User};
 use crate::file::mounts::Mounts;
-use crate::file::{Mapped, OpenFile, OpenFlags};
+use crate::file::{Mapped, OpenFile, OpenFlags, Running};
 use crate::mm::cache::Object;
 use crate::sync::SpinLock;
 use crate::syscall::Error;
@@ -195,7 +195,7 @@ impl Place {
         &self,
         start: Option<&Arc<Entry>>,
         path: &[u8],
-    ) -> Result<(Arc<Object>, Arc<Entry>), Error> {
+    ) -> Result<(Executable, Arc<Entry>), Error> {
         let entry = self.find(start, path, Last::Follow)?;
         Ok((program_of(&entry)?, entry))
     }
@@ -221,19 +221,29 @@ impl Place {
     }
 }
 
-/// The contents of a program.
+/// A file that can be executed.
+#[derive(Clone, Debug)]
+pub struct Executable {
+    /// Its contents.
+    pub object: Arc<Object>,
+    /// Keeps others from writing to it while it runs.
+    pub running: Option<Running>,
+}
+
+/// What a program is made of.
 ///
 /// # Errors
-/// EACCES: it is no regular file, or not to be executed.
-pub fn program_of(entry: &Arc<Entry>) -> Result<Arc<Object>, Error> {
+/// EACCES: it is no regular file, or not to be executed. ETXTBSY: it is open for writing.
+pub fn program_of(entry: &Arc<Entry>) -> Result<Executable, Error> {
     let stat = entry.inode().stat();
     if stat.mode & S_IFMT != S_IFREG {
         return Err(Errno::EACCES.into());
     }
     User::current().may(&stat, MAY_EXECUTE)?;
     let file = entry.inode().open(entry, OpenFlags::empty())?;
+    let running = file.run()?;
     match file.mapping().map_err(|_| Errno::ENOEXEC)?.memory {
-        Mapped::Object(object) => Ok(object),
+        Mapped::Object(object) => Ok(Executable { object, running }),
         Mapped::Anonymous => Err(Errno::EACCES.into()),
     }
 }

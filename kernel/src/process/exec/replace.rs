@@ -15,9 +15,8 @@ use super::{Image, Program, Start, prepare};
 use crate::abi::errno::Errno;
 use crate::abi::signal::{SIGKILL, SIGSEGV};
 use crate::arch::Extra;
-use crate::file::tree::Entry;
+use crate::file::tree::{Entry, Executable};
 use crate::file::{Place, random};
-use crate::mm::cache::Object;
 use crate::process::run::{Context, base_name, begin};
 use crate::process::signal::AltStack;
 use crate::process::{Ending, Process, Thread, exit, with_tree};
@@ -29,8 +28,8 @@ const DEEPEST: usize = 5;
 /// A file that is to be executed.
 #[derive(Debug)]
 pub struct Found {
-    /// Its contents.
-    pub object: Arc<Object>,
+    /// What it is made of.
+    pub program: Executable,
     /// Its name.
     pub entry: Arc<Entry>,
     /// How it was named; scripts are told.
@@ -67,12 +66,14 @@ pub fn execute(
     };
     random::fill(&mut start.random);
     let open = |path: &[u8]| match process.place().open_program(None, path) {
-        Ok((object, _)) => Ok(Image { object }),
+        Ok((program, _)) => Ok(Image {
+            object: program.object,
+        }),
         Err(Error::Errno(errno)) => Err(errno),
         Err(Error::Restart(_)) => Err(Errno::EINTR),
     };
     let image = Image {
-        object: Arc::clone(&found.object),
+        object: Arc::clone(&found.program.object),
     };
     let program = match prepare(&image, &start, &open) {
         Ok(program) => program,
@@ -91,6 +92,7 @@ pub fn execute(
             Err(Restart::Always.into())
         };
     }
+    program.mm.set_running(found.program.running);
     let shown = found.entry.shown(&process.place().root());
     let exe = String::from_utf8_lossy(&shown).into_owned();
     Ok(replace(thread, program, exe, base_name(&path)))
@@ -107,7 +109,7 @@ pub fn behind_scripts(
 ) -> Result<(Found, Vec<Vec<u8>>), Error> {
     for _ in 0..=DEEPEST {
         let image = Image {
-            object: Arc::clone(&found.object),
+            object: Arc::clone(&found.program.object),
         };
         let script = match script::look(&image) {
             Kind::Script(script) => script,
@@ -119,9 +121,9 @@ pub fn behind_scripts(
         with_program.push(found.path);
         with_program.extend(args.into_iter().skip(1));
         args = with_program;
-        let (object, entry) = place.open_program(None, &script.program)?;
+        let (program, entry) = place.open_program(None, &script.program)?;
         found = Found {
-            object,
+            program,
             entry,
             path: script.program,
         };

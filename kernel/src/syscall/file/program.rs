@@ -17,7 +17,7 @@ pub fn named_program(call: &Call<'_>, dirfd: Option<usize>, path: usize, flags: 
     let Some(dirfd) = dirfd else {
         let entry = call.place().find(None, &name, last_of(0))?;
         return Ok(Found {
-            object: program_of(&entry)?,
+            program: program_of(&entry)?,
             entry,
             path: name,
         });
@@ -31,7 +31,7 @@ pub fn named_program(call: &Call<'_>, dirfd: Option<usize>, path: usize, flags: 
         return Err(Errno::ELOOP.into());
     }
     Ok(Found {
-        object: program_of(&entry)?,
+        program: program_of(&entry)?,
         path: shown(call, dirfd, name),
         entry,
     })

@@ -9,8 +9,14 @@ use guest_tests::transcript::show;
 
 use super::execute::exec;
 
-/// A small program: one segment with its headers, which exits with status 7.
+/// A small program, which exits with status 7.
 fn program() -> Vec<u8> {
+    // mov edi, 7; mov eax, 60; syscall
+    program_of(&[0xbf, 7, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05])
+}
+
+/// A program of this code: one segment with its headers.
+pub(super) fn program_of(code: &[u8]) -> Vec<u8> {
     let mut file = vec![0u8; 64 + 56];
     file[..16].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     put(&mut file, 16, 2, 2); // executable
@@ -21,8 +27,7 @@ fn program() -> Vec<u8> {
     put(&mut file, 52, 64, 2);
     put(&mut file, 54, 56, 2);
     put(&mut file, 56, 1, 2);
-    // mov edi, 7; mov eax, 60; syscall
-    file.extend_from_slice(&[0xbf, 7, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
+    file.extend_from_slice(code);
     let len = file.len() as u64;
     put(&mut file, 64, 1, 4); // LOAD
     put(&mut file, 68, 5, 4); // read, execute

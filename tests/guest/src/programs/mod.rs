@@ -4,6 +4,7 @@ mod api;
 mod area_borders;
 mod bad_elf;
 mod bounds;
+mod busy_text;
 mod cont;
 mod copy;
 mod delivery;
@@ -143,6 +144,7 @@ programs! {
     races: Everywhere, 120, "threads that map, unmap, fork and touch the same pages";
     monitors: Everywhere, 60, "monitors that close, exit and are killed with waiters";
     bad_elf: Everywhere, 60, "programs that are truncated, overlapping, huge, without an interpreter";
+    busy_text: Everywhere, 60, "programs that run and are written to (ETXTBSY)";
     bounds: Everywhere, 60, "chains of polls, polls of very many files, timers without a pause, threads ended at birth";
     exhaustion: Faultline, 300, "a fork bomb, hogs of memory, descriptors, mappings, threads";
     message_stream: Everywhere, 20, "4.4: a waiter in the kernel that has a signal";
