@@ -137,8 +137,18 @@ fn program() -> Result<Arc<Space>, String> {
 
 /// Runs user mode until something but an interrupt or a page fault that can be resolved ends its turn.
 fn until_it_ends(registers: &mut Registers, extra: &mut Extra) -> Exit {
+    answering(registers, extra, &AtomicBool::new(false), |_| None)
+}
+
+/// [`until_it_ends`] with answers to system calls, and with something that keeps the CPU from user mode.
+fn answering(
+    registers: &mut Registers,
+    extra: &mut Extra,
+    notice: &AtomicBool,
+    mut answer: impl FnMut(&Request) -> Option<u64>,
+) -> Exit {
     loop {
-        match user::run(registers, extra, &AtomicBool::new(false), |_| None, |_, _| false) {
+        match user::run(registers, extra, notice, &mut answer, |_, _| false) {
             Exit::Interrupt => {}
             Exit::PageFault(info) if fault::handle(&info).is_ok() => {}
             exit => return exit,
@@ -240,13 +250,7 @@ kernel_test!(
             let mut asked = None;
             // The first call is answered, the second one is not.
             let answer = |request: &Request| asked.replace(*request).is_none().then_some(0x1234);
-            let exit = user::run(
-                &mut registers,
-                &mut Extra::new(),
-                &AtomicBool::new(false),
-                answer,
-                |_, _| false,
-            );
+            let exit = answering(&mut registers, &mut Extra::new(), &AtomicBool::new(false), answer);
             (exit, asked, registers)
         })?;
         ensure!(exit == Exit::Syscall, "{exit:?}");
@@ -269,13 +273,13 @@ kernel_test!(
             let mut registers = Registers::start(at!(user_syscall_twice), STACK);
             let mut extra = Extra::new();
             let notice = AtomicBool::new(true);
-            let before = user::run(&mut registers, &mut extra, &notice, |_| Some(1), |_, _| false);
+            let before = answering(&mut registers, &mut extra, &notice, |_| Some(1));
             notice.store(false, Ordering::Release);
             let answer = |_: &Request| {
                 notice.store(true, Ordering::Release);
                 Some(7)
             };
-            let behind = user::run(&mut registers, &mut extra, &notice, answer, |_, _| false);
+            let behind = answering(&mut registers, &mut extra, &notice, answer);
             (before, behind, registers)
         })?;
         ensure!(
@@ -298,26 +302,14 @@ kernel_test!(
             common::task(&space, move || {
                 let mut registers = Registers::start(at!(user_answered_vectors), STACK);
                 registers.rdi = value;
-                let (mut extra, mut calls) = (Extra::new(), 0);
-                loop {
-                    let answer = |_: &Request| {
-                        calls += 1;
-                        task::yield_now();
-                        (calls == 1).then_some(0)
-                    };
-                    let exit = user::run(
-                        &mut registers,
-                        &mut extra,
-                        &AtomicBool::new(false),
-                        answer,
-                        |_, _| false,
-                    );
-                    match exit {
-                        Exit::Interrupt => {}
-                        Exit::PageFault(info) if fault::handle(&info).is_ok() => {}
-                        exit => return (exit, registers.r8),
-                    }
-                }
+                let mut calls = 0;
+                let answer = |_: &Request| {
+                    calls += 1;
+                    task::yield_now();
+                    (calls == 1).then_some(0)
+                };
+                let exit = answering(&mut registers, &mut Extra::new(), &AtomicBool::new(false), answer);
+                (exit, registers.r8)
             })
         };
         let (one, other) = (start(0x1111)?, start(0x2222)?);
