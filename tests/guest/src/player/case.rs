@@ -219,11 +219,16 @@ impl Play {
         }
         for (actor, look) in before.iter().enumerate() {
             if let Some(look) = look {
+                let number = self.control.slot(actor).step();
+                let step = self.case.steps.get(number);
+                // How one waits on behalf of somebody is the kernel's affair.
+                let state = match step.is_some_and(|step| process::is_on_behalf(step.what)) {
+                    true => '?',
+                    false => char::from(look.state),
+                };
                 self.control.transcript().line(format_args!(
-                    "{} has not come back from step {}: {}",
-                    ACTORS[actor],
-                    self.control.slot(actor).step(),
-                    char::from(look.state)
+                    "{} has not come back from step {number}: {state}",
+                    ACTORS[actor]
                 ));
             }
         }
