@@ -241,6 +241,25 @@ fn a_page_that_is_read_by_somebody_who_pins_it_is_no_longer_shared() {
 }
 
 #[test]
+fn a_page_of_an_object_stays_the_objects_when_it_is_pinned() {
+    let world = World::new();
+    let object = Object::new(&SHMEM, 2 * P);
+    let range = map(&world, Memory::private(&object), None, 2 * P);
+    assert_eq!(
+        (world.store(range.start, 1), world.load(page(range, 1))),
+        (Ok(()), Ok(0))
+    );
+    let before = anon_frames();
+    let _child = fork(&world.space);
+    let mut bytes = [0; 8];
+    world
+        .space
+        .read_pinned(page(range, 1), &mut bytes)
+        .expect("it is mapped");
+    assert_eq!(anon_frames(), before);
+}
+
+#[test]
 fn a_child_forks_too() {
     let world = World::new();
     let range = world.map(1, RW);

@@ -357,6 +357,18 @@ fn secret_memory_is_reached_by_the_mappings_of_tasks_alone() {
 }
 
 #[test]
+fn a_debugger_writes_through_protection_that_a_registration_left_behind() {
+    let (world, uffd, range) = registered_with(1, Modes::WP, Features::empty());
+    populate(&world, range);
+    assert_eq!(uffd.write_protect(range), Ok(()));
+    uffd.register(range, Modes::MISSING).expect("replaces the mode");
+    world.space.protect(range, Prot::READ).expect("mapped");
+    let written = world.run(|| world.space.write_bytes(range.start, &[7; 8], Origin::Debugger));
+    assert_eq!(written, Ok(()));
+    assert_eq!(world.load(range.start), Ok(word(7)));
+}
+
+#[test]
 fn populating_ends_with_the_task() {
     let world = World::new();
     let range = world.map(4, RW);

@@ -389,7 +389,7 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
         let old = Taken::out_of(place.node, place.index, place.level, &leave);
         let was = *old.entry();
         if was.is_leaf() {
-            flush.touch(self.at, place.level.size());
+            flush.touch(self.at & !(place.level.size() - 1), place.level.size());
         }
         if let Some(folio) = reclaim_leaf(old) {
             flush.keep(folio);

@@ -24,6 +24,7 @@
 //! [`uaccess::on_behalf`]: crate::mm::uaccess::on_behalf
 
 use super::Space;
+use super::fault::traps_writes;
 use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use crate::mm::fault::{self, Access, FaultError, FaultInfo, Origin};
@@ -168,8 +169,13 @@ impl Space {
             access,
             origin,
         };
+        let mut looked_again = false;
         while !self.try_reach(addr, access, origin, &mut f)? {
+            if looked_again && task::current().is_killed() {
+                return Err(FaultError::Killed);
+            }
             fault::resolve(self, &info)?;
+            looked_again = true;
         }
         Ok(())
     }
@@ -201,7 +207,7 @@ impl Space {
             return Ok(false);
         };
         let ready = allowed && leaf.prot.contains(access.right());
-        if !ready && !(yields && (access != Access::Write || is_own(&mut cursor, &leaf))) {
+        if !ready && !(yields && (access != Access::Write || is_own(vma, &mut cursor, &leaf))) {
             return Ok(false);
         }
         f(&mut Reached {
@@ -218,10 +224,11 @@ impl Space {
     }
 }
 
-/// Whether a store to the page of a private mapping would only have to be allowed: nobody else has it, and it is not protected.
-fn is_own(cursor: &mut Cursor<'_, Stage1>, leaf: &Leaf) -> bool {
+/// Whether a store to the page of a private mapping would only have to be allowed: nobody else has it, and it is not protected
+/// for anybody who is asked.
+fn is_own(vma: &Vma, cursor: &mut Cursor<'_, Stage1>, leaf: &Leaf) -> bool {
     // Two owners: the entry, and the handle just made.
-    !leaf.attr.flags.contains(AttrFlags::UFFD_WP)
+    !(leaf.attr.flags.contains(AttrFlags::UFFD_WP) && traps_writes(vma))
         && cursor
             .share()
             .is_some_and(|folio| folio.owners() == 2 && !folio.is_cached())
@@ -261,9 +268,10 @@ impl Reached<'_, '_> {
         }
     }
 
-    /// A page that a fork has shared becomes the space's own; where there is no memory for a copy it stays as it is.
+    /// A page that a fork has shared, and no object, becomes the space's own; where there is no memory for a copy it stays as it is.
     fn unshare(&mut self, space: &Space) {
-        if self.leaf.attr.flags.contains(AttrFlags::FORKED) {
+        let is_anonymous = self.cursor.share().is_some_and(|folio| !folio.is_cached());
+        if is_anonymous && self.leaf.attr.flags.contains(AttrFlags::FORKED) {
             let attr = Attr {
                 flags: self.leaf.attr.flags - AttrFlags::FORKED,
                 ..self.leaf.attr

@@ -430,7 +430,7 @@ impl Space {
 }
 
 /// Whether stores to protected pages of the area are trapped.
-fn traps_writes(vma: &Vma) -> bool {
+pub(super) fn traps_writes(vma: &Vma) -> bool {
     vma.uffd
         .as_ref()
         .is_some_and(|registration| registration.modes.contains(Modes::WP))

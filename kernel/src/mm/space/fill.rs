@@ -223,7 +223,8 @@ impl Space {
         };
         let filling = filler.prepare_waiting(&supplied(ops, claim.as_ref()), step, done)?;
         let vmas = self.vmas.read();
-        let (vma, now) = registered(vmas.find(rest.start), rest, ctx, filler)?;
+        // Found anew: another area may be there, or what it remembered may have gone with its pages.
+        let (vma, now) = registered(vmas.find_to_fill(rest.start), rest, ctx, filler)?;
         let still_claimed = claim
             .as_ref()
             .is_none_or(|claim| vma.has_promised(claim, rest.start));

@@ -196,7 +196,7 @@ impl Space {
         let Some(area) = vmas.find(info.addr) else {
             return Err(self.failed(FaultError::Unmapped));
         };
-        if !area.allows(info.access) {
+        if !area.allows(info.access) || area.ty.is_secret() {
             return Err(self.failed(FaultError::Forbidden));
         }
         if area.may_begin_own_pages(info.access) {

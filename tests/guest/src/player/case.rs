@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::control::{ACTORS, Control, THREADS};
 use super::pen::{Pen, Runs};
 use super::script::{Case, Step};
-use super::settle::{Looks, Watch};
+use super::settle::{Look, Looks, Watch};
 use super::steps::{channel, process};
 use super::{actor, arena, touch};
 
@@ -155,12 +155,20 @@ impl Play {
         }
     }
 
-    /// Two that have run and wait again have queued up in an order that nobody decides.
+    /// Two that have run and wait again have queued up in an order that nobody decides. Not those who wait until an event is
+    /// read: they keep their place, whether or not the kernel lets them look in between.
     fn note_disorder(&self, before: &Looks, now: &Looks) {
+        let tells = |actor: usize, look: &Look| {
+            let step = self.case.steps.get(self.control.slot(actor).step());
+            look.state == b'D' && !step.is_some_and(|step| process::is_on_behalf(step.what))
+        };
         let queued_anew = now
             .iter()
             .zip(before)
-            .filter(|(now, before)| now.is_some() && now != before)
+            .enumerate()
+            .filter(|(actor, (now, before))| {
+                now.as_ref().is_some_and(|look| !tells(*actor, look)) && now != before
+            })
             .count();
         if queued_anew > 1 {
             self.control.set_disorder(true);

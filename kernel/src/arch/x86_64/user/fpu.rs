@@ -161,6 +161,9 @@ impl Fpu {
         if known == 0 {
             return;
         }
+        // Components that the bytes do not reach are as at the start, not as they were.
+        let reached = len.clamp(LEGACY + HEADER, size());
+        bytes[reached..size()].fill(0);
         let header = &mut bytes[LEGACY..LEGACY + HEADER];
         let present = match len >= LEGACY + HEADER {
             true => u64::from_le_bytes(header[..8].try_into().expect("8 bytes")) & known,
