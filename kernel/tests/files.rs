@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{World, anon_frames, object_world, page, part, returned};
+use common::{World, anon_frames, eventually, object_world, page, part, returned};
 use kernel::abi::errno::Errno;
 use kernel::file::eventfd::EventFile;
 use kernel::file::pipe::{Pipe, PipeFile};
@@ -13,6 +13,7 @@ use kernel::file::tmpfs::{self, RegularFile, Seals};
 use kernel::file::{Content, allocate};
 use kernel::file::{OpenFile, OpenFlags, Readiness, Segment, Sink, Source, Whence};
 use kernel::syscall::Error;
+use kernel::task::State;
 
 const PAGE: usize = 4096;
 
@@ -136,6 +137,27 @@ fn a_reader_waits_for_a_writer_and_a_writer_for_a_reader() {
     });
     assert_eq!(returned(writer), Ok(sent.len()));
     assert_eq!(returned(reader), Ok(sent));
+}
+
+#[test]
+fn a_writer_hears_of_room_in_a_page_that_a_reader_gives_back() {
+    let world = World::new();
+    let (reads, writes) = Pipe::pair(OpenFlags::empty());
+    let pipe = Arc::clone(writes.as_file::<PipeFile>().unwrap().pipe());
+    assert_eq!(pipe.set_capacity(PAGE), Ok(PAGE));
+    assert_eq!(write(&writes, &[1; 100]), Ok(100));
+    let mut writer = None;
+    let taken = pipe.offer(false, 50, |bytes| {
+        // While it is away, nothing can be added to it.
+        let spawned = world.spawn("writer", move || write(&writes, &[2; 100]));
+        let task = Arc::clone(spawned.task());
+        eventually("it waits", || task.state() == State::Parked);
+        writer = Some(spawned);
+        Ok(bytes.len())
+    });
+    assert_eq!(taken, Ok(50), "and 50 stay");
+    assert_eq!(returned(writer.unwrap()), Ok(100));
+    assert_eq!(read(&reads, 150), Ok([vec![1; 50], vec![2; 100]].concat()));
 }
 
 #[test]

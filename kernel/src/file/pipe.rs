@@ -129,7 +129,9 @@ impl State {
             self.spare = Some(bytes);
             return Ok(false);
         }
-        self.pages.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        // The page that a reader has comes back without asking for memory.
+        let more = 1 + usize::from(self.with_reader.is_some());
+        self.pages.try_reserve(more).map_err(|_| Errno::ENOMEM)?;
         self.pages.push_back(Page {
             bytes,
             start: 0,
@@ -333,7 +335,8 @@ impl Pipe {
         let mut state = self.state.lock();
         let was_full = state.is_full();
         state.take_back(page);
-        let has_room = was_full && !state.is_full();
+        // Nothing could be added to the page while it was away, if it is the last one.
+        let has_room = was_full && state.takes(1);
         drop(state);
         if has_room {
             self.notifier.notify(Readiness::WRITABLE);
