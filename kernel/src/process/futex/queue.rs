@@ -8,7 +8,6 @@
 //! anything else is kept by the slot.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
@@ -204,8 +203,9 @@ pub(super) fn requeue(from: &Key, to: &Word, space: &Arc<Space>, wake: usize, re
     let woken = wake_in(source, from, wake, super::ANYBODY);
     let mut moved = LinkedList::new(FutexAdapter::NEW);
     let mut count = 0;
-    // What they kept is let go of without the locks.
-    let mut kept = Vec::new();
+    // Who waits for the same word keeps the same thing, if anything. It is let go of without the locks: with the first
+    // reference in hand, no other one is the last.
+    let mut kept = None;
     let mut cursor = source.front_mut();
     while *from != to.key
         && count < requeue
@@ -216,7 +216,8 @@ pub(super) fn requeue(from: &Key, to: &Word, space: &Arc<Space>, wake: usize, re
             None if is_own(&task, to.key.owner) => None,
             None => Some(Owner::Space(Arc::clone(space))),
         };
-        kept.extend(core::mem::replace(&mut *task.futex.kept.lock(), owner));
+        let old = core::mem::replace(&mut *task.futex.kept.lock(), owner);
+        kept = kept.or(old);
         task.futex.set(&to.key, second);
         moved.push_back(task);
         count += 1;
@@ -228,5 +229,6 @@ pub(super) fn requeue(from: &Key, to: &Word, space: &Arc<Space>, wake: usize, re
     target.back_mut().splice_after(moved);
     drop(upper);
     drop(lower);
+    drop(kept);
     woken + count
 }
