@@ -167,6 +167,16 @@ impl Table {
         closed.map(drop).ok_or(Errno::EBADF)
     }
 
+    /// Takes `fd` away, if it is still this file's.
+    pub fn close_if(&self, fd: u64, file: &Arc<OpenFile>) {
+        let Ok(at) = index(fd) else { return };
+        let is_it = |slot: &mut Slot| Arc::ptr_eq(&slot.file, file);
+        let mut slots = self.slots.lock();
+        let closed = slots.get_mut(at).and_then(|slot| slot.take_if(is_it));
+        drop(slots);
+        drop(closed);
+    }
+
     /// Takes all descriptors from `first` to `last` away, or marks them to be closed at exec.
     pub fn close_range(&self, first: usize, last: usize, at_exec: bool) {
         let mut at = first;
@@ -283,6 +293,22 @@ mod tests {
         assert_eq!(table.install(file(), false), Ok(1));
         assert_eq!(table.install_from(10, file(), false), Ok(10));
         assert_eq!(table.install_from(2, file(), false), Ok(3));
+    }
+
+    #[test]
+    fn a_number_that_another_file_has_by_now_stays_open() {
+        let _machine = machine();
+        let table = Table::new();
+        let (first, second) = (file(), file());
+        assert_eq!(table.install(Arc::clone(&first), false), Ok(0));
+        assert_eq!(table.close(0), Ok(()));
+        table.close_if(0, &first);
+        assert_eq!(table.install(Arc::clone(&second), false), Ok(0));
+        table.close_if(0, &first);
+        assert!(table.get(0).is_ok_and(|file| Arc::ptr_eq(&file, &second)));
+        table.close_if(0, &second);
+        table.close_if(1, &second);
+        assert!(table.list().is_empty());
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::abi::errno::Errno;
 use crate::abi::signal::SIGNALS;
 use crate::arch::Extra;
 use crate::arch::user::Registers;
-use crate::file::OpenFlags;
 use crate::file::pidfd::PidFile;
+use crate::file::{OpenFile, OpenFlags, Table};
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::frame;
 use crate::mm::uaccess::{self, on_behalf};
@@ -93,6 +93,12 @@ pub fn clone(
         thread.rseq.set(maker.rseq.get());
     }
     let tid = thread.tid();
+    // Before it is anybody's child: there may be none, and its number may have to wait for memory.
+    let descriptor = match flag(request, CLONE_PIDFD) {
+        true => Descriptor::open(maker, request, &thread).map(Some),
+        false => Ok(None),
+    };
+    let descriptor = descriptor.inspect_err(|_| drop_thread(&thread, is_new))?;
     if flag(request, CLONE_PARENT_SETTID) {
         // As Linux: a word that cannot be written is the program's own business.
         let word = VirtAddr::new(request.parent_tid);
@@ -110,39 +116,51 @@ pub fn clone(
             false => tree.enter(pid, maker, request.exit_signal as u8, member),
         });
     }
-    let descriptor = match flag(request, CLONE_PIDFD) {
-        true => open_descriptor(maker, request, &thread).map(Some),
-        false => Ok(None),
-    };
-    let descriptor = descriptor.inspect_err(|_| drop_thread(&thread, is_new))?;
     if run::begin(&thread, context).is_err() {
         if let Some(descriptor) = descriptor {
-            let _ = maker.process().files().close(descriptor);
+            descriptor.close();
         }
         drop_thread(&thread, is_new);
         return Err(Errno::EAGAIN.into());
     }
+    drop(descriptor);
     if flag(request, CLONE_VFORK) {
         wait_for_vfork(maker, &left);
     }
     Ok(tid)
 }
 
-/// Opens a descriptor of the new thread, or process, for its maker, and stores the number.
-fn open_descriptor(maker: &Thread, request: &Request, thread: &Thread) -> Result<u64, Error> {
-    let handle = match flag(request, CLONE_THREAD) {
-        true => Handle::of_thread(thread),
-        false => Handle::of_process(thread.process()),
-    };
-    let files = maker.process().files();
-    let number = files.install(PidFile::open(handle, OpenFlags::empty()), true)?;
-    let word = VirtAddr::new(request.pidfd);
-    let told = on_behalf(|| uaccess::write(word, &(number as u32).to_le_bytes()));
-    if told.is_err() {
-        let _ = files.close(number);
-        return Err(Errno::EFAULT.into());
+/// A descriptor of what is being made.
+struct Descriptor {
+    files: Arc<Table>,
+    number: u64,
+    file: Arc<OpenFile>,
+}
+
+impl Descriptor {
+    /// Opens one of the new thread, or process, for its maker, and stores the number.
+    fn open(maker: &Thread, request: &Request, thread: &Thread) -> Result<Self, Error> {
+        let handle = match flag(request, CLONE_THREAD) {
+            true => Handle::of_thread(thread),
+            false => Handle::of_process(thread.process()),
+        };
+        let files = maker.process().files();
+        let file = PidFile::open(handle, OpenFlags::empty());
+        let number = files.install(Arc::clone(&file), true)?;
+        let descriptor = Self { files, number, file };
+        let word = VirtAddr::new(request.pidfd);
+        let told = on_behalf(|| uaccess::write(word, &(number as u32).to_le_bytes()));
+        if told.is_err() {
+            descriptor.close();
+            return Err(Errno::EFAULT.into());
+        }
+        Ok(descriptor)
     }
-    Ok(number)
+
+    /// Closes it. Other threads have seen it: one may have closed it already, and opened something else.
+    fn close(self) {
+        self.files.close_if(self.number, &self.file);
+    }
 }
 
 fn flag(request: &Request, flag: u64) -> bool {
@@ -260,16 +278,26 @@ fn not_forked(error: crate::mm::space::ForkError) -> Error {
     }
 }
 
-/// Takes back what could not be started.
+/// Takes back what could not be started. Others may have seen it: those who wait for it look again.
 fn drop_thread(thread: &Arc<Thread>, is_new: bool) {
+    let process = thread.process();
     thread.take_clear_at_end();
     if is_new {
-        let process = thread.process();
-        with_tree(|tree| tree.forget(process.pid()));
+        let (forgotten, parent) = with_tree(|tree| {
+            let forgotten = tree.forget(process.pid());
+            let parent = tree.get(process.parent_pid()).cloned();
+            (forgotten, parent)
+        });
+        if forgotten.is_some()
+            && let Some(parent) = parent
+        {
+            parent.children_changed.wake_all();
+        }
         process.leave_mm();
     }
     thread.note_end();
-    thread.process().remove_thread(thread);
+    process.remove_thread(thread);
+    process.note_change();
 }
 
 /// Waits until the child has left the maker's memory; nothing but the maker's end cuts that short.
