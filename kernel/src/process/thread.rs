@@ -167,6 +167,8 @@ impl Thread {
         let old = core::mem::replace(&mut *self.claim.lock(), claim);
         drop(old);
         table::enter_thread(self);
+        // Its own number means nobody from now on.
+        self.process.note_change();
     }
 
     /// Whether it has its process's number.

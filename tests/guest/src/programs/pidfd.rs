@@ -1,5 +1,6 @@
 //! Descriptors of processes: made, polled, waited for, signalled through, and descriptors taken from others by them.
 
+use super::execute::exec;
 use guest_tests::child::{Child, ended, fork};
 use guest_tests::job::until;
 use guest_tests::proc::page;
@@ -64,6 +65,7 @@ pub fn run() {
     taking();
     making();
     threads();
+    executing();
     monitors();
     advising();
 }
@@ -540,6 +542,11 @@ fn making() {
     );
     show("clone3: waited for", waitid(P_PIDFD, fd as usize, libc::WEXITED));
     let _ = sys::close(fd);
+    (number, args[1]) = (0, 8);
+    show("clone3: the descriptor at a bad pointer", ok(clone3(&args)));
+    show("clone3: no number of that", std::hint::black_box(number));
+    show("clone3: no child of that", wait_any());
+    args[1] = at as u64;
     args[3] = args[1];
     show("clone3: both at one place", ok(clone3(&args)));
     let limited = fork(|| {
@@ -635,6 +642,49 @@ fn threads() {
     show("first thread gone: poll of the thread then", poll(first));
     let _ = sys::close(whole);
     let _ = sys::close(first);
+}
+
+/// A thread that executes a program gets its process's number, and its own means nobody.
+fn executing() {
+    let pipe = || sys::pipe2(0).expect("a pipe can be made");
+    let ((tid_in, tid_out), (go_in, go_out)) = (pipe(), pipe());
+    let child = fork(|| {
+        let _ = sys::close(go_out);
+        let thread = std::thread::spawn(move || {
+            let tid = call(libc::SYS_gettid, &[]).unwrap_or(0) as u32;
+            let _ = sys::write(tid_out, &tid.to_ne_bytes());
+            let _ = sys::read(go_in, &mut [0]);
+            let _ = call(libc::SYS_dup2, &[go_in as usize, 0]);
+            exec("/proc/self/exe", &["guest-tests", "role", "wait"], &[]).map_or(1, |_| 0)
+        });
+        thread.join().unwrap_or(2)
+    });
+    let mut tid = [0; 4];
+    let _ = sys::read(tid_in, &mut tid);
+    let fd = open(i32::from_ne_bytes(tid), THREAD);
+    show(
+        "thread that executes: pidfd_open with THREAD",
+        fd.map_or_else(|errno| errno.to_string(), |_| "done".into()),
+    );
+    let fd = fd.unwrap_or(-1);
+    show("thread that executes: poll", poll(fd));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The other one polls by now.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let _ = sys::write(go_out, b"x");
+        });
+        // Its process goes on: nothing else ends this.
+        show(
+            "thread that executes: poll until it has",
+            answer(sys::poll(fd, libc::POLLIN, 20_000)),
+        );
+    });
+    let _ = sys::close(go_out);
+    show("thread that executes: the program", child.wait());
+    for fd in [fd, tid_in, tid_out, go_in] {
+        let _ = sys::close(fd);
+    }
 }
 
 /// A monitor that takes the userfaultfd of the process that it serves.
