@@ -3,9 +3,11 @@
 
 mod common;
 
-use common::{RW, World, object_world, page};
+use std::sync::Arc;
+
+use common::{RW, World, object_world, page, returned, until_it_waits};
 use kernel::mm::addr::{PAGE_SIZE, VirtAddr};
-use kernel::mm::cache::{AllocateError, NoPage, Object};
+use kernel::mm::cache::{AllocateError, Claim, NoPage, Object};
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{HugePages, allocator};
 use kernel::mm::memtype::{Granule, hugetlb::HUGETLB};
@@ -206,5 +208,134 @@ fn what_a_space_was_promised_comes_back_at_its_end() {
     let range = own(&world, 3);
     assert_eq!(world.store(at(range, 1), 5), Ok(()));
     world.space.retire();
+    assert_eq!(pool(), (4, 4, 0));
+}
+
+/// The right to the first page that is promised to the object.
+fn claim_first(object: &Object) -> Claim {
+    let promise = object.promised().expect("the type has a pool");
+    Claim::to(promise, 0).expect("it is promised and nobody's yet")
+}
+
+#[test]
+fn a_page_that_somebody_has_claimed_is_not_promised_twice() {
+    let world = object_world();
+    let object = Object::new(&HUGETLB, 2 * HUGE);
+    let none = VmaFlags::empty();
+    let first = try_map(&world, Memory::shared(&object), 1, none).expect("there is one");
+    let claim = claim_first(&object);
+    let promise = object.promised().expect("the type has a pool");
+    assert!(Claim::to(promise, 0).is_none(), "it is one claim's only");
+    let second = try_map(&world, Memory::shared(&object), 2, none).expect("there is one more");
+    assert_eq!(pool(), (4, 4, 2));
+    drop(claim);
+    assert_eq!(pool(), (4, 4, 2));
+    assert_eq!(world.store(at(second, 0), 7), Ok(()));
+    assert_eq!(pool(), (4, 3, 1), "what was given up can be claimed again");
+    world.space.unmap(first).expect("it can");
+    world.space.unmap(second).expect("it can");
+    drop(object);
+    assert_eq!(pool(), (4, 4, 0));
+}
+
+#[test]
+fn a_claim_that_is_given_up_after_the_object_was_cut_short_promises_nothing() {
+    let world = object_world();
+    let object = Object::new(&HUGETLB, HUGE);
+    let none = VmaFlags::empty();
+    let range = try_map(&world, Memory::shared(&object), 1, none).expect("there is one");
+    let claim = claim_first(&object);
+    let page = claim.alloc().expect("it was promised");
+    object.truncate(0).expect("it can");
+    drop(page);
+    drop(claim);
+    assert_eq!(pool(), (4, 4, 0));
+    object.truncate(HUGE).expect("it can");
+    let again = try_map(&world, Memory::shared(&object), 1, none).expect("there is one");
+    let old = claim_first(&object);
+    object.truncate(0).expect("it can");
+    object.truncate(HUGE).expect("it can");
+    let third = try_map(&world, Memory::shared(&object), 1, none).expect("there is one");
+    let new = claim_first(&object);
+    assert_eq!(pool(), (4, 4, 2), "one for each claim");
+    drop(old);
+    assert_eq!(pool(), (4, 4, 1), "the new promise is not the old claim's");
+    drop(new);
+    assert_eq!(pool(), (4, 4, 1));
+    for mapped in [range, again, third] {
+        world.space.unmap(mapped).expect("it can");
+    }
+    drop(object);
+    assert_eq!(pool(), (4, 4, 0));
+}
+
+#[test]
+fn a_claim_that_is_given_up_after_somebody_else_has_filled_the_hole_promises_nothing() {
+    let world = object_world();
+    let object = Object::new(&HUGETLB, HUGE);
+    let range = try_map(&world, Memory::shared(&object), 1, VmaFlags::empty()).expect("there is one");
+    let claim = claim_first(&object);
+    assert_eq!(
+        world.store(at(range, 0), 7),
+        Ok(()),
+        "with a page that is nobody's"
+    );
+    assert_eq!(pool(), (4, 3, 1));
+    drop(claim);
+    assert_eq!(pool(), (4, 3, 0));
+    object.punch(0, HUGE).expect("it can");
+    assert_eq!(pool(), (4, 4, 0));
+    let again = try_map(&world, Memory::shared(&object), 1, VmaFlags::empty()).expect("there is one");
+    let claim = claim_first(&object);
+    assert_eq!(world.store(at(range, 0), 7), Ok(()));
+    object.punch(0, HUGE).expect("it can");
+    drop(claim);
+    assert_eq!(pool(), (4, 4, 1), "the hole is back, and so is the promise");
+    world.space.unmap(again).expect("it can");
+}
+
+#[test]
+fn a_page_that_is_discarded_and_touched_at_the_same_time_is_counted_once() {
+    let world = object_world();
+    let range = own(&world, 1);
+    let space = Arc::clone(&world.space);
+    let discards = world.spawn("discards", move || {
+        for _ in 0..2000 {
+            space.discard(range).expect("it can");
+        }
+    });
+    for _ in 0..2000 {
+        assert_eq!(world.store(at(range, 0), 1), Ok(()), "there are spare ones");
+    }
+    returned(discards);
+    world.space.discard(range).expect("it can");
+    assert_eq!(pool(), (4, 4, 1));
+    world.space.unmap(range).expect("it can");
+    assert_eq!(pool(), (4, 4, 0));
+}
+
+#[test]
+fn what_fills_a_page_before_a_copy_that_waits_leaves_one_promise_when_it_goes() {
+    let world = object_world();
+    let range = own(&world, 1);
+    let from = world.map(PAGES, RW);
+    let uffd = Arc::new(Uffd::new(&world.space, Features::empty()));
+    uffd.register(range, Modes::MISSING).expect("it can");
+    let served = Uffd::new(&world.space, Features::empty());
+    served.register(from, Modes::MISSING).expect("it can");
+    let now = FillMode::empty();
+    let copier = Arc::clone(&uffd);
+    let waits = world.spawn("copier", move || {
+        copier.copy_from_task(range.start, from.start, HUGE, now)
+    });
+    until_it_waits(waits.task());
+    let contents = vec![9; HUGE as usize];
+    assert_eq!(uffd.copy(range.start, &contents, HUGE, now), Outcome::Done);
+    assert_eq!(served.copy(from.start, &contents, HUGE, now), Outcome::Done);
+    assert_eq!(returned(waits), Outcome::Refused(Refusal::Exists));
+    assert_eq!(pool(), (4, 3, 1));
+    world.space.discard(range).expect("it can");
+    assert_eq!(pool(), (4, 4, 1), "it was promised already");
+    world.space.unmap(range).expect("it can");
     assert_eq!(pool(), (4, 4, 0));
 }

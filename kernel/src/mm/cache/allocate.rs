@@ -86,14 +86,16 @@ impl Object {
         let pfn = frame.pfn();
         let mut cache = self.cache.lock();
         let put = self.put(&mut cache, page, frame.into(), true);
-        if let (Ok(()), Some(claim)) = (&put, claim) {
+        // The page goes before the claim to it.
+        let outcome = match put {
+            // A fault was faster.
+            Err(_) if cache.pages.get(page).is_some() => return Ok(()),
+            outcome => outcome.map_err(|error| NoPage::because_of(&error)),
+        };
+        if let (Ok(()), Some(claim)) = (outcome, claim) {
             claim.used(pfn);
         }
-        match put {
-            // A fault was faster.
-            Err(_) if cache.pages.get(page).is_some() => Ok(()),
-            outcome => outcome.map_err(|error| NoPage::because_of(&error)),
-        }
+        outcome
     }
 
     /// Takes the pages `first..last` out that nobody has used: nobody maps them, so no view is asked.

@@ -336,7 +336,12 @@ impl Object {
         }
         folio.note_cached(unused);
         let (error, folio) = match cache.pages.insert(page, folio) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                if let Some(promise) = &self.promise {
+                    promise.note_filled(page);
+                }
+                return Ok(());
+            }
             Err(InsertError::Exists(folio)) => (CacheError::Exists as fn(Folio) -> CacheError, folio),
             Err(InsertError::OutOfMemory(folio)) => (CacheError::OutOfMemory as _, folio),
         };
@@ -348,6 +353,9 @@ impl Object {
     /// Takes a page out.
     pub(super) fn take(&self, cache: &mut Cache, page: u64) -> Option<Folio> {
         let folio = cache.pages.remove(page)?;
+        if let Some(promise) = &self.promise {
+            promise.note_emptied(page);
+        }
         self.uncharge();
         Some(folio)
     }

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! For every page here the pool keeps one that nobody else gets. One that was taken out and not used goes back to the pool as a
-//! promised one, since it is marked, and its number comes back here.
+//! promised one, since it is marked; after that its number can be claimed again. A number that is claimed stays here, so that it
+//! is not promised twice. If it was released meanwhile, or somebody else has filled the object's hole, whoever gives the claim up
+//! takes the pool's promise back.
 //!
 //! **Locks**: an object's cache, then a promise, then the pool.
 
@@ -17,7 +19,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::mm::addr::Pfn;
-use crate::mm::frame::{Anon, Folio, Frame, allocator};
+use crate::mm::frame::{Anon, Frame, allocator};
 use crate::mm::memtype::{AllocError, PoolOps};
 use crate::sync::SpinLock;
 
@@ -29,8 +31,52 @@ pub struct NotPromised;
 #[derive(Debug)]
 pub struct Promise {
     pool: &'static PoolOps,
+    pages: SpinLock<Pages>,
+}
+
+#[derive(Debug)]
+struct Pages {
     /// In order.
-    pages: SpinLock<Vec<u64>>,
+    list: Vec<Promised>,
+    /// Claims made so far.
+    claims: u64,
+}
+
+#[derive(Debug)]
+struct Promised {
+    page: u64,
+    /// Which claim has it.
+    claim: Option<u64>,
+    /// Whether the object has a page there since it was claimed.
+    filled: bool,
+}
+
+impl Pages {
+    fn find(&self, page: u64) -> Result<usize, usize> {
+        self.list.binary_search_by_key(&page, |promised| promised.page)
+    }
+
+    fn get(&mut self, page: u64) -> Option<&mut Promised> {
+        self.find(page).ok().map(|at| &mut self.list[at])
+    }
+
+    fn remove(&mut self, page: u64) {
+        if let Ok(at) = self.find(page) {
+            self.list.remove(at);
+        }
+    }
+
+    /// Puts a number where it belongs; there is room for it.
+    fn insert(&mut self, page: u64) {
+        if let Err(at) = self.find(page) {
+            let promised = Promised {
+                page,
+                claim: None,
+                filled: false,
+            };
+            self.list.insert(at, promised);
+        }
+    }
 }
 
 impl Promise {
@@ -38,7 +84,10 @@ impl Promise {
     pub fn new(pool: &'static PoolOps) -> Arc<Self> {
         Arc::new(Self {
             pool,
-            pages: SpinLock::new(Vec::new()),
+            pages: SpinLock::new(Pages {
+                list: Vec::new(),
+                claims: 0,
+            }),
         })
     }
 
@@ -54,7 +103,7 @@ impl Promise {
         let mut pages = self.pages.lock();
         let mut new = Vec::new();
         for page in wanted {
-            if pages.binary_search(&page).is_ok() || !missing(page) {
+            if pages.find(page).is_ok() || !missing(page) {
                 continue;
             }
             let promised = new.try_reserve(1).is_ok() && (self.pool.promise)().is_ok();
@@ -64,12 +113,12 @@ impl Promise {
             }
             new.push(page);
         }
-        if pages.try_reserve(new.len()).is_err() {
+        if pages.list.try_reserve(new.len()).is_err() {
             new.iter().for_each(|_| (self.pool.release)());
             return Err(NotPromised);
         }
         for page in new {
-            insert(&mut pages, page);
+            pages.insert(page);
         }
         Ok(())
     }
@@ -77,69 +126,106 @@ impl Promise {
     /// Takes back what is promised of `gone`.
     pub fn release(&self, gone: Range<u64>) {
         let mut pages = self.pages.lock();
-        let before = pages.len();
-        pages.retain(|page| !gone.contains(page));
-        for _ in pages.len()..before {
-            (self.pool.release)();
-        }
+        pages.list.retain(|promised| {
+            let kept = !gone.contains(&promised.page);
+            if !kept && promised.claim.is_none() {
+                (self.pool.release)();
+            }
+            kept
+        });
     }
 
-    /// A page that was used and that its only owner is about to let go of: it is promised again.
-    pub fn give_back(&self, page: u64, folio: &Folio) {
-        allocator().mark_promised(folio.pfn());
-        self.put_back(page);
-    }
-
-    fn put_back(&self, page: u64) {
+    /// A page that was used is promised again: its only owner has let go of it, and it went back to the pool as a promised one.
+    pub fn give_back(&self, page: u64) {
         let mut pages = self.pages.lock();
-        if pages.try_reserve(1).is_ok() {
-            insert(&mut pages, page);
+        if pages.find(page).is_err() && pages.list.try_reserve(1).is_ok() {
+            pages.insert(page);
         } else {
             (self.pool.release)();
         }
     }
 
-    fn take(&self, page: u64) -> bool {
+    /// The object has a page there now.
+    pub(super) fn note_filled(&self, page: u64) {
         let mut pages = self.pages.lock();
-        match pages.binary_search(&page) {
-            Ok(at) => {
-                pages.remove(at);
-                true
+        match pages.get(page) {
+            Some(promised) if promised.claim.is_some() => promised.filled = true,
+            Some(_) => {
+                pages.remove(page);
+                (self.pool.release)();
             }
-            Err(_) => false,
+            None => {}
         }
     }
-}
 
-/// Puts a number where it belongs; there is room for it.
-fn insert(pages: &mut Vec<u64>, page: u64) {
-    if let Err(at) = pages.binary_search(&page) {
-        pages.insert(at, page);
+    /// The object has none there any more.
+    pub(super) fn note_emptied(&self, page: u64) {
+        if let Some(promised) = self.pages.lock().get(page) {
+            promised.filled = false;
+        }
+    }
+
+    /// The number of the claim to a page, if it is promised and nobody has claimed it.
+    fn take(&self, page: u64) -> Option<u64> {
+        let mut pages = self.pages.lock();
+        let claim = pages.claims + 1;
+        let promised = pages.get(page).filter(|promised| promised.claim.is_none())?;
+        promised.claim = Some(claim);
+        pages.claims = claim;
+        Some(claim)
+    }
+
+    /// A claim was not used; its page, if it took one out, is back in the pool.
+    fn put_back(&self, page: u64, claim: u64) {
+        let mut pages = self.pages.lock();
+        match pages.get(page).filter(|promised| promised.claim == Some(claim)) {
+            Some(promised) if !promised.filled => promised.claim = None,
+            Some(_) => {
+                pages.remove(page);
+                (self.pool.release)();
+            }
+            None => (self.pool.release)(),
+        }
+    }
+
+    /// A claim was used.
+    fn forget(&self, page: u64, claim: u64) {
+        let mut pages = self.pages.lock();
+        if pages
+            .get(page)
+            .is_some_and(|promised| promised.claim == Some(claim))
+        {
+            pages.remove(page);
+        }
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        for _ in self.pages.get_mut().drain(..) {
+        // No claim is left: each has a reference.
+        for _ in self.pages.get_mut().list.drain(..) {
             (self.pool.release)();
         }
     }
 }
 
-/// The right to one page that was promised. It is promised again unless [`Self::used`] says otherwise.
+/// The right to one page that was promised. It is promised again unless [`Self::used`] says otherwise. A page that was taken out
+/// on it and not used has to go back before it.
 #[derive(Debug)]
 pub struct Claim {
     promise: Arc<Promise>,
     page: u64,
+    number: u64,
     used: bool,
 }
 
 impl Claim {
     /// That to `page`, if it is promised.
     pub fn to(promise: &Arc<Promise>, page: u64) -> Option<Self> {
-        promise.take(page).then(|| Self {
+        promise.take(page).map(|number| Self {
             promise: Arc::clone(promise),
             page,
+            number,
             used: false,
         })
     }
@@ -165,6 +251,7 @@ impl Claim {
     /// It is mapped, or in the cache, and owned there: the page that [`Self::alloc`] or the pool's own gave.
     pub fn used(mut self, page: Pfn) {
         allocator().unmark_promised(page);
+        self.promise.forget(self.page, self.number);
         self.used = true;
     }
 }
@@ -172,7 +259,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.used {
-            self.promise.put_back(self.page);
+            self.promise.put_back(self.page, self.number);
         }
     }
 }

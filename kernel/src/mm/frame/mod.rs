@@ -27,7 +27,7 @@ mod tests;
 
 pub use alloc::{FrameAllocator, Stats};
 pub use handle::{Anon, Dma, Folio, Frame, FrameKind, Heap, KernelData, Stack, Table};
-pub use list::FolioBatch;
+pub use list::{BATCH, FolioBatch};
 pub use meta::{FrameMeta, Kind};
 pub use pool::{HugePages, PoolEmpty};
 pub(in crate::mm) use resize::{can_merge_block, merge_block, split_block};

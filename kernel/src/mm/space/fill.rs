@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 
 use super::Space;
 use crate::arch::Stage1;
-use crate::mm::addr::{PAGE_SIZE, VirtAddr};
+use crate::mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::mm::cache::{Claim, Lookup};
 use crate::mm::frame::{Folio, OutOfFrames};
 use crate::mm::memtype::{AllocError, Granule, Modes, OpSet, UffdOps};
@@ -251,11 +251,14 @@ impl Space {
             Filling::Folio(folio) => Some(folio.pfn()),
             _ => None,
         };
-        self.put(vma, granule, filler, cursor, filling)?;
+        let outcome = self.put(vma, granule, filler, cursor, filling);
         if let (Some(claim), Some(page)) = (claim, page) {
-            claim.used(page);
+            // One that could not be mapped stays in the cache if somebody else has found it there.
+            if outcome.is_ok() || is_cached(vma, cursor.addr(), page) {
+                claim.used(page);
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Fills the first of `rest`, a huge page, which begins `offset` bytes into the whole range.
@@ -341,6 +344,16 @@ impl Space {
                 matches!(found, Lookup::Present(_))
             })
     }
+}
+
+/// Whether the object that the area shares has `page` for `at`.
+#[cold]
+fn is_cached(vma: &Vma, at: VirtAddr, page: Pfn) -> bool {
+    let shared = vma.backing.as_ref().filter(|_| vma.is_shared());
+    shared.is_some_and(|backing| {
+        let found = vma.ty.lookup(&backing.object, vma.offset_of(at));
+        matches!(found, Lookup::Present(folio) if folio.pfn() == page)
+    })
 }
 
 /// The table with the pool's promised pages as its supply, where one was promised.

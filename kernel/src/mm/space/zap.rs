@@ -14,11 +14,13 @@
 //! Write protection that stays becomes a marker where there was a page, as long as the area is registered for it. Guards
 //! stay, whoever asks.
 
+use arrayvec::ArrayVec;
+
 use super::Space;
 use crate::arch::Stage1;
 use crate::mm::addr::VirtAddr;
-use crate::mm::cache::Taken;
-use crate::mm::frame::Folio;
+use crate::mm::cache::{Promise, Taken};
+use crate::mm::frame::{BATCH, Folio, allocator};
 use crate::mm::memtype::{Granule, Modes};
 use crate::mm::pt::{AttrFlags, Cursor, Entry, Flush, Marker};
 use crate::mm::range::VirtRange;
@@ -74,11 +76,12 @@ impl Zap {
         cursor: &mut Cursor<'_, Stage1>,
         remembers: bool,
         flush: &mut Flush<VirtAddr>,
+        given_back: &mut GivenBack,
     ) {
         let (entry, level) = cursor.entry();
         match entry {
             Entry::Leaf(leaf) if self.covers(cursor.share().as_ref()) => {
-                promise_again(vma, cursor);
+                promise_again(vma, cursor, given_back);
                 assert!(cursor.fits(level), "a part that ends inside a page");
                 let protected = remembers && leaf.attr.flags.contains(AttrFlags::UFFD_WP);
                 cursor.take(if protected { Marker::UffdWp } else { Marker::None }, flush);
@@ -95,15 +98,25 @@ impl Zap {
     }
 }
 
-/// A page of its own that a private mapping was promised, and loses now, is promised to it again (as on Linux 6.18).
-fn promise_again(vma: &Vma, cursor: &mut Cursor<'_, Stage1>) {
-    let promise = vma.backing.as_ref().and_then(|backing| backing.promise.as_ref());
-    if let (Some(promise), Some(folio)) = (promise, cursor.share())
+/// Numbers of pages that are promised again once the flush that carries them is spent: not more than it carries.
+type GivenBack = ArrayVec<u64, BATCH>;
+
+/// What a private mapping was promised.
+fn promise_of(vma: &Vma) -> Option<&Promise> {
+    vma.backing.as_ref()?.promise.as_deref()
+}
+
+/// A page of its own that a private mapping was promised, and loses now, is promised to it again (as on Linux 6.18): it goes
+/// back to the pool as a promised one, and can be claimed from then on.
+fn promise_again(vma: &Vma, cursor: &mut Cursor<'_, Stage1>, given_back: &mut GivenBack) {
+    if promise_of(vma).is_some()
+        && let Some(folio) = cursor.share()
         // Two owners: the entry, and the handle just made. One that a fork shares stays where it is.
         && folio.owners() == 2
         && !folio.is_cached()
     {
-        promise.give_back(vma.promised_page(cursor.addr()), &folio);
+        allocator().mark_promised(folio.pfn());
+        given_back.push(vma.promised_page(cursor.addr()));
     }
 }
 
@@ -117,12 +130,16 @@ impl Space {
         for turn in self.turns(part) {
             let mut at = turn.start;
             while at < turn.end {
+                let mut given_back = GivenBack::new_const();
                 at = self.change(VirtRange::new(at, turn.end), |cursor, flush| {
                     while !cursor.is_done() && !flush.is_full() {
-                        what.take_one(vma, cursor, remembers, flush);
+                        what.take_one(vma, cursor, remembers, flush, &mut given_back);
                     }
                     cursor.addr()
                 });
+                if let Some(promise) = promise_of(vma) {
+                    given_back.iter().for_each(|page| promise.give_back(*page));
+                }
             }
         }
     }
