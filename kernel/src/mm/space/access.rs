@@ -97,7 +97,7 @@ impl Space {
 
     /// Populates what was locked: like a store where that gives a private area its own pages now, and like a load elsewhere.
     /// What is not mapped, or is unmapped while a page is waited for, is passed over (as on Linux 6.18, which has looked for holes
-    /// before).
+    /// before); what gets other rights meanwhile is populated by those.
     ///
     /// # Errors
     /// As for [`Self::populate`].
@@ -112,12 +112,18 @@ impl Space {
                 .cloned();
             let Some(vma) = next else { break };
             let part = VirtRange::new(at.max(vma.range.start), vma.range.end.min(range.end));
-            at = match self.populate(part, access_to_lock(&vma)) {
-                Ok(()) => part.end,
-                Err(error) if error.why == FaultError::Unmapped => {
-                    error.addr.align_down(PAGE_SIZE) + PAGE_SIZE
-                }
-                Err(error) => return Err(error),
+            let access = access_to_lock(&vma);
+            let Err(error) = self.populate(part, access) else {
+                at = part.end;
+                continue;
+            };
+            let page = error.addr.align_down(PAGE_SIZE);
+            let changed = |vma: &Vma| access_to_lock(vma) != access;
+            at = match error.why {
+                FaultError::Unmapped => page + PAGE_SIZE,
+                // Its rights are others by now.
+                FaultError::Forbidden if self.query(page).is_some_and(|vma| changed(&vma)) => page,
+                _ => return Err(error),
             };
         }
         Ok(())

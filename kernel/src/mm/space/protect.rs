@@ -1,7 +1,6 @@
 //! Changing the rights of mapped memory.
 
 use super::Space;
-use super::lock::LOCKS;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::fault::{Access, Origin};
 use crate::mm::pt::{Leaf, Prot};
@@ -119,7 +118,7 @@ impl Space {
 /// Whether pages of the area that are locked will have to be copied once it has the right to write: private ones that could only
 /// be read so far.
 fn lacks_pages_to_write(vma: &Vma, prot: Prot) -> bool {
-    vma.flags & LOCKS == VmaFlags::LOCKED
+    vma.is_locked_at_once()
         && !vma.is_shared()
         && prot.contains(Prot::WRITE)
         && !vma.prot.contains(Prot::WRITE)

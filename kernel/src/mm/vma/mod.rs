@@ -282,6 +282,11 @@ impl Vma {
         matches!(&self.backing, Some(backing) if backing.sharing == Sharing::Shared)
     }
 
+    /// Whether its pages stay, and are to be there at once.
+    pub fn is_locked_at_once(&self) -> bool {
+        self.flags.contains(VmaFlags::LOCKED) && !self.flags.contains(VmaFlags::LOCKED_ON_FAULT)
+    }
+
     /// Whether the area may get pages of its own and has had none yet.
     #[inline]
     pub fn lacks_own_pages(&self) -> bool {

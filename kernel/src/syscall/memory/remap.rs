@@ -50,7 +50,15 @@ pub fn mremap(call: &mut Call<'_>) -> Result {
         to,
         leave_mapped: stays,
     });
-    Ok(moved.map_err(errno)?.start.as_u64())
+    let moved = moved.map_err(errno)?;
+    if let Some(more) = VirtRange::from_len(moved.start + old_len, new_len.saturating_sub(old_len))
+        && !more.is_empty()
+        && space.query(more.start).is_some_and(|vma| vma.is_locked_at_once())
+    {
+        // As far as that goes: the mapping is longer in any case.
+        let _ = space.populate_to_lock(more);
+    }
+    Ok(moved.start.as_u64())
 }
 
 fn errno(error: RemapError) -> Errno {
