@@ -12,7 +12,7 @@ use kernel::mm::memtype::Granule;
 use kernel::mm::memtype::hugetlb::HUGETLB;
 use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
-use kernel::mm::space::{Memory, Privilege, RemapRequest, RemapTo, Space};
+use kernel::mm::space::{Memory, Privilege, ProtectError, RemapRequest, RemapTo, Space};
 use kernel::uffd::{Features, FillMode, Modes, Outcome, Refusal, Uffd, UnregisterError};
 
 const P: u64 = PAGE_SIZE;
@@ -224,6 +224,32 @@ fn large_pages_that_were_parted_stay_so() {
     let half = VirtRange::new(range.start, range.start + size);
     world.space.protect(half, Prot::READ).expect("mapped");
     world.space.protect(half, RW).expect("mapped");
+    assert_eq!(world.space.areas().len(), 2);
+}
+
+#[test]
+fn a_change_that_ends_inside_a_large_page_parts_where_it_begins() {
+    let world = World::with(Config { memory: 16 << 20 }, Privilege::Kernel);
+    allocator().reserve_huge(2).expect("RAM is plenty");
+    let size = Granule::Huge.size();
+    let range = map(&world, Memory::Own(&HUGETLB), None, 2 * size);
+    let cut = VirtRange::new(range.start + size, range.end - P);
+    assert_eq!(
+        world.space.protect(cut, Prot::READ),
+        Err(ProtectError::SplitsPage)
+    );
+    let rights: Vec<_> = world
+        .space
+        .areas()
+        .iter()
+        .map(|vma| (vma.range.len(), vma.prot))
+        .collect();
+    assert_eq!(rights, [(size, RW), (size, RW)]);
+    let cut = VirtRange::new(range.start + P, range.start + size);
+    assert_eq!(
+        world.space.protect(cut, Prot::READ),
+        Err(ProtectError::SplitsPage)
+    );
     assert_eq!(world.space.areas().len(), 2);
 }
 

@@ -70,7 +70,7 @@ impl Space {
             }
             let new = (vma.flags | set) - unset;
             if new != vma.flags {
-                if !vmas.can_split_at_ends_of(part) {
+                if !vmas.can_part_at_ends_of(part) {
                     return Err(AdviseError::SplitsPage);
                 }
                 vmas.update(part, |vma| vma.flags = new)?;

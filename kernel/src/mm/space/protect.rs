@@ -79,7 +79,7 @@ impl Space {
     /// Gives `range`, all of which is mapped, the rights `prot`.
     fn protect_part(&self, vmas: &mut VmaSet, range: VirtRange, prot: Prot) -> Result<(), ProtectError> {
         let prot = super::possible(prot);
-        if !vmas.can_split_at_ends_of(range) {
+        if !vmas.can_part_at_ends_of(range) {
             return Err(ProtectError::SplitsPage);
         }
         let (writes, executes) = (prot.contains(Prot::WRITE), prot.contains(Prot::EXEC));

@@ -135,6 +135,17 @@ impl VmaSet {
         })
     }
 
+    /// [`Self::can_split_at_ends_of`] for a change that is refused otherwise: where it is the end of the range that lies inside a
+    /// page, areas are parted at its start all the same, as on Linux, which does that first.
+    pub fn can_part_at_ends_of(&mut self, range: VirtRange) -> bool {
+        let can_split = self.can_split_at_ends_of(range);
+        let start = VirtRange::new(range.start, range.start);
+        if !can_split && self.can_split_at_ends_of(start) && self.make_room(1).is_ok() {
+            self.split_at(range.start);
+        }
+        can_split
+    }
+
     /// The first area that ends above `addr`: the one that holds it, or the next.
     pub fn at_or_above(&self, addr: VirtAddr) -> Option<&Vma> {
         self.areas.get(self.first_ending_after(addr))
