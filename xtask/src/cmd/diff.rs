@@ -216,7 +216,7 @@ impl Diff {
                     let seen =
                         Divergence::new(Some(args.seed), &case.name, case, &at(&linux), &at(&faultline));
                     let shortest = self.shortest(args.seed, case)?;
-                    self.tell(shortest.unwrap_or(seen));
+                    self.tell(shortest.unwrap_or_else(|| seen.once()));
                 }
             }
             all.add(found);

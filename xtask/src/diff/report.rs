@@ -23,6 +23,8 @@ pub struct Divergence {
     pub case: String,
     /// The shortest script that still differs.
     pub script: String,
+    /// Whether it differed when it was played again; the script is the whole case if not.
+    pub again: bool,
     /// What Linux printed for it.
     pub linux: Vec<String>,
     /// What Faultline printed.
@@ -40,15 +42,26 @@ impl Divergence {
             seed,
             case: number.to_owned(),
             script: case.to_string(),
+            again: true,
             linux: rows(linux),
             faultline: rows(faultline),
         }
+    }
+
+    /// The same of a case that did not differ when it was played again.
+    pub fn once(self) -> Self {
+        Self { again: false, ..self }
     }
 }
 
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.seed {
+            Some(seed) if !self.again => writeln!(
+                f,
+                "case {} of seed {seed} differed, and did not when it was played again:",
+                self.case
+            )?,
             Some(seed) => writeln!(
                 f,
                 "case {} of seed {seed} differs; the shortest script that does so on every run:",
@@ -221,6 +234,24 @@ mod tests {
             ..report(Some("meant"))
         };
         assert!(!stale.is_good());
+    }
+
+    #[test]
+    fn a_divergence_says_whether_it_came_up_again() {
+        let case = Case {
+            name: "3".into(),
+            steps: vec!["m: vmas a0 1".into()],
+        };
+        let seen = Divergence::new(Some(7), "3", &case, &Section::default(), &Section::default());
+        assert!(
+            seen.to_string()
+                .starts_with("case 3 of seed 7 differs; the shortest script")
+        );
+        let text = seen.once().to_string();
+        assert!(
+            text.starts_with("case 3 of seed 7 differed, and did not when"),
+            "{text}"
+        );
     }
 
     #[test]

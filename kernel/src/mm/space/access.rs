@@ -24,7 +24,7 @@
 //! [`uaccess::on_behalf`]: crate::mm::uaccess::on_behalf
 
 use super::Space;
-use super::fault::traps_writes;
+use super::fault::{is_nobody_elses, traps_writes};
 use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
 use crate::mm::fault::{self, Access, FaultError, FaultInfo, Origin};
@@ -32,7 +32,7 @@ use crate::mm::phys;
 use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, Flush, Leaf, Level, Prot};
 use crate::mm::range::VirtRange;
 use crate::mm::uaccess::AccessError;
-use crate::mm::vma::{Sharing, Vma};
+use crate::mm::vma::Vma;
 use crate::task;
 
 impl Space {
@@ -233,17 +233,13 @@ impl Space {
 /// Whether a store to the page of a private mapping would only have to be allowed: nobody else has it, and it is not protected
 /// for anybody who is asked.
 fn is_own(vma: &Vma, cursor: &mut Cursor<'_, Stage1>, leaf: &Leaf) -> bool {
-    // Two owners: the entry, and the handle just made.
-    !(leaf.attr.flags.contains(AttrFlags::UFFD_WP) && traps_writes(vma))
-        && cursor
-            .share()
-            .is_some_and(|folio| folio.owners() == 2 && !folio.is_cached())
+    let protected = leaf.attr.flags.contains(AttrFlags::UFFD_WP) && traps_writes(vma);
+    !protected && cursor.share().as_ref().is_some_and(is_nobody_elses)
 }
 
 /// How an area that is to be locked is populated.
 fn access_to_lock(vma: &Vma) -> Access {
-    let shared = matches!(&vma.backing, Some(backing) if backing.sharing == Sharing::Shared);
-    if vma.prot.contains(Prot::WRITE) && !shared {
+    if vma.prot.contains(Prot::WRITE) && !vma.is_shared() {
         Access::Write
     } else {
         Access::Read

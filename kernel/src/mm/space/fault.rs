@@ -413,11 +413,7 @@ impl Space {
         flush: &mut Flush<VirtAddr>,
     ) -> Result<(), AllocError> {
         let shared = cursor.share();
-        // Two owners: the entry, and the handle just made. A page of a cache is never this mapping's own.
-        if shared
-            .as_ref()
-            .is_some_and(|folio| folio.owners() == 2 && !folio.is_cached())
-        {
+        if shared.as_ref().is_some_and(is_nobody_elses) {
             cursor.rewrite(prot, kept, flush);
             return Ok(());
         }
@@ -427,6 +423,12 @@ impl Space {
         note_used(claim, page);
         Ok(())
     }
+}
+
+/// Whether nobody has a page but the entry that it was just shared from. A page of a cache is never a mapping's own.
+pub(super) fn is_nobody_elses(shared: &Folio) -> bool {
+    // Two owners: the entry, and the handle just made.
+    shared.owners() == 2 && !shared.is_cached()
 }
 
 /// Whether stores to protected pages of the area are trapped.

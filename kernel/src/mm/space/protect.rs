@@ -14,7 +14,7 @@ pub enum ProtectError {
     BadRange,
     /// Part of the range is not mapped; nothing changed.
     NotMapped,
-    /// An end of the range lies inside a large page; nothing changed (Linux: EINVAL).
+    /// An end of the range lies inside a large page; no rights changed (Linux: EINVAL).
     SplitsPage,
     /// The right to write is wanted, and something in the range maps an object that may only be read; nothing changed
     /// (EACCES).

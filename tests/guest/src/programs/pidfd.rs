@@ -436,20 +436,7 @@ fn same_user() {
             let _ = call(libc::SYS_setresgid, &[0, 0, 0]);
             let _ = call(libc::SYS_setresuid, &[1000, 1000, 1000]);
             show(&format!("same user, a process {name}: getfd"), ok(take(fd, 1, 0)));
-            let mut byte = 0u8;
-            let local = [&raw mut byte as usize, 1];
-            let remote = [shared.start, 1];
-            let read = call(
-                libc::SYS_process_vm_readv,
-                &[
-                    target.pid as usize,
-                    local.as_ptr() as usize,
-                    1,
-                    remote.as_ptr() as usize,
-                    1,
-                    0,
-                ],
-            );
+            let read = read_byte(target.pid, shared.start);
             show(
                 &format!("same user, a process {name}: process_vm_readv"),
                 answer(read),
@@ -459,20 +446,7 @@ fn same_user() {
         let _ = other.wait();
         let stranger = fork(|| {
             let _ = call(libc::SYS_setresuid, &[1001, 1001, 1001]);
-            let mut byte = 0u8;
-            let local = [&raw mut byte as usize, 1];
-            let remote = [shared.start, 1];
-            let read = call(
-                libc::SYS_process_vm_readv,
-                &[
-                    target.pid as usize,
-                    local.as_ptr() as usize,
-                    1,
-                    remote.as_ptr() as usize,
-                    1,
-                    0,
-                ],
-            );
+            let read = read_byte(target.pid, shared.start);
             show(
                 &format!("another user, a process {name}: process_vm_readv"),
                 answer(read),
@@ -485,6 +459,18 @@ fn same_user() {
         let _ = end(&target);
         let _ = sys::close(fd);
     }
+}
+
+/// Reads a byte of another process with process_vm_readv(2).
+fn read_byte(pid: i32, address: usize) -> sys::Answer {
+    let mut byte = 0u8;
+    let local = [&raw mut byte as usize, 1];
+    let remote = [address, 1];
+    let (local, remote) = (local.as_ptr() as usize, remote.as_ptr() as usize);
+    call(
+        libc::SYS_process_vm_readv,
+        &[pid as usize, local, 1, remote, 1, 0],
+    )
 }
 
 /// CLONE_PIDFD.
