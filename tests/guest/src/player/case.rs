@@ -103,10 +103,35 @@ impl Play {
         match verb {
             // Whoever drops contents, and whoever puts some there, would go on at the same moment.
             "close" if in_verb(&["advise"]) > 0 && steps_waiting().count() > 1 => Some("not tried: a race"),
+            "r" | "w" | "sysread" | "syswrite" if step.actor < THREADS && self.is_being_dropped(step) => {
+                Some("not tried: perhaps a stale translation")
+            }
             // A task that waits within a system call would turn in circles.
             "signal" if in_verb(&["r", "w"]) < steps_waiting().count() => Some("not tried: a busy loop"),
             _ => None,
         }
+    }
+
+    /// Whether a thread touches what another one is dropping, while that one waits until an event is read. Since madvise(2)
+    /// flushes once for all the areas of a range, Linux 6.18 does so after the wait: what lies in front of the area that it
+    /// waits for is gone from the page tables, and until a processor forgets its translation, loads find the old page there,
+    /// and stores go to it and are lost.
+    fn is_being_dropped(&self, touch: &Step<'_>) -> bool {
+        let Some(touched) = touch.what.split(' ').nth(1).and_then(arena::address) else {
+            return false;
+        };
+        let page = touched & !(arena::PAGE - 1);
+        (0..THREADS)
+            .filter(|actor| self.waiting[*actor].is_some())
+            .filter_map(|actor| {
+                let mut words = self.case.steps[self.control.slot(actor).step()].what.split(' ');
+                let advised = words.next() == Some("advise");
+                let start = words.next().and_then(arena::address)?;
+                let length = words.next().and_then(arena::length)?;
+                let drops = matches!(words.next(), Some("dontneed" | "dontneed_locked" | "free"));
+                (advised && drops).then(|| start..start.saturating_add(length))
+            })
+            .any(|dropped| dropped.start < page + arena::PAGE && page < dropped.end)
     }
 
     fn settle(&mut self) -> Result<Looks, Restless> {
