@@ -127,8 +127,12 @@ fn areas_that_are_not_registered_are_not_told_of() {
     assert_eq!(bed.uffd.try_read_event(), removed(bed.one(0)));
     until_it_announces(&task);
     assert_eq!(bed.seen(1), Seen::Empty, "dropped on the way");
+    // Nor is there a translation left that leads to it: Linux 6.18 flushes only after the last wait, and loses this store.
+    assert_eq!(bed.load(1), 0);
+    bed.store(1, 7);
     assert_eq!(bed.uffd.try_read_event(), removed(bed.one(2)));
     assert_eq!(returned(task), Ok(()));
+    assert_eq!(bed.load(1), 7);
 }
 
 #[test]
