@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
+use crate::diff::again;
 use crate::diff::compare::{Comparison, Rows, compare};
 use crate::diff::generate::Generator;
 use crate::diff::listed::{Listed, RANDOM};
-use crate::diff::report::{Divergence, Report};
+use crate::diff::report::{Comes, Divergence, Report};
 use crate::diff::script::{self, Case};
 use crate::diff::shrink::shrink;
 use crate::diff::side::{self, Faultline, Host, Side};
@@ -161,7 +162,7 @@ impl Diff {
             let case = cases.iter().find(|case| case.name == row.section);
             if let (Some(case), Some(linux)) = (case, at(&linux)) {
                 let faultline = at(&faultline).unwrap_or_default();
-                self.tell(Divergence::new(None, &row.section, case, &linux, &faultline));
+                self.tell(Divergence::new(None, Comes::Always, case, &linux, &faultline));
             }
         }
         self.report.part("the script", found);
@@ -199,9 +200,9 @@ impl Diff {
             {
                 anyhow::bail!("the player does not understand a step: {row}");
             }
-            let found = self.compare_cases(&linux, &faultline);
-            for row in found.unlisted() {
-                if self.report.divergences.len() == SHRUNK {
+            let mut found = self.compare_cases(&linux, &faultline);
+            for row in found.differences.iter_mut().filter(|row| row.reason.is_none()) {
+                if self.report.shrunk() == SHRUNK {
                     break;
                 }
                 if let Some(case) = cases.iter().find(|case| case.name == row.section) {
@@ -213,10 +214,15 @@ impl Diff {
                             .unwrap_or_default()
                     };
                     self.ui.note(&format!("differs: case {row}"));
-                    let seen =
-                        Divergence::new(Some(args.seed), &case.name, case, &at(&linux), &at(&faultline));
-                    let shortest = self.shortest(args.seed, case)?;
-                    self.tell(shortest.unwrap_or_else(|| seen.once()));
+                    let (linux, faultline) = (at(&linux), at(&faultline));
+                    let seen = |comes| Divergence::new(Some(args.seed), comes, case, &linux, &faultline);
+                    if !args.against_itself && self.was_chance(case, &faultline)? {
+                        row.reason = Some(again::REASON.into());
+                        self.tell(seen(Comes::OnceOnLinux));
+                    } else {
+                        let shortest = self.shortest(args.seed, case)?;
+                        self.tell(shortest.unwrap_or_else(|| seen(Comes::Once)));
+                    }
                 }
             }
             all.add(found);
@@ -236,6 +242,13 @@ impl Diff {
         )
     }
 
+    /// Plays a case that differs again and again, and says whether it was Linux alone that said something else the first time.
+    fn was_chance(&mut self, case: &Case, faultline: &Section) -> anyhow::Result<bool> {
+        let cases = again::plays(case);
+        let again = [self.linux.play(&cases)?, self.faultline.play(&cases)?].concat();
+        Ok(again::all_say(&again, faultline))
+    }
+
     /// Shrinks a case that differs; none if it does not do so again.
     fn shortest(&mut self, seed: u64, case: &Case) -> anyhow::Result<Option<Divergence>> {
         self.ui
@@ -253,9 +266,13 @@ impl Diff {
         let again = self.compare_cases(&linux, &faultline).unlisted().next().is_some();
         let section = |sections: Vec<Section>| sections.into_iter().next().unwrap_or_default();
         Ok(again.then(|| {
+            let shortest = Case {
+                name: case.name.clone(),
+                ..shortest
+            };
             Divergence::new(
                 Some(seed),
-                &case.name,
+                Comes::Always,
                 &shortest,
                 &section(linux),
                 &section(faultline),

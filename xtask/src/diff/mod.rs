@@ -7,11 +7,14 @@
 //!                                              │
 //!   transcript ── compare ── listed            what differs, and which of it is meant to
 //!                                              │
+//!   again        whether it was Linux's chance
+//!                                              │
 //!   shrink       the shortest case that still differs
 //!                                              │
 //!   report       the table, and the same as JSON
 //! ```
 
+pub mod again;
 pub mod compare;
 pub mod generate;
 pub mod listed;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::Serialize;
 
+use super::again::REASON;
 use super::compare::{Comparison, Difference};
 use super::script::Case;
 use super::transcript::Section;
@@ -14,17 +15,29 @@ use crate::paths;
 /// Rows of a transcript that are shown around a difference.
 const SHOWN: usize = 60;
 
-/// A random case that differs, at its shortest.
+/// How often a divergence comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Comes {
+    /// Whenever its script is played.
+    Always,
+    /// Not when it was played again.
+    Once,
+    /// Not when it was played again, and it was Linux that had said something else.
+    OnceOnLinux,
+}
+
+/// A case that differs; a random one at its shortest, if it does so always.
 #[derive(Clone, Debug, Serialize)]
 pub struct Divergence {
     /// The seed that makes it; none when it came from a file.
     pub seed: Option<u64>,
     /// The case of that seed.
     pub case: String,
-    /// The shortest script that still differs.
+    /// How often it comes.
+    pub comes: Comes,
+    /// The script that differs.
     pub script: String,
-    /// Whether it differed when it was played again; the script is the whole case if not.
-    pub again: bool,
     /// What Linux printed for it.
     pub linux: Vec<String>,
     /// What Faultline printed.
@@ -33,41 +46,35 @@ pub struct Divergence {
 
 impl Divergence {
     /// Of a case and what both sides printed for it.
-    pub fn new(seed: Option<u64>, number: &str, case: &Case, linux: &Section, faultline: &Section) -> Self {
+    pub fn new(seed: Option<u64>, comes: Comes, case: &Case, linux: &Section, faultline: &Section) -> Self {
         let rows = |section: &Section| {
             let end = format!("end -> {}", section.end.as_deref().unwrap_or("breaks off"));
             section.rows.iter().cloned().chain([end]).collect()
         };
         Self {
             seed,
-            case: number.to_owned(),
+            case: case.name.clone(),
+            comes,
             script: case.to_string(),
-            again: true,
             linux: rows(linux),
             faultline: rows(faultline),
         }
-    }
-
-    /// The same of a case that did not differ when it was played again.
-    pub fn once(self) -> Self {
-        Self { again: false, ..self }
     }
 }
 
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.seed {
-            Some(seed) if !self.again => writeln!(
-                f,
-                "case {} of seed {seed} differed, and did not when it was played again:",
-                self.case
-            )?,
-            Some(seed) => writeln!(
-                f,
-                "case {} of seed {seed} differs; the shortest script that does so on every run:",
-                self.case
-            )?,
-            None => writeln!(f, "case {} differs:", self.case)?,
+            Some(seed) => write!(f, "case {} of seed {seed} ", self.case)?,
+            None => write!(f, "case {} ", self.case)?,
+        }
+        match (self.comes, self.seed) {
+            (Comes::Always, Some(_)) => {
+                writeln!(f, "differs; the shortest script that does so on every run:")?;
+            }
+            (Comes::Always, None) => writeln!(f, "differs:")?,
+            (Comes::Once, _) => writeln!(f, "differed, and did not when it was played again:")?,
+            (Comes::OnceOnLinux, _) => writeln!(f, "differed once, because of Linux ({REASON}):")?,
         }
         writeln!(f, "{}", indented(&self.script))?;
         for pair in 0..self.linux.len().max(self.faultline.len()).min(SHOWN) {
@@ -139,6 +146,12 @@ impl Report {
             rows: found.rows,
             differences: found.differences,
         });
+    }
+
+    /// Random cases that were cut down to their shortest form, or tried to.
+    pub fn shrunk(&self) -> usize {
+        let shrunk = |shown: &&Divergence| shown.comes != Comes::OnceOnLinux;
+        self.divergences.iter().filter(shrunk).count()
     }
 
     /// Whether nothing differs that is not listed, and nothing is listed in vain.
@@ -242,16 +255,21 @@ mod tests {
             name: "3".into(),
             steps: vec!["m: vmas a0 1".into()],
         };
-        let seen = Divergence::new(Some(7), "3", &case, &Section::default(), &Section::default());
-        assert!(
-            seen.to_string()
-                .starts_with("case 3 of seed 7 differs; the shortest script")
-        );
-        let text = seen.once().to_string();
-        assert!(
-            text.starts_with("case 3 of seed 7 differed, and did not when"),
-            "{text}"
-        );
+        let text = |comes| {
+            let nothing = Section::default();
+            Divergence::new(Some(7), comes, &case, &nothing, &nothing).to_string()
+        };
+        for (comes, expected) in [
+            (Comes::Always, "case 3 of seed 7 differs; the shortest script"),
+            (Comes::Once, "case 3 of seed 7 differed, and did not when"),
+            (
+                Comes::OnceOnLinux,
+                "case 3 of seed 7 differed once, because of Linux",
+            ),
+        ] {
+            let text = text(comes);
+            assert!(text.starts_with(expected), "{text}");
+        }
     }
 
     #[test]
