@@ -1,7 +1,8 @@
 //! User mode's registers, as the kernel keeps them while user mode does not run. Data only; the machine runs them
 //! (`x86_64::user` on bare metal).
 
-/// The general registers, the flags and where to go on. The order is that in which entry code pushes them.
+/// The general registers, the flags and where to go on. The order is that in which entry code pushes them, whoever was
+/// interrupted: an exception in the kernel leaves the same, which user mode is never entered with.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[expect(missing_docs, reason = "named after the registers")]

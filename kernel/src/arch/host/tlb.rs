@@ -126,6 +126,30 @@ pub struct Report<'a> {
     pub filled: Option<Mapping>,
 }
 
+impl Report<'_> {
+    /// Records a use of `cached` where the tables say `current`; gives it back instead where a flush may still excuse it.
+    fn stale_use(
+        &mut self,
+        addr: VirtAddr,
+        access: Access,
+        cached: Cached,
+        current: Result<Mapping, WalkError>,
+    ) -> Option<StaleUse> {
+        let stale = StaleUse {
+            cpu: self.cpu,
+            addr,
+            access,
+            cached,
+            current,
+        };
+        if self.concurrent {
+            return Some(stale);
+        }
+        (self.record)(stale);
+        None
+    }
+}
+
 fn allows(rights: Rights, access: Access, mode: Mode) -> bool {
     let by_kind = match access {
         Access::Read => true,
@@ -208,17 +232,8 @@ impl TlbState {
         if honest {
             return;
         }
-        let stale = StaleUse {
-            cpu: report.cpu,
-            addr,
-            access,
-            cached: Cached::Page(cached),
-            current,
-        };
-        if report.concurrent {
-            entry.suspect.get_or_insert(stale);
-        } else {
-            (report.record)(stale);
+        if let Some(suspect) = report.stale_use(addr, access, Cached::Page(cached), current) {
+            entry.suspect.get_or_insert(suspect);
         }
     }
 
@@ -265,18 +280,8 @@ impl TlbState {
         let walk = match lowest {
             Some(step) if path[3 - step.level as usize].is_none_or(|now| differs(step, now)) => {
                 let current = fresh.map(|walk| walk.mapping);
-                let stale = StaleUse {
-                    cpu: report.cpu,
-                    addr,
-                    access,
-                    cached: Cached::Table(step),
-                    current,
-                };
-                if report.concurrent {
-                    self.suspect_tables.push(stale);
-                } else {
-                    (report.record)(stale);
-                }
+                let suspect = report.stale_use(addr, access, Cached::Table(step), current);
+                self.suspect_tables.extend(suspect);
                 mmu::walk_from(arena, step, addr, |_| {})
             }
             _ => {

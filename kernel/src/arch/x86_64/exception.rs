@@ -10,9 +10,9 @@ use core::fmt;
 
 use x86_64::registers::control::{Cr2, Cr3, Cr4};
 
-use super::frame::FullFrame;
 use super::{guest_fault, page_fault, task_memory, unwind};
 use crate::arch::fault_code::{PageFaultCode, SelectorCode};
+use crate::arch::user::Registers;
 use crate::trace::panic::{self, Fatal};
 
 /// Non-maskable interrupt.
@@ -72,42 +72,42 @@ const NAMES: [(&str, &str); 32] = [
 
 /// Called by `trap` and `fatal` in entry.s; returns when the interrupted code can go on.
 #[unsafe(no_mangle)]
-extern "C" fn exception(frame: &mut FullFrame) {
+extern "C" fn exception(frame: &mut Registers) {
     let general_protection = u64::from(GENERAL_PROTECTION);
-    if frame.rest.vector == general_protection
-        && let Some(resume) = task_memory::resume_after(frame.rest.rip)
+    if frame.vector == general_protection
+        && let Some(resume) = task_memory::resume_after(frame.rip)
     {
-        frame.rest.rip = resume;
+        frame.rip = resume;
         return;
     }
-    if frame.rest.vector as u8 == VIRTUALIZATION && guest_fault::violated(&frame.rest) {
+    if frame.vector as u8 == VIRTUALIZATION && guest_fault::violated(frame.rflags) {
         return;
     }
     die(frame)
 }
 
-fn die(frame: &FullFrame) -> ! {
+fn die(frame: &Registers) -> ! {
     panic::fatal(&Fatal {
         message: format_args!("{}", Description(frame)),
-        registers: &Registers(frame),
-        pc: frame.rest.rip,
+        registers: &State(frame),
+        pc: frame.rip,
         caller: jumped_from(frame),
         frame_pointer: frame.rbp,
     })
 }
 
 /// After a call of something that is no code, the top of the stack says who called; there is no frame of its own.
-fn jumped_from(frame: &FullFrame) -> Option<u64> {
-    let is_fetch = frame.rest.vector as u8 == PAGE_FAULT && Cr2::read_raw() == frame.rest.rip;
-    is_fetch.then(|| unwind::read(frame.rest.rsp)).flatten()
+fn jumped_from(frame: &Registers) -> Option<u64> {
+    let is_fetch = frame.vector as u8 == PAGE_FAULT && Cr2::read_raw() == frame.rip;
+    is_fetch.then(|| unwind::read(frame.rsp)).flatten()
 }
 
 /// What happened, in one line.
-struct Description<'a>(&'a FullFrame);
+struct Description<'a>(&'a Registers);
 
 impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let frame = &self.0.rest;
+        let frame = self.0;
         let (short, name) = NAMES
             .get(frame.vector as usize)
             .copied()
@@ -126,10 +126,9 @@ impl fmt::Display for Description<'_> {
             17 | 21 | 29 | 30 => write!(f, ": error code {:#x}", frame.error)?,
             _ => {}
         }
-        let mode = if frame.from_user() {
-            "user mode"
-        } else {
-            "the kernel"
+        let mode = match frame.cs & 3 {
+            0 => "the kernel",
+            _ => "user mode",
         };
         write!(f, ", in {mode} at {:#x}", frame.rip)
     }
@@ -142,10 +141,10 @@ fn overflowed(rsp: u64) -> bool {
     Cr2::read_raw().abs_diff(rsp) < ALLOWANCE
 }
 
-/// Every register, for the text console.
-struct Registers<'a>(&'a FullFrame);
+/// Every register, those of the fault included, for the text console.
+struct State<'a>(&'a Registers);
 
-impl fmt::Display for Registers<'_> {
+impl fmt::Display for State<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)?;
         let (root, flags) = Cr3::read_raw();
@@ -156,7 +155,7 @@ impl fmt::Display for Registers<'_> {
             Cr2::read_raw(),
             Cr4::read_raw()
         )?;
-        let frame = &self.0.rest;
+        let frame = self.0;
         write!(f, "  error code {:#x}", frame.error)?;
         if frame.vector as u8 == PAGE_FAULT {
             write!(f, " ({})", PageFaultCode::from_bits_retain(frame.error))?;

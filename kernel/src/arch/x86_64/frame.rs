@@ -1,21 +1,19 @@
-//! Registers as the entry code (entry.s) leaves them on the stack.
+//! Registers as the entry code (entry.s) leaves them on the stack: all of them ([`Registers`]), or only those from RAX on
+//! ([`Frame`]).
 
 use core::fmt;
+use core::mem::offset_of;
 
-/// What every entry leaves: the registers that Rust code may change, and what the CPU pushed.
+use crate::arch::user::Registers;
+
+/// What page faults and interrupts leave, which pay for every register that is saved: [`Registers`] without those that Rust
+/// code preserves by itself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 #[expect(missing_docs, reason = "named after the registers")]
 pub struct Frame {
-    pub rax: u64,
-    pub rdi: u64,
-    pub rsi: u64,
-    pub rdx: u64,
-    pub r10: u64,
-    pub r8: u64,
-    pub r9: u64,
-    pub rcx: u64,
-    pub r11: u64,
+    /// The registers that Rust code may change, from RAX to R11.
+    pub scratch: [u64; 9],
     /// Number of the exception or interrupt.
     pub vector: u64,
     /// The exception's error code; 0 where there is none.
@@ -27,43 +25,25 @@ pub struct Frame {
     pub ss: u64,
 }
 
-/// All registers: what exceptions other than the ordinary page fault leave.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "named after the registers")]
-pub struct FullFrame {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
-    pub rbp: u64,
-    pub rbx: u64,
-    pub rest: Frame,
-}
-
-// Entry code calls with the stack 16-aligned: the CPU aligns it before it pushes `ss`.
-const _: () = assert!(size_of::<Frame>() == 128 && size_of::<FullFrame>() == 176);
+// Entry code calls with the stack 16-aligned, and so is either: the CPU aligns it before it pushes `ss`.
+const _: () = {
+    let skipped = offset_of!(Registers, rax);
+    assert!(size_of::<Frame>() == 128 && size_of::<Frame>() + skipped == size_of::<Registers>());
+    assert!(offset_of!(Frame, vector) + skipped == offset_of!(Registers, vector));
+    assert!(offset_of!(Frame, ss) + skipped == offset_of!(Registers, ss));
+};
 
 /// RFLAGS.IF.
 const INTERRUPTS: u64 = 1 << 9;
 
-impl Frame {
-    /// Whether user mode was interrupted.
-    #[inline]
-    pub fn from_user(&self) -> bool {
-        self.cs & 3 != 0
-    }
-
-    /// Whether interrupts were enabled.
-    #[inline]
-    pub fn interrupts_enabled(&self) -> bool {
-        self.rflags & INTERRUPTS != 0
-    }
+/// Whether interrupts were enabled with these flags.
+#[inline]
+pub fn interrupts_enabled(rflags: u64) -> bool {
+    rflags & INTERRUPTS != 0
 }
 
-impl fmt::Display for FullFrame {
+impl fmt::Display for Registers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let r = &self.rest;
         let row = |f: &mut fmt::Formatter<'_>, cells: [(&str, u64); 4]| {
             for (name, value) in cells {
                 write!(f, "  {name:>3} {value:016x}")?;
@@ -72,13 +52,31 @@ impl fmt::Display for FullFrame {
         };
         row(
             f,
-            [("rax", r.rax), ("rbx", self.rbx), ("rcx", r.rcx), ("rdx", r.rdx)],
+            [
+                ("rax", self.rax),
+                ("rbx", self.rbx),
+                ("rcx", self.rcx),
+                ("rdx", self.rdx),
+            ],
         )?;
         row(
             f,
-            [("rsi", r.rsi), ("rdi", r.rdi), ("rbp", self.rbp), ("rsp", r.rsp)],
+            [
+                ("rsi", self.rsi),
+                ("rdi", self.rdi),
+                ("rbp", self.rbp),
+                ("rsp", self.rsp),
+            ],
         )?;
-        row(f, [("r8", r.r8), ("r9", r.r9), ("r10", r.r10), ("r11", r.r11)])?;
+        row(
+            f,
+            [
+                ("r8", self.r8),
+                ("r9", self.r9),
+                ("r10", self.r10),
+                ("r11", self.r11),
+            ],
+        )?;
         row(
             f,
             [
@@ -91,7 +89,7 @@ impl fmt::Display for FullFrame {
         writeln!(
             f,
             "  rip {:016x}  cs {:#x}  ss {:#x}  rflags {:#x}",
-            r.rip, r.cs, r.ss, r.rflags
+            self.rip, self.cs, self.ss, self.rflags
         )
     }
 }

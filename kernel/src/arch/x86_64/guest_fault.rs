@@ -6,20 +6,20 @@
 
 use core::arch::asm;
 
-use super::frame::Frame;
+use super::frame::interrupts_enabled;
 use super::{Machine, percpu};
 use crate::abi::guest::RingEntry;
 use crate::arch::Cpu;
 use crate::guest::monitor::{self, Monitor, Violated};
 
 /// The vector of [`GUEST_FAULT`](super::interrupt::GUEST_FAULT) has come, right in front of an instruction that touches an
-/// absent page. Interrupts are off. False when nobody has asked for it.
-pub(super) fn injected(frame: &Frame) -> bool {
+/// absent page with these flags. Interrupts are off. False when nobody has asked for it.
+pub(super) fn injected(rflags: u64) -> bool {
     let Some(monitor) = monitor::current() else {
         return false;
     };
     if let Some(entry) = monitor.injected() {
-        wait(frame, monitor, entry);
+        wait(rflags, monitor, entry);
     }
     if percpu::reschedule_is_due() {
         crate::task::preempt();
@@ -27,21 +27,21 @@ pub(super) fn injected(frame: &Frame) -> bool {
     true
 }
 
-/// #VE. Interrupts are off. False when nobody has asked for it.
-pub(super) fn violated(frame: &Frame) -> bool {
+/// #VE at an instruction with these flags. Interrupts are off. False when nobody has asked for it.
+pub(super) fn violated(rflags: u64) -> bool {
     let Some(monitor) = monitor::current() else {
         return false;
     };
     match monitor.violated() {
         None => return false,
         Some(Violated::InOtherView) => {}
-        Some(Violated::Fault(entry)) => wait(frame, monitor, entry),
+        Some(Violated::Fault(entry)) => wait(rflags, monitor, entry),
     }
     true
 }
 
-fn wait(frame: &Frame, monitor: &Monitor, entry: RingEntry) {
-    if !frame.interrupts_enabled() || Machine::preempt_count() != 0 {
+fn wait(rflags: u64, monitor: &Monitor, entry: RingEntry) {
+    if !interrupts_enabled(rflags) || Machine::preempt_count() != 0 {
         return monitor.leave_to_owner(entry);
     }
     // SAFETY: they were enabled when the access was made, and what tells of it has been read.

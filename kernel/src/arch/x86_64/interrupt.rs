@@ -40,7 +40,7 @@ pub fn unexpected() -> u64 {
 /// Called by `interrupt_entry` in entry.s with interrupts off.
 #[unsafe(no_mangle)]
 extern "C" fn interrupt(frame: &Frame) {
-    if frame.vector as u8 == GUEST_FAULT && guest_fault::injected(frame) {
+    if frame.vector as u8 == GUEST_FAULT && guest_fault::injected(frame.rflags) {
         return;
     }
     of_task(frame.vector as u8);

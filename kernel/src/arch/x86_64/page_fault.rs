@@ -14,10 +14,11 @@
 use core::arch::asm;
 use core::fmt;
 
-use super::frame::Frame;
+use super::frame::{Frame, interrupts_enabled};
 use super::{Machine, task_memory};
 use crate::arch::Cpu;
 use crate::arch::fault_code::PageFaultCode;
+use crate::arch::user::Registers;
 use crate::mm::addr::{USER_TOP, VirtAddr};
 use crate::mm::fault::{self, FaultInfo};
 
@@ -51,7 +52,7 @@ extern "C" fn page_fault(frame: &mut Frame) -> bool {
 /// Whether a fault here can be handed to the memory manager.
 #[inline]
 fn may_sleep(frame: &Frame, addr: VirtAddr) -> bool {
-    addr < USER_TOP && frame.interrupts_enabled() && Machine::preempt_count() == 0
+    addr < USER_TOP && interrupts_enabled(frame.rflags) && Machine::preempt_count() == 0
 }
 
 /// An access where nobody may sleep: goes on at the instruction's fixup if it is one that is made at once or not at all.
@@ -90,7 +91,7 @@ pub(super) fn cr2() -> VirtAddr {
 
 /// Why a fault was fatal, for the report.
 #[derive(Debug)]
-pub struct Explanation<'a>(pub &'a Frame);
+pub struct Explanation<'a>(pub &'a Registers);
 
 impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,7 +111,7 @@ impl fmt::Display for Explanation<'_> {
             return f
                 .write_str(", touched while preemption is off (a lock is held or an interrupt is handled)");
         }
-        if !frame.interrupts_enabled() {
+        if !interrupts_enabled(frame.rflags) {
             return f.write_str(", touched while interrupts are off");
         }
         match fault::last_error() {

@@ -7,7 +7,8 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
-use super::frame::{Frame, FullFrame};
+use super::frame::Frame;
+use crate::arch::user::Registers;
 
 /// First address of the kernel half.
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
@@ -59,7 +60,7 @@ pub fn interrupted(address: u64, above: u64) -> Option<u64> {
     let offset = if at(&raw const page_fault_returns) || at(&raw const interrupt_returns) {
         offset_of!(Frame, rip)
     } else if at(&raw const exception_returns) {
-        offset_of!(FullFrame, rest) + offset_of!(Frame, rip)
+        offset_of!(Registers, rip)
     } else {
         return None;
     };
