@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let mut state = SystemState::long_mode(0x1000);
-        for number in [
+        let addresses = [
             0xc000_0100,
             0xc000_0101,
             0xc000_0102,
@@ -93,18 +93,11 @@ mod tests {
             0xc000_0083,
             0x175,
             0x176,
-        ] {
+        ];
+        for number in addresses {
             write(&mut state, number, 0xffff_8000_0000_0000 | u64::from(number)).expect("it has these");
         }
-        for number in [
-            0xc000_0100,
-            0xc000_0101,
-            0xc000_0102,
-            0xc000_0082,
-            0xc000_0083,
-            0x175,
-            0x176,
-        ] {
+        for number in addresses {
             assert_eq!(
                 read(&state, number, 0),
                 Ok(0xffff_8000_0000_0000 | u64::from(number))

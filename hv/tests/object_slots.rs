@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::{
-    Guest, World, bytes, delegating, eventually, gpa, gpages, guest_fault, host_fault, page, returned,
+    Guest, World, bytes, delegating, eventually, gpa, gpages, guest_fault, page, pagefault, returned,
     serving, slot_of_object, until_it_waits, word,
 };
 use hv::soft::SoftFormat;
@@ -136,7 +136,7 @@ fn the_three_ways_of_a_guest_memfd_end_in_the_same_page<F: SoftFormat>() {
     until_it_waits(major.task());
     assert_eq!(
         uffd.try_read_event(),
-        host_fault(TrapKind::Missing, page(range, 0), false)
+        pagefault(TrapKind::Missing, page(range, 0), false)
     );
     let copied = uffd.copy(page(range, 0), &bytes(1), PAGE_SIZE, FillMode::empty());
     assert_eq!(copied, Filled::Done);
@@ -156,7 +156,7 @@ fn the_three_ways_of_a_guest_memfd_end_in_the_same_page<F: SoftFormat>() {
     until_it_waits(minor.task());
     assert_eq!(
         uffd.try_read_event(),
-        host_fault(TrapKind::Minor, page(range, 1), false)
+        pagefault(TrapKind::Minor, page(range, 1), false)
     );
     let second = kernel::mm::range::VirtRange::page(page(range, 1));
     assert_eq!(uffd.cont(second, FillMode::empty()), Filled::Done);
@@ -496,7 +496,7 @@ fn host_and_guest_that_touch_a_page_at_once_are_answered_each_by_its_own<F: Soft
         until_it_waits(vcpu.task());
         until_it_waits(host.task());
         assert_eq!(guests.try_read_event(), guest_fault(TrapKind::Missing, 2, false));
-        assert_eq!(hosts.try_read_event(), host_fault(TrapKind::Missing, at, false));
+        assert_eq!(hosts.try_read_event(), pagefault(TrapKind::Missing, at, false));
         let one_page = kernel::mm::range::VirtRange::page(at);
         let refused = Filled::Refused(Refusal::Exists);
         if host_first {

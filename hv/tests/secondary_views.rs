@@ -8,7 +8,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    AT, Guest, RW, World, bytes, eventually, gpa, host_fault, page, part, returned, slot_of, slot_of_object,
+    AT, Guest, RW, World, bytes, eventually, gpa, page, pagefault, part, returned, slot_of, slot_of_object,
     until_it_waits, word,
 };
 use hv::soft::{Op, SoftFormat};
@@ -255,7 +255,7 @@ fn move_by_a_context<F: SoftFormat>() {
     assert_eq!(scene.guest.load(1), Ok(1), "it has arrived");
     let vcpu = scene.world.guest().spawn_load(0);
     until_it_waits(vcpu.task());
-    assert_eq!(uffd.try_read_event(), host_fault(TrapKind::Missing, from, false));
+    assert_eq!(uffd.try_read_event(), pagefault(TrapKind::Missing, from, false));
     // From beside it into it.
     let moved = scene
         .world
@@ -388,10 +388,7 @@ fn write_protection_by_a_context<F: SoftFormat>() {
     let vcpu = scene.world.guest().spawn_store(0, 3);
     until_it_waits(vcpu.task());
     let at = page(scene.range, 0);
-    assert_eq!(
-        uffd.try_read_event(),
-        host_fault(TrapKind::WriteProtect, at, true)
-    );
+    assert_eq!(uffd.try_read_event(), pagefault(TrapKind::WriteProtect, at, true));
     scene
         .world
         .run(|| assert_eq!(uaccess::load(at), Ok(2), "the store has not happened"));

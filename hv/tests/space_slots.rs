@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Guest, RW, World, bytes, gpa, host_fault, page, part, returned, slot_of, until_it_waits, word};
+use common::{Guest, RW, World, bytes, gpa, page, pagefault, part, returned, slot_of, until_it_waits, word};
 use hv::memslot::SlotRequest;
 use hv::soft::SoftFormat;
 use hv::userfault::Outcome as Stage2;
@@ -176,7 +176,7 @@ fn a_missing_page_of_a_registered_range_is_a_message_as_if_the_host_had_touched_
     let vcpu = world.guest().spawn_store(1, 5);
     until_it_waits(vcpu.task());
     let at = page(range, 1);
-    assert_eq!(uffd.try_read_event(), host_fault(TrapKind::Missing, at, true));
+    assert_eq!(uffd.try_read_event(), pagefault(TrapKind::Missing, at, true));
     assert_eq!(
         uffd.copy(at, &bytes(3), PAGE_SIZE, FillMode::empty()),
         Outcome::Done
@@ -199,7 +199,7 @@ fn a_page_in_the_cache_of_a_registered_range_is_a_minor_message<F: SoftFormat>()
     let vcpu = world.guest().spawn_load(0);
     until_it_waits(vcpu.task());
     let at = page(range, 0);
-    assert_eq!(uffd.try_read_event(), host_fault(TrapKind::Minor, at, false));
+    assert_eq!(uffd.try_read_event(), pagefault(TrapKind::Minor, at, false));
     assert_eq!(uffd.cont(part(range, 0, 1), FillMode::empty()), Outcome::Done);
     assert_eq!(returned(vcpu), Ok(word(4)));
 }

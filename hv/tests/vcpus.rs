@@ -5,16 +5,15 @@ mod common;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use common::{AT, World, gpa, gpages};
+use common::{AT, World, delegated_slot, gpa, gpages};
 use hv::bitmap::Bitmap;
 use hv::exit::{Exit, PortAccess, Raw, Stopped, Violation};
 use hv::fpu::AREA;
 use hv::memory::GuestMemory;
-use hv::memslot::{Backing, SlotRequest};
 use hv::ring::RingError;
 use hv::stage2::Npt;
 use hv::state::{Injection, Registers, SystemState};
-use hv::userfault::{Delivery, Outcome, Userfaults};
+use hv::userfault::{Delivery, Outcome};
 use hv::vcpu::{Fatal, Image, Stop, Timer, Vcpu};
 use hv::vendor::{Features, Injected, Unavailable, Vendor};
 use hv::vm::Vm;
@@ -149,20 +148,7 @@ fn guest() -> Guest {
 }
 
 fn add_delegated(memory: &Arc<GuestMemory<Npt>>, object: &Arc<Object>, bitmap: &Arc<Bitmap>) {
-    let request = SlotRequest {
-        at: delegated(0),
-        len: DELEGATED_PAGES * PAGE_SIZE,
-        backing: Backing::Object {
-            object: Arc::clone(object),
-            offset: 0,
-            userfaults: Some(Userfaults {
-                bitmap: Arc::clone(bitmap),
-                delivery: Delivery::Exit,
-            }),
-        },
-        read_only: false,
-        log_dirty: false,
-    };
+    let request = delegated_slot(delegated(0), object, bitmap, Delivery::Exit);
     memory.add(request).expect("nothing is wrong with it");
 }
 

@@ -7,13 +7,13 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{World, bytes, gpa, page, part, word};
+use common::{World, bytes, delegated_slot, gpa, page, part, word};
 use hv::bitmap::Bitmap;
-use hv::memslot::{Backing, SlotId, SlotRequest};
+use hv::memslot::SlotId;
 use hv::soft::{Op, Soft, SoftFormat};
 use hv::stage2::{DELEGATED, Ept, Npt, View};
 use hv::state::{Registers, SystemState};
-use hv::userfault::{Delivery, MemoryFault, Userfaults};
+use hv::userfault::{Delivery, MemoryFault};
 use hv::vcpu::{Fatal, Image, Stop, Vcpu};
 use hv::vendor::{Features, Vendor};
 use hv::vm::Vm;
@@ -66,20 +66,7 @@ impl<F: SoftFormat> Scene<F> {
         let object = Object::new(&GUEST_MEMFD, PAGES * PAGE_SIZE);
         let bitmap = Arc::new(Bitmap::new(PAGES).expect("memory is plenty"));
         bitmap.set_all();
-        let request = SlotRequest {
-            at: delegated(0),
-            len: object.size(),
-            backing: Backing::Object {
-                object: Arc::clone(&object),
-                offset: 0,
-                userfaults: Some(Userfaults {
-                    bitmap: Arc::clone(&bitmap),
-                    delivery: Delivery::Exit,
-                }),
-            },
-            read_only: false,
-            log_dirty: false,
-        };
+        let request = delegated_slot(delegated(0), &object, &bitmap, Delivery::Exit);
         let slot = world.memory.add(request).expect("nothing is wrong with it");
         let vm = Vm::<Soft<F>>::new(Arc::clone(&world.memory), all(), Box::new(|_: &str| {}));
         let image = Image::starting(Registers::default(), SystemState::default());

@@ -1,8 +1,10 @@
 //! A guest on the software machine.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+#[path = "../../../kernel/tests/common/basics.rs"]
+mod basics;
+
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
 use hv::bitmap::Bitmap;
 use hv::exit::Exit;
@@ -13,20 +15,17 @@ use hv::state::Registers;
 use hv::userfault::{Delivery, Outcome, Userfaults};
 use hv::vendor::{Features, Vendor};
 use kernel::arch::host::{Config, Running, SoftMachine};
-use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr};
+use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE};
 use kernel::mm::cache::Object;
 use kernel::mm::memtype::anon::ANON;
 use kernel::mm::memtype::guest_memfd::GUEST_MEMFD;
-use kernel::mm::pt::Prot;
 use kernel::mm::range::{GuestRange, VirtRange};
 use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
-use kernel::mm::uaccess;
 use kernel::task::spawn::{JoinHandle, spawn_returning};
-use kernel::task::{State, Task};
 use kernel::uffd::{Event, Features as UffdFeatures, Flags, ReadError, TrapKind, Uffd};
 
-/// Rights of ordinary memory.
-pub const RW: Prot = Prot::READ.union(Prot::WRITE);
+pub use self::basics::*;
+
 /// Where slots begin in the tests.
 pub const AT: GuestPhysAddr = GuestPhysAddr::new(0x10_0000);
 
@@ -76,26 +75,12 @@ impl<F: SoftFormat> World<F> {
 
     /// Runs `f` on this thread, as a task of the space.
     pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
-        struct Unload<'a>(&'a Space);
-        impl Drop for Unload<'_> {
-            fn drop(&mut self) {
-                self.0.unload_here();
-            }
-        }
-        Task::detached_in("test", Arc::clone(&self.space)).run_as(|| {
-            self.space.activate();
-            let _unload = Unload(&self.space);
-            f()
-        })
+        run_in(&self.space, f)
     }
 
     /// Stores 1, 2, ... at the start of pages 0, 1, ... of `range`.
     pub fn populate(&self, range: VirtRange) {
-        self.run(|| {
-            for i in 0..range.pages() {
-                assert_eq!(uaccess::store(range.start + i * PAGE_SIZE, i + 1), Ok(()));
-            }
-        });
+        populate_in(&self.space, range);
     }
 
     pub fn guest(&self) -> Guest<F> {
@@ -112,12 +97,25 @@ pub fn delegating<F: SoftFormat>(
     let object = Object::new(&GUEST_MEMFD, pages * PAGE_SIZE);
     let bitmap = Arc::new(Bitmap::new(pages).expect("memory is plenty"));
     bitmap.set_all();
+    let slot = world.memory.add(delegated_slot(AT, &object, &bitmap, delivery));
+    (object, bitmap, slot.expect("nothing is wrong with it"))
+}
+
+/// A slot at `at` for all of `object`, with what `bitmap` says delegated.
+pub fn delegated_slot(
+    at: GuestPhysAddr,
+    object: &Arc<Object>,
+    bitmap: &Arc<Bitmap>,
+    delivery: Delivery,
+) -> SlotRequest {
     let userfaults = Userfaults {
-        bitmap: Arc::clone(&bitmap),
+        bitmap: Arc::clone(bitmap),
         delivery,
     };
-    let slot = world.memory.add(slot_of_object(&object, Some(userfaults)));
-    (object, bitmap, slot.expect("nothing is wrong with it"))
+    SlotRequest {
+        at,
+        ..slot_of_object(object, Some(userfaults))
+    }
 }
 
 /// A slot at [`AT`] for all of `object`.
@@ -146,11 +144,6 @@ pub fn bytes(byte: u8) -> Vec<u8> {
     vec![byte; PAGE_SIZE as usize]
 }
 
-/// The word that a page of this byte begins with.
-pub fn word(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
 /// A message about a page of the guest's.
 pub fn guest_fault(kind: TrapKind, page: u64, write: bool) -> Result<Event, ReadError> {
     Ok(Event::GuestFault {
@@ -159,50 +152,6 @@ pub fn guest_fault(kind: TrapKind, page: u64, write: bool) -> Result<Event, Read
         addr: gpa(page),
         thread: None,
     })
-}
-
-/// A message about a page of the host's.
-pub fn host_fault(kind: TrapKind, addr: VirtAddr, write: bool) -> Result<Event, ReadError> {
-    Ok(Event::Pagefault {
-        kind,
-        write,
-        addr,
-        thread: None,
-    })
-}
-
-/// Waits until `condition` holds.
-///
-/// # Panics
-/// It does not within ten seconds.
-#[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "still not so after ten seconds: {what}"
-        );
-        std::thread::yield_now();
-    }
-}
-
-/// Waits until `task` sleeps in a delegated fault.
-#[track_caller]
-pub fn until_it_waits(task: &Task) {
-    eventually("the task waits for a page", || {
-        task.fault.is_waiting() && task.state() == State::Parked
-    });
-}
-
-/// What the job of a task returned; a task that never returns fails the test instead of stopping it.
-#[track_caller]
-pub fn returned<T>(handle: JoinHandle<T>) -> T {
-    eventually("the task has ended", || handle.task().state() == State::Ended);
-    match handle.join() {
-        Ok(value) => value,
-        Err(outcome) => panic!("the task ended without a result: {outcome:?}"),
-    }
 }
 
 /// A slot at [`AT`] for all of `range`.
@@ -227,16 +176,6 @@ pub fn gpa(page: u64) -> GuestPhysAddr {
 /// So many pages from page number `page` on.
 pub fn gpages(page: u64, pages: u64) -> GuestRange {
     GuestRange::new(gpa(page), gpa(page + pages))
-}
-
-/// The address of page number `page` of `range`.
-pub fn page(range: VirtRange, page: u64) -> VirtAddr {
-    range.start + page * PAGE_SIZE
-}
-
-/// The `pages` pages from page number `page` of `range` on.
-pub fn part(range: VirtRange, first: u64, pages: u64) -> VirtRange {
-    VirtRange::new(page(range, first), page(range, first + pages))
 }
 
 /// A vCPU, run as its owner would.

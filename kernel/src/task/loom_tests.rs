@@ -82,19 +82,42 @@ fn loom_two_wakers_resume_a_task_once_per_park() {
     });
 }
 
+/// Something to be waited for until it is open.
+struct Gate {
+    queue: WaitQueue,
+    is_open: AtomicBool,
+}
+
+impl Gate {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            queue: WaitQueue::new(&REASON),
+            is_open: AtomicBool::new(false),
+        })
+    }
+
+    fn look(&self) -> Option<()> {
+        self.is_open.load(Relaxed).then_some(())
+    }
+
+    /// A thread that waits for it.
+    fn waiter(self: &Arc<Self>) -> thread::JoinHandle<()> {
+        let gate = Arc::clone(self);
+        start(&Task::detached("waiter"), move || {
+            gate.queue.wait_until(|| gate.look())
+        })
+    }
+}
+
 #[test]
 fn loom_wait_until_finds_a_condition_set_before_or_after_it_looked() {
     explore(None, || {
-        let queue = Arc::new(WaitQueue::new(&REASON));
-        let flag = Arc::new(AtomicBool::new(false));
-        let (its_queue, its_flag) = (Arc::clone(&queue), Arc::clone(&flag));
-        let waiter = start(&Task::detached("waiter"), move || {
-            its_queue.wait_until(|| its_flag.load(Relaxed).then_some(()));
-        });
-        flag.store(true, Relaxed);
-        queue.wake_one();
-        waiter.join().expect("saw the flag");
-        assert!(queue.is_empty());
+        let gate = Gate::new();
+        let waiter = gate.waiter();
+        gate.is_open.store(true, Relaxed);
+        gate.queue.wake_one();
+        waiter.join().expect("saw it open");
+        assert!(gate.queue.is_empty());
     });
 }
 
@@ -122,35 +145,60 @@ fn loom_a_sleep_lock_has_one_holder_and_wakes_the_next() {
     });
 }
 
-/// Takes one of `items` if there is one.
-fn take(items: &AtomicUsize) -> Option<()> {
-    items
-        .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
-        .ok()
-        .map(drop)
+/// Items that tasks wait for.
+struct Supply {
+    queue: WaitQueue,
+    items: AtomicUsize,
+}
+
+impl Supply {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            queue: WaitQueue::new(&REASON),
+            items: AtomicUsize::new(0),
+        })
+    }
+
+    /// One more item, for one who waits.
+    fn put(&self) {
+        self.items.fetch_add(1, Relaxed);
+        self.queue.wake_one();
+    }
+
+    /// An item, if there is one.
+    fn take(&self) -> Option<()> {
+        self.items
+            .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+            .ok()
+            .map(drop)
+    }
+
+    fn wait(&self) {
+        self.queue.wait_until(|| self.take());
+    }
+
+    /// Whether there was an item before the alarm.
+    fn wait_alarm(&self, alarm: &Alarm) -> bool {
+        self.queue.wait_alarm(alarm, || self.take()).is_some()
+    }
 }
 
 #[test]
 fn loom_wake_one_per_item_serves_two_waiters() {
     explore(Some(3), || {
-        let queue = Arc::new(WaitQueue::new(&REASON));
-        let items = Arc::new(AtomicUsize::new(0));
+        let supply = Supply::new();
         let waiters: Vec<_> = (0..2)
             .map(|_| {
-                let (queue, items) = (Arc::clone(&queue), Arc::clone(&items));
-                start(&Task::detached("waiter"), move || {
-                    queue.wait_until(|| take(&items))
-                })
+                let supply = Arc::clone(&supply);
+                start(&Task::detached("waiter"), move || supply.wait())
             })
             .collect();
-        for _ in 0..2 {
-            items.fetch_add(1, Relaxed);
-            queue.wake_one();
-        }
+        supply.put();
+        supply.put();
         waiters
             .into_iter()
             .for_each(|waiter| waiter.join().expect("took one"));
-        assert!(queue.is_empty());
+        assert!(supply.queue.is_empty());
     });
 }
 
@@ -191,49 +239,40 @@ fn loom_timeout_ends_a_wait_that_nobody_wakes() {
 #[test]
 fn loom_timeout_against_wake_never_wastes_the_item() {
     explore(Some(3), || {
-        let queue = Arc::new(WaitQueue::new(&REASON));
-        let items = Arc::new(AtomicUsize::new(0));
+        let supply = Supply::new();
         let hasty = Task::detached("hasty");
         let alarm = hasty.run_as(Alarm::unarmed);
-        let (its_queue, its_items) = (Arc::clone(&queue), Arc::clone(&items));
+        let its = Arc::clone(&supply);
         let waiter = start(&hasty, move || {
-            let got = its_queue.wait_alarm(&alarm, || take(&its_items));
-            let left = its_items.load(Relaxed);
-            assert!(got.is_some() || left <= 1);
+            assert!(its.wait_alarm(&alarm) || its.items.load(Relaxed) <= 1);
         });
         let timer = thread::spawn({
             let hasty = Arc::clone(&hasty);
             move || fire(&hasty)
         });
-        items.fetch_add(1, Relaxed);
-        queue.wake_one();
+        supply.put();
         timer.join().expect("fired");
         waiter.join().expect("got the item or gave up");
-        assert!(queue.is_empty());
+        assert!(supply.queue.is_empty());
     });
 }
 
 #[test]
 fn loom_patient_waiter_gets_what_a_hasty_one_gave_up() {
     explore(Some(2), || {
-        let queue = Arc::new(WaitQueue::new(&REASON));
-        let items = Arc::new(AtomicUsize::new(0));
+        let supply = Supply::new();
         let hasty = Task::detached("hasty");
         let alarm = hasty.run_as(Alarm::unarmed);
-        let (its_queue, its_items) = (Arc::clone(&queue), Arc::clone(&items));
+        let its = Arc::clone(&supply);
         let first = start(&hasty, move || {
-            if its_queue.wait_alarm(&alarm, || take(&its_items)).is_some() {
-                its_items.fetch_add(1, Relaxed);
-                its_queue.wake_one();
+            if its.wait_alarm(&alarm) {
+                its.put();
             }
         });
-        let (its_queue, its_items) = (Arc::clone(&queue), Arc::clone(&items));
-        let second = start(&Task::detached("patient"), move || {
-            its_queue.wait_until(|| take(&its_items))
-        });
+        let its = Arc::clone(&supply);
+        let second = start(&Task::detached("patient"), move || its.wait());
         fire(&hasty);
-        items.fetch_add(1, Relaxed);
-        queue.wake_one();
+        supply.put();
         first.join().expect("took it and put it back, or gave up");
         second.join().expect("got it in the end");
     });
@@ -285,14 +324,10 @@ mod broken {
     #[should_panic(expected = "deadlock")]
     fn loom_finds_the_lost_wakeup_of_a_waker_that_wakes_before_it_changes_the_condition() {
         explore(None, || {
-            let queue = Arc::new(WaitQueue::new(&REASON));
-            let flag = Arc::new(AtomicBool::new(false));
-            let (its_queue, its_flag) = (Arc::clone(&queue), Arc::clone(&flag));
-            let waiter = start(&Task::detached("waiter"), move || {
-                its_queue.wait_until(|| its_flag.load(Relaxed).then_some(()));
-            });
-            queue.wake_one();
-            flag.store(true, Relaxed);
+            let gate = Gate::new();
+            let waiter = gate.waiter();
+            gate.queue.wake_one();
+            gate.is_open.store(true, Relaxed);
             waiter.join().expect("never in some order");
         });
     }
@@ -301,21 +336,20 @@ mod broken {
     #[should_panic(expected = "deadlock")]
     fn loom_finds_the_lost_wakeup_of_a_waiter_that_does_not_look_again_in_line() {
         explore(None, || {
-            let queue = Arc::new(WaitQueue::new(&REASON));
-            let flag = Arc::new(AtomicBool::new(false));
-            let (its_queue, its_flag) = (Arc::clone(&queue), Arc::clone(&flag));
+            let gate = Gate::new();
+            let its = Arc::clone(&gate);
             let waiter = start(&Task::detached("waiter"), move || {
-                while !its_flag.load(Relaxed) {
+                while its.look().is_none() {
                     // The condition is not looked at between getting in line and sleeping.
                     let mut looks = 0;
-                    its_queue.wait_until(|| {
+                    its.queue.wait_until(|| {
                         looks += 1;
                         (looks > 2).then_some(())
                     });
                 }
             });
-            flag.store(true, Relaxed);
-            queue.wake_one();
+            gate.is_open.store(true, Relaxed);
+            gate.queue.wake_one();
             waiter.join().expect("never in some order");
         });
     }

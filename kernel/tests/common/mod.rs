@@ -1,12 +1,12 @@
 //! A space in a software machine, tasks in it, and what a monitor sees of them.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+mod basics;
 pub mod kinds;
 pub mod moving;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
 use kernel::arch::host::{Config, Running, SoftMachine};
 use kernel::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
@@ -18,12 +18,11 @@ use kernel::mm::pt::Prot;
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapRequest, Memory, Privilege, Space};
 use kernel::mm::uaccess::{self, AccessError};
+use kernel::task::Task;
 use kernel::task::spawn::{JoinHandle, spawn_returning};
-use kernel::task::{State, Task};
 use kernel::uffd::{Event, Features, Modes, Outcome, ReadError, TrapKind, Uffd, linux};
 
-/// Rights of ordinary memory.
-pub const RW: Prot = Prot::READ.union(Prot::WRITE);
+pub use self::basics::*;
 
 /// A machine with one address space. Fields are dropped in this order: the space before the machine that is checked then.
 pub struct World {
@@ -78,17 +77,7 @@ impl World {
 
     /// Runs `f` on this thread, as a task of the space.
     pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
-        struct Unload<'a>(&'a Space);
-        impl Drop for Unload<'_> {
-            fn drop(&mut self) {
-                self.0.unload_here();
-            }
-        }
-        Task::detached_in("test", Arc::clone(&self.space)).run_as(|| {
-            self.space.activate();
-            let _unload = Unload(&self.space);
-            f()
-        })
+        run_in(&self.space, f)
     }
 
     /// Starts a task in the space.
@@ -191,22 +180,7 @@ pub fn failed<T>(result: Result<T, AccessError>) -> Result<T, FaultError> {
 
 /// Stores 1, 2, ... at the start of pages 0, 1, ... of `range`.
 pub fn populate(world: &World, range: VirtRange) {
-    world.run(|| {
-        for i in 0..range.pages() {
-            assert_eq!(uaccess::store(page(range, i), i + 1), Ok(()));
-        }
-    });
-}
-
-/// The range of page number `page` of `range` and the `pages - 1` after it.
-pub fn part(range: VirtRange, page: u64, pages: u64) -> VirtRange {
-    let start = range.start + page * PAGE_SIZE;
-    VirtRange::new(start, start + pages * PAGE_SIZE)
-}
-
-/// The address of page number `page` of `range`.
-pub fn page(range: VirtRange, page: u64) -> VirtAddr {
-    range.start + page * PAGE_SIZE
+    populate_in(&world.space, range);
 }
 
 /// Ranges that no operation on areas takes, whatever is mapped: nothing, one that is not aligned, and one above the top.
@@ -223,30 +197,6 @@ pub fn anon_frames() -> u64 {
     allocator().stats().of(Kind::Anon)
 }
 
-/// Waits until `condition` holds.
-///
-/// # Panics
-/// It does not within ten seconds.
-#[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "still not so after ten seconds: {what}"
-        );
-        std::thread::yield_now();
-    }
-}
-
-/// Waits until `task` sleeps in a delegated fault.
-#[track_caller]
-pub fn until_it_waits(task: &Task) {
-    eventually("the task waits for a page", || {
-        task.fault.is_waiting() && task.state() == State::Parked
-    });
-}
-
 /// Whether a task from [`World::stuck_at`] was woken.
 pub fn was_woken(task: &Task) -> bool {
     let woken = !task.fault.is_waiting();
@@ -258,33 +208,14 @@ pub fn was_woken(task: &Task) -> bool {
     woken
 }
 
-/// What the job of a task returned; a task that never returns fails the test instead of stopping it.
-#[track_caller]
-pub fn returned<T>(handle: JoinHandle<T>) -> T {
-    eventually("the task has ended", || handle.task().state() == State::Ended);
-    match handle.join() {
-        Ok(value) => value,
-        Err(outcome) => panic!("the task ended without a result: {outcome:?}"),
-    }
-}
-
 /// A message about a missing page.
 pub fn missing(addr: VirtAddr, write: bool) -> Result<Event, ReadError> {
-    message(TrapKind::Missing, addr, write)
+    pagefault(TrapKind::Missing, addr, write)
 }
 
 /// A message about a store to a write-protected page.
 pub fn write_protected(addr: VirtAddr) -> Result<Event, ReadError> {
-    message(TrapKind::WriteProtect, addr, true)
-}
-
-fn message(kind: TrapKind, addr: VirtAddr, write: bool) -> Result<Event, ReadError> {
-    Ok(Event::Pagefault {
-        kind,
-        write,
-        addr,
-        thread: None,
-    })
+    pagefault(TrapKind::WriteProtect, addr, true)
 }
 
 /// Result and output field of a fill's ioctl.
@@ -298,11 +229,6 @@ pub fn source(first: u8, pages: u64) -> Vec<u8> {
     (0..pages)
         .flat_map(|i| [first + i as u8; PAGE_SIZE as usize])
         .collect()
-}
-
-/// The word that a page of these bytes begins with.
-pub fn word(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
 }
 
 /// Somebody who ends an injected shortage of memory when asked for some.

@@ -62,6 +62,11 @@ impl World {
             .share()
     }
 
+    /// COPY of a page of this byte.
+    fn fill(&self, uffd: &Uffd, number: u64, byte: u8) -> Outcome {
+        uffd.copy(self.page(number), &[byte; 4096], PAGE_SIZE, FillMode::empty())
+    }
+
     /// Leaves the page as a fork whose other side has ended would.
     fn fork_and_end(&self, number: u64) {
         let leaf = self.leaf(number);
@@ -155,11 +160,7 @@ fn copy_goes_over_a_write_protect_or_poison_marker() {
         let world = world(1);
         let uffd = world.registered();
         world.mark(0, marker);
-        assert_eq!(
-            uffd.copy(world.page(0), &[6; 4096], PAGE_SIZE, FillMode::empty()),
-            Outcome::Done,
-            "{marker:?}"
-        );
+        assert_eq!(world.fill(&uffd, 0, 6), Outcome::Done, "{marker:?}");
         world.run(|| assert_eq!(uaccess::load(world.page(0)), Ok(0x0606_0606_0606_0606)));
     }
 }
@@ -288,10 +289,7 @@ fn a_page_that_was_forked_and_not_written_since_does_not_move_even_if_nobody_els
         let (dst, src) = (world.page(1), world.page(from));
         uffd.move_pages(&world.space, dst, src, PAGE_SIZE, MoveMode::empty())
     };
-    assert_eq!(
-        uffd.copy(world.page(0), &[1; 4096], PAGE_SIZE, FillMode::empty()),
-        Outcome::Done
-    );
+    assert_eq!(world.fill(&uffd, 0, 1), Outcome::Done);
     world.fork_and_end(0);
     let busy = Outcome::Refused(Refusal::Busy);
     assert_eq!(to_page_1(0), busy);
@@ -305,10 +303,7 @@ fn a_page_that_was_forked_and_not_written_since_does_not_move_even_if_nobody_els
 fn a_page_that_somebody_else_owns_too_does_not_move() {
     let world = world(2);
     let uffd = world.registered();
-    assert_eq!(
-        uffd.copy(world.page(0), &[1; 4096], PAGE_SIZE, FillMode::empty()),
-        Outcome::Done
-    );
+    assert_eq!(world.fill(&uffd, 0, 1), Outcome::Done);
     let other = world.share(0).expect("a page of its own");
     let move_it = || {
         let (dst, src) = (world.page(1), world.page(0));
@@ -360,10 +355,7 @@ mod small {
     fn a_filled_page_is_read_and_unmapped() {
         let world = world(1);
         let uffd = world.registered();
-        assert_eq!(
-            uffd.copy(world.page(0), &[3; 4096], PAGE_SIZE, FillMode::empty()),
-            Outcome::Done
-        );
+        assert_eq!(world.fill(&uffd, 0, 3), Outcome::Done);
         world.run(|| assert_eq!(uaccess::load(world.page(0)), Ok(0x0303_0303_0303_0303)));
         world.space.unmap(world.range).expect("mapped");
         assert_eq!(allocator().stats().of(Kind::Anon), 0);

@@ -59,6 +59,19 @@ fn pages(start: usize, end: usize) -> VirtRange {
     VirtRange::new(addr(start), addr(end))
 }
 
+/// An area of anonymous memory that nobody has changed.
+fn area(start: usize, end: usize, prot: Prot) -> Vma {
+    Vma {
+        range: pages(start, end),
+        prot,
+        ty: &ANON,
+        backing: None,
+        flags: VmaFlags::empty(),
+        uffd: None,
+        anon: AnonVma::default(),
+    }
+}
+
 /// The set, the array and the two contexts that areas may be registered with.
 struct Check {
     set: VmaSet,
@@ -88,16 +101,9 @@ impl Check {
                 let free = self.cells[start..end].iter().all(Option::is_none);
                 assert_eq!(self.set.is_free(pages(start, end)), free);
                 if free {
-                    let vma = Vma {
-                        range: pages(start, end),
-                        prot,
-                        ty: &ANON,
-                        backing: None,
-                        flags: VmaFlags::empty(),
-                        uffd: None,
-                        anon: AnonVma::default(),
-                    };
-                    self.set.insert(vma).expect("far from the limit");
+                    self.set
+                        .insert(area(start, end, prot))
+                        .expect("far from the limit");
                     self.cells[start..end].fill(Some(Cell { prot, ctx: None }));
                 }
             }
@@ -242,16 +248,8 @@ fn overlapping_areas_are_those_that_share_an_address() {
     let _machine = SoftMachine::start(Config::default());
     let mut set = VmaSet::new();
     for start in [0, 10, 20] {
-        let vma = Vma {
-            range: pages(start, start + 5),
-            prot: Prot::READ,
-            ty: &ANON,
-            backing: None,
-            flags: VmaFlags::empty(),
-            uffd: None,
-            anon: AnonVma::default(),
-        };
-        set.insert(vma).expect("far from the limit");
+        set.insert(area(start, start + 5, Prot::READ))
+            .expect("far from the limit");
     }
     let starts = |a, b| {
         let found = set.overlapping(pages(a, b));
@@ -271,16 +269,7 @@ fn an_area_over_an_area_panics() {
     let _machine = SoftMachine::start(Config::default());
     let mut set = VmaSet::new();
     for _ in 0..2 {
-        let vma = Vma {
-            range: pages(3, 5),
-            prot: Prot::READ,
-            ty: &ANON,
-            backing: None,
-            flags: VmaFlags::empty(),
-            uffd: None,
-            anon: AnonVma::default(),
-        };
-        let _full = set.insert(vma);
+        let _full = set.insert(area(3, 5, Prot::READ));
     }
 }
 
@@ -290,27 +279,10 @@ fn a_split_that_would_exceed_the_limit_changes_nothing() {
     let mut set = VmaSet::new();
     // Gaps keep the areas apart.
     for i in 0..super::MAX_VMAS {
-        let vma = Vma {
-            range: pages(i * 4, i * 4 + 3),
-            prot: Prot::READ,
-            ty: &ANON,
-            backing: None,
-            flags: VmaFlags::empty(),
-            uffd: None,
-            anon: AnonVma::default(),
-        };
-        set.insert(vma).expect("below the limit");
+        set.insert(area(i * 4, i * 4 + 3, Prot::READ))
+            .expect("below the limit");
     }
-    let one_more = Vma {
-        range: pages(3, 4),
-        prot: Prot::empty(),
-        ty: &ANON,
-        backing: None,
-        flags: VmaFlags::empty(),
-        uffd: None,
-        anon: AnonVma::default(),
-    };
-    assert!(set.insert(one_more).is_err());
+    assert!(set.insert(area(3, 4, Prot::empty())).is_err());
     assert!(set.remove(pages(1, 2), drop).is_err());
     assert!(set.update(pages(1, 2), |vma| vma.prot = Prot::WRITE).is_err());
     assert_eq!(
