@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Tokens;
 use super::guest::Guest;
-use super::region::pages_from;
+use super::imaging::Imaging;
 use crate::machine::Machine;
 
 /// Options of `guest-snapshot`.
@@ -21,15 +21,9 @@ pub struct GuestSnapshotArgs {
         conflicts_with = "mark_after"
     )]
     pub after_mark: Option<u64>,
-    /// Pages that the sweep saves, and unprotects in one call, between two turns of the guest; default: 8
-    #[arg(long, value_name = "PAGES", allow_negative_numbers = true, value_parser = pages_from(1))]
-    pub batch: Option<u64>,
-    /// Kill the monitor after it has served N faults
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub kill_monitor_after: Option<u64>,
-    /// Let the monitor save the page of the Nth fault only after the guest went on; the image is then found wrong
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
-    pub late_save: Option<u64>,
+    /// How the image is taken.
+    #[command(flatten)]
+    pub imaging: Imaging,
 }
 
 impl GuestSnapshotArgs {
@@ -43,12 +37,11 @@ impl GuestSnapshotArgs {
 
     /// The command line.
     pub fn tokens(&self) -> Tokens {
-        self.guest
+        let tokens = self
+            .guest
             .add_to(Tokens::new("guest-snapshot"))
-            .opt("after-mark", self.after_mark)
-            .opt("batch", self.batch)
-            .opt("kill-monitor-after", self.kill_monitor_after)
-            .opt("late-save", self.late_save)
+            .opt("after-mark", self.after_mark);
+        self.imaging.add_to(tokens)
     }
 }
 
@@ -62,9 +55,11 @@ mod tests {
         let args = GuestSnapshotArgs {
             guest: Guest::default(),
             after_mark: Some(1),
-            batch: Some(2),
-            kill_monitor_after: Some(3),
-            late_save: Some(4),
+            imaging: Imaging {
+                batch: Some(2),
+                kill_monitor_after: Some(3),
+                late_save: Some(4),
+            },
         };
         assert_eq!(
             args.tokens().finish(),

@@ -14,6 +14,7 @@ mod guest;
 mod guest_clone;
 mod guest_restore;
 mod guest_snapshot;
+mod imaging;
 mod region;
 mod restore;
 mod snapshot;

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Tokens;
+use super::imaging::Imaging;
 use super::region::{Orders, Region, pages_from};
 use crate::machine::Machine;
 
@@ -21,15 +22,9 @@ pub struct SnapshotArgs {
     /// Stores that the writer makes between two turns of the sweep; default: 8
     #[arg(long, value_name = "STORES", allow_negative_numbers = true, value_parser = pages_from(1))]
     pub burst: Option<u64>,
-    /// Pages that the sweep saves, and unprotects in one call, between two turns of the writer; default: 8
-    #[arg(long, value_name = "PAGES", allow_negative_numbers = true, value_parser = pages_from(1))]
-    pub batch: Option<u64>,
-    /// Kill the monitor after it has served N faults
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub kill_monitor_after: Option<u64>,
-    /// Let the monitor save the page of the Nth fault only after the writer went on; the image is then found wrong
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
-    pub late_save: Option<u64>,
+    /// How the image is taken.
+    #[command(flatten)]
+    pub imaging: Imaging,
 }
 
 impl SnapshotArgs {
@@ -53,15 +48,13 @@ impl SnapshotArgs {
 
     /// The command line.
     pub fn tokens(&self) -> Tokens {
-        Tokens::new("snapshot")
+        let tokens = Tokens::new("snapshot")
             .opt("pages", self.region.pages)
             .opt("populate", self.populate)
             .opt("order", self.orders.token())
             .opt("seed", self.orders.seed)
-            .opt("burst", self.burst)
-            .opt("batch", self.batch)
-            .opt("kill-monitor-after", self.kill_monitor_after)
-            .opt("late-save", self.late_save)
+            .opt("burst", self.burst);
+        self.imaging.add_to(tokens)
     }
 }
 
@@ -81,9 +74,11 @@ mod tests {
             },
             populate: Some(32),
             burst: Some(2),
-            batch: Some(4),
-            kill_monitor_after: Some(5),
-            late_save: Some(6),
+            imaging: Imaging {
+                batch: Some(4),
+                kill_monitor_after: Some(5),
+                late_save: Some(6),
+            },
         };
         assert_eq!(
             args.tokens().finish(),

@@ -3,9 +3,8 @@
 use std::io::Write as _;
 
 use anyhow::Context as _;
-use clap::Args;
 
-use crate::app::{App, FromFile};
+use crate::app::{App, FromFile, RestoreArgs};
 use crate::elf::Kernel;
 use crate::job::{self, Job, Location};
 use crate::machine::{Launch, Machine};
@@ -13,13 +12,28 @@ use crate::paths::{RunDir, shown};
 use crate::report::{PanicReport, RunReport, verdict_word};
 use crate::session::{self, Limits, Outcome};
 use crate::setup::{self, InstallOptions, Need, Tool};
-use crate::status::Status;
+use crate::status::{HELP, Status};
 use crate::symbolize;
 use crate::ui::Ui;
 use crate::verdict::{Verdict, judge};
 
+/// The arguments of a command that boots in a machine whose own options are `M`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = HELP, subcommand_value_name = "APP", subcommand_help_heading = "Applications")]
+pub struct Args<M: clap::Args> {
+    /// The machine's.
+    #[command(flatten)]
+    pub machine: M,
+    /// The run's.
+    #[command(flatten)]
+    pub run: Options,
+    /// What runs there; [`App::Restore`] as it is by default.
+    #[command(subcommand)]
+    pub app: Option<App>,
+}
+
 /// Options of every run.
-#[derive(Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 #[group(skip)]
 pub struct Options {
     /// Seconds that the whole run may take; default: no limit
@@ -39,11 +53,20 @@ pub struct Options {
     pub install: InstallOptions,
 }
 
-/// Runs `app` on `machine` and shows the result.
+/// Does on `machine` what `args` ask for, and shows the result.
 ///
 /// # Errors
 /// When it could not be run at all.
-pub fn execute(
+pub fn execute<M: clap::Args>(
+    args: &Args<M>,
+    machine: &dyn Machine,
+    disk: Option<Location>,
+) -> anyhow::Result<Status> {
+    let default = App::Restore(RestoreArgs::default());
+    run(args.app.as_ref().unwrap_or(&default), machine, disk, &args.run)
+}
+
+fn run(
     app: &App,
     machine: &dyn Machine,
     disk: Option<Location>,
