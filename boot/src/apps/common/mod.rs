@@ -35,7 +35,7 @@ mod tasks;
 pub use draft::Draft;
 pub use frames::Frames;
 pub use input::{MAX_PAGES, check_memory, entry, order, pages, seed};
-pub use live::{Live, Monitor as ImageMonitor, Served as ImageServed, Swept, Then, digests, sweep};
+pub use live::{Live, Options as ImageOptions, Swept, Taken, Then, sweep};
 pub use notes::Notes;
 pub use region::{Fault, Region, SetupError, next_fault, populate};
 pub use snapshot::Snapshot;

@@ -23,19 +23,17 @@
 //! | `summary` | the report |
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 use hv::vcpu::Image;
 use hv::vendor::{Features, Vendor};
 use kernel::abi::guest::Resumed;
-use kernel::arch::{Clock, Machine};
 use kernel::lab::digest::DigestList;
 use kernel::trace::cmdline::Cmdline;
 
 use self::machine::OneRegion;
 use self::options::Options;
-use self::summary::{End, Run, Taken};
-use super::common::{Draft, ImageMonitor, Live, Region, check_memory, digests, join, run_in, start, sweep};
+use self::summary::{End, Run};
+use super::common::{Draft, Live, Region, Taken, check_memory, join, start, sweep};
 use super::guest::{Console, Ended, GuestError, Job, Unreturned, on_this_cpu, run_to_end, run_to_point};
 use super::{App, AppError, AppResult, System, app};
 
@@ -93,23 +91,13 @@ fn snapshot<V: Vendor>(
     run_to_point(&mut machine.vcpu, guest.point, guest.limit).map_err(AppError::failed)?;
     machine.vcpu.vm().flush_console();
     console.take();
-    let then = {
-        let of = region.clone();
-        run_in(&region.space, "digests", move || digests(&of))?.map_err(AppError::failed)?
-    };
-    let monitor = ImageMonitor::new(live, options.kill_monitor_after, options.late_save);
-    let monitor = start("monitor", Some(&region.space), move || monitor.run())?;
-    live.uffd.attach_monitor(monitor.task());
+    let then = live.digests()?;
+    let monitor = live.start_monitor(&options.image)?;
 
-    let begin = Machine::ticks();
     let image = machine.vcpu.image();
-    let armed = live.uffd.write_protect(region.range);
-    let arming = Machine::ticks() - begin;
-    if armed.is_err() {
-        live.given_up.store(true, Ordering::Relaxed);
-    }
+    let armed = live.arm();
     let sweeper = {
-        let (live, batch) = (Arc::clone(live), options.batch);
+        let (live, batch) = (Arc::clone(live), options.image.batch);
         start("sweep", Some(&region.space), move || sweep(&live, batch))?
     };
     let ended = run_to_end(&mut machine.vcpu, guest.limit, unserved);
@@ -121,14 +109,9 @@ fn snapshot<V: Vendor>(
     let run = Run {
         vendor: V::NAME,
         layout: guest.layout,
-        begin,
-        armed,
-        arming,
-        taken: Taken::of(live),
+        taken: Taken::of(live, armed, served, swept),
         verified: verify::image(live, &then.digests),
         then,
-        served,
-        swept,
         violations,
         ended: End {
             delegated: delegated(&machine, region, &ended)?,

@@ -4,13 +4,11 @@
 //! | key | what | default |
 //! | --- | --- | --- |
 //! | `after-mark` | ticks between the guest's mark 1 and the snapshot | 0 |
-//! | `batch` | pages that the sweep saves before it gives way | 8 |
-//! | `kill-monitor-after` | the monitor ends after so many faults | never |
-//! | `late-save` | the page of this fault, counted from 1, is saved after the guest went on | never |
+//! | `batch`, `kill-monitor-after`, `late-save` | how the image is taken ([`ImageOptions`]) | |
 
 use kernel::trace::cmdline::Cmdline;
 
-use crate::apps::common::MAX_PAGES;
+use crate::apps::common::ImageOptions;
 use crate::apps::guest::{Guest, SavePoint};
 use crate::apps::{AppError, System};
 
@@ -24,7 +22,6 @@ const KEYS: &[&str] = &[
     "kill-monitor-after",
     "late-save",
 ];
-const BATCH: u64 = 8;
 
 /// What the built-in guest does unless it is told otherwise.
 const WORKLOAD: &str = "workload";
@@ -34,12 +31,8 @@ const WORKLOAD: &str = "workload";
 pub struct Options {
     /// The guest, and when its snapshot is armed.
     pub guest: Guest,
-    /// Pages that the sweep saves before it gives way.
-    pub batch: usize,
-    /// When the monitor ends for no reason.
-    pub kill_monitor_after: Option<u64>,
-    /// Which fault's page is saved too late.
-    pub late_save: Option<u64>,
+    /// How the image is taken.
+    pub image: ImageOptions,
 }
 
 impl Options {
@@ -60,9 +53,7 @@ impl Options {
         }
         Ok(Self {
             guest,
-            batch: cmdline.number("batch", 1, MAX_PAGES)?.unwrap_or(BATCH) as usize,
-            kill_monitor_after: cmdline.number("kill-monitor-after", 0, u64::MAX)?,
-            late_save: cmdline.number("late-save", 1, u64::MAX)?,
+            image: ImageOptions::parse(cmdline)?,
         })
     }
 }

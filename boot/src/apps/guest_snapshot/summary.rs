@@ -4,14 +4,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use kernel::lab::capture::Saver;
 use kernel::lab::digest::DigestList;
-use kernel::mm::addr::PAGE_SIZE;
-use kernel::uffd::WriteProtectError;
 
 use super::verify::Verified;
 use crate::apps::Done;
-use crate::apps::common::{Draft, ImageServed, Live, MAX_MISMATCHES, Swept, Then, looks_no_further};
+use crate::apps::common::{Draft, MAX_MISMATCHES, Taken, Then, looks_no_further};
 use crate::apps::guest::{Ended, GuestError, Layout, Printed, other_status};
 
 /// What a guest came to, from the instant of arming on.
@@ -24,47 +21,14 @@ pub struct End {
     pub delegated: DigestList,
 }
 
-/// The image, when all who saved it have ended.
-#[derive(Clone, Copy, Debug)]
-pub struct Taken {
-    pages: usize,
-    on_fault: usize,
-    by_sweep: usize,
-    left: usize,
-    whole: Option<u64>,
-}
-
-impl Taken {
-    /// What has become of the image of `live`.
-    pub fn of(live: &Live) -> Self {
-        Self {
-            pages: live.image.pages(),
-            on_fault: live.image.saved_by(Saver::Fault),
-            by_sweep: live.image.saved_by(Saver::Sweep),
-            left: live.image.left(),
-            whole: live.whole(),
-        }
-    }
-}
-
 /// Everything that is known at the end of a run.
 pub struct Run {
     /// What guests run on here.
     pub vendor: &'static str,
     /// Where the guest's memory lies.
     pub layout: Layout,
-    /// When the region began to be protected.
-    pub begin: u64,
-    /// Whether it could be.
-    pub armed: Result<(), WriteProtectError>,
-    /// Ticks that this took.
-    pub arming: u64,
     /// The region at that instant.
     pub then: Then,
-    /// What the monitor did.
-    pub served: ImageServed,
-    /// What the sweep did.
-    pub swept: Swept,
     /// Stage-2 violations of the guest.
     pub violations: u64,
     /// The image.
@@ -82,22 +46,12 @@ impl Run {
     pub fn done(self, mut report: Draft, unreturned: Vec<String>) -> Done {
         report.failures(self.failures());
         report.failures(unreturned);
-        let taken = self.taken;
         let ticks = |end: &End| end.ended.as_ref().ok().map(|ended| ended.ticks);
         report.figure("ordinary memory", self.layout.ordinary.pages(), "pages");
         report.figure("delegated memory", self.layout.delegated.pages(), "pages");
         report.pages("never touched before", self.then.untouched);
-        report.figure("faults", self.served.faults, "faults");
-        report.pages("saved on a fault", taken.on_fault);
-        report.pages("saved by the sweep", taken.by_sweep);
-        report.figure("unprotecting calls of the sweep", self.swept.calls, "calls");
-        report.figure("image", (taken.pages - taken.left) as u64 * PAGE_SIZE, "bytes");
+        self.taken.tell(&mut report);
         report.figure("stage-2 violations", self.violations, "violations");
-        report.time("time to arm", Some(self.arming));
-        report.time(
-            "time to the whole image",
-            taken.whole.map(|whole| whole - self.begin),
-        );
         report.time("from arming to the guest's end", ticks(&self.ended));
         report.time("the same, restored", self.restored.as_ref().and_then(ticks));
         report.figure("lines printed", self.ended.printed.count, "lines");
@@ -110,18 +64,7 @@ impl Run {
 
     /// What went wrong, causes before consequences.
     fn failures(&self) -> Vec<String> {
-        let mut failures = Vec::new();
-        if let Err(error) = self.armed {
-            failures.push(format!(
-                "the guest's memory could not be write-protected: {error:?}"
-            ));
-        }
-        failures.extend(self.served.error.as_ref().map(ToString::to_string));
-        failures.extend(
-            self.swept
-                .error
-                .map(|error| format!("the sweep gave up: {error}")),
-        );
+        let mut failures = self.taken.failures("the guest's memory");
         let mismatches = &self.verified.mismatches;
         let wrong =
             |mismatch: &_| format!("the image is not the guest's memory as it was at arming: {mismatch}");
@@ -132,10 +75,7 @@ impl Run {
         if let Err(error) = &self.ended.ended {
             failures.push(error.to_string());
         }
-        match self.taken.left {
-            0 => {}
-            left => failures.push(format!("{left} pages were never saved")),
-        }
+        failures.extend(self.taken.gap());
         if let Some(restored) = &self.restored {
             failures.extend(self.ended.differences(restored));
         }

@@ -23,18 +23,14 @@
 //! | `summary` | the report |
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
-use kernel::arch::{Clock, Machine};
 use kernel::trace::cmdline::Cmdline;
 
 use self::job::Job;
 use self::options::Options;
 use self::summary::Run;
 use self::writer::Writer;
-use super::common::{
-    Draft, ImageMonitor, Swept, check_memory, digests, join, populate, run_in, start, sweep,
-};
+use super::common::{Draft, Swept, Taken, check_memory, join, populate, run_in, start, sweep};
 use super::{App, AppError, AppResult, System, app};
 
 mod job;
@@ -66,24 +62,14 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
     let writer = Writer::new(&job, order, &options);
     let writer = start("writer", Some(space), move || writer.run())?;
     job.ready.wait();
-    let then = {
-        let region = job.live.region.clone();
-        run_in(space, "digests", move || digests(&region))?.map_err(AppError::failed)?
-    };
-    let monitor = ImageMonitor::new(&job.live, options.kill_monitor_after, options.late_save);
-    let monitor = start("monitor", Some(space), move || monitor.run())?;
-    job.live.uffd.attach_monitor(monitor.task());
+    let then = job.live.digests()?;
+    let monitor = job.live.start_monitor(&options.image)?;
 
-    let begin = Machine::ticks();
-    let armed = job.live.uffd.write_protect(job.live.region.range);
-    let arming = Machine::ticks() - begin;
-    if armed.is_err() {
-        job.live.given_up.store(true, Ordering::Relaxed);
-    }
+    let armed = job.live.arm();
     job.armed.complete();
-    let swept = match armed {
+    let swept = match armed.result {
         Ok(()) => {
-            let (live, batch) = (Arc::clone(&job.live), options.batch);
+            let (live, batch) = (Arc::clone(&job.live), options.image.batch);
             run_in(space, "sweep", move || sweep(&live, batch))?
         }
         Err(_) => Swept::default(),
@@ -101,14 +87,10 @@ fn run(cmdline: &Cmdline<'static>, system: &'static System) -> AppResult {
         })?
     };
     let run = Run {
+        taken: Taken::of(&job.live, armed, served, swept),
         job: &job,
-        begin,
-        armed,
-        arming,
         then,
         written,
-        served,
-        swept,
         verified,
     };
     Ok(run.done(draft))

@@ -51,7 +51,7 @@ impl Writer {
     pub fn new(job: &Arc<Job>, order: Vec<u32>, options: &Options) -> Self {
         let pages = job.live.region.pages();
         // As many stores as the sweep takes turns for, and the same again for time slices that end in between.
-        let turns = pages.div_ceil(options.batch) * options.burst as usize;
+        let turns = pages.div_ceil(options.image.batch) * options.burst as usize;
         Self {
             job: Arc::clone(job),
             order,

@@ -9,6 +9,7 @@
 //! The region is registered and not protected at first. When all of it is write-protected, the image is *armed*: from then on
 //! every page is saved as it was at that instant, once, before its protection ends.
 
+use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,18 +17,25 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kernel::arch::{Clock, Machine};
 use kernel::lab::capture::{Blank, Capture, Saver};
 use kernel::mm::uaccess::{self, AccessError};
+use kernel::task::spawn::JoinHandle;
 use kernel::uffd::{Features, FillMode, Modes, Uffd, WriteProtectError};
 
 use crate::apps::AppError;
-use crate::apps::common::{PAGE, Region};
+use crate::apps::common::{PAGE, Region, run_in, start};
 
 mod monitor;
+mod options;
 mod sweep;
+mod taken;
 mod then;
 
-pub use monitor::{Monitor, Served};
+use monitor::Monitor;
+pub use monitor::Served;
+pub use options::Options;
 pub use sweep::{Swept, sweep};
-pub use then::{Then, digests};
+pub use taken::Taken;
+pub use then::Then;
+use then::digests;
 
 /// The region, its image, and how far things are.
 pub struct Live {
@@ -41,6 +49,17 @@ pub struct Live {
     pub given_up: AtomicBool,
     /// When the last page was saved.
     whole: AtomicU64,
+}
+
+/// How arming went.
+#[derive(Clone, Copy, Debug)]
+pub struct Armed {
+    /// When the region began to be protected.
+    pub begin: u64,
+    /// Ticks that this took.
+    pub ticks: u64,
+    /// Whether it could be.
+    pub result: Result<(), WriteProtectError>,
 }
 
 /// Why a page could not be saved.
@@ -88,6 +107,37 @@ impl Live {
             given_up: AtomicBool::new(false),
             whole: AtomicU64::new(0),
         })
+    }
+
+    /// Takes the digests of the region as it is now.
+    ///
+    /// # Errors
+    /// A page could not be read, or there is no memory for a task.
+    pub fn digests(&self) -> Result<Then, AppError> {
+        let of = self.region.clone();
+        run_in(&self.region.space, "digests", move || digests(&of))?.map_err(AppError::failed)
+    }
+
+    /// Starts the monitor.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn start_monitor(self: &Arc<Self>, options: &Options) -> Result<JoinHandle<Served>, AppError> {
+        let monitor = Monitor::new(self, options);
+        let monitor = start("monitor", Some(&self.region.space), move || monitor.run())?;
+        self.uffd.attach_monitor(monitor.task());
+        Ok(monitor)
+    }
+
+    /// Protects the whole region: from now on the image is of this instant.
+    pub fn arm(&self) -> Armed {
+        let begin = Machine::ticks();
+        let result = self.uffd.write_protect(self.region.range);
+        let ticks = Machine::ticks() - begin;
+        if result.is_err() {
+            self.given_up.store(true, Ordering::Relaxed);
+        }
+        Armed { begin, ticks, result }
     }
 
     /// Whether nobody will save anything any more.

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use kernel::lab::capture::{Claim, Saver};
 use kernel::task;
 
-use super::{Live, SaveError};
+use super::{Live, Options, SaveError};
 use crate::apps::common::{Fault, next_fault};
 
 /// What a monitor has done when it ends.
@@ -46,13 +46,12 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A monitor for `live`. It ends for no reason after `kill_after` faults, and saves the page of fault `late_save`,
-    /// counted from 1, too late.
-    pub fn new(live: &Arc<Live>, kill_after: Option<u64>, late_save: Option<u64>) -> Self {
+    /// A monitor for `live`.
+    pub fn new(live: &Arc<Live>, options: &Options) -> Self {
         Self {
             live: Arc::clone(live),
-            kill_after,
-            late_save,
+            kill_after: options.kill_monitor_after,
+            late_save: options.late_save,
             served: Served::default(),
         }
     }
