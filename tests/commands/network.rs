@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use xtask::status::Status;
 
-use crate::{random_file, xtask};
+use crate::{Said, random_file, xtask};
 
 /// A server of one file; gone when dropped.
 struct Server {
@@ -31,6 +31,12 @@ impl Server {
         let url = format!("nbd+unix:///snapshot?socket={}", socket.display());
         Self { child, url }
     }
+
+    /// Restores what it serves, with the digests of `file`.
+    fn restore(&self, file: &str) -> Said {
+        let run = ["qemu", "--timeout", "120", "--disk", &self.url];
+        xtask(&[&run[..], &["restore", "--snapshot", file]].concat())
+    }
 }
 
 impl Drop for Server {
@@ -45,17 +51,7 @@ impl Drop for Server {
 fn a_network_block_device_serves_pages_and_a_local_file_their_digests() {
     let (dir, file) = random_file(1 << 20, 16);
     let server = Server::start(dir.path(), &file);
-    xtask(&[
-        "qemu",
-        "--timeout",
-        "120",
-        "--disk",
-        &server.url,
-        "restore",
-        "--snapshot",
-        &file,
-    ])
-    .expect(Status::Success, &[&server.url]);
+    server.restore(&file).expect(Status::Success, &[&server.url]);
 }
 
 #[test]
@@ -71,17 +67,7 @@ fn a_network_block_device_that_serves_other_bytes_is_found_out() {
     let (dir, file) = random_file(1 << 20, 18);
     let (_other_dir, other) = random_file(1 << 20, 19);
     let server = Server::start(dir.path(), &file);
-    xtask(&[
-        "qemu",
-        "--timeout",
-        "120",
-        "--disk",
-        &server.url,
-        "restore",
-        "--snapshot",
-        &other,
-    ])
-    .expect(Status::Failed, &["page 0"]);
+    server.restore(&other).expect(Status::Failed, &["page 0"]);
 }
 
 #[test]
