@@ -28,13 +28,15 @@ pub fn try_fork(work: impl FnOnce() -> i32) -> Answer<Child> {
         -1 => Err(crate::errno::Errno(
             std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
         )),
-        0 => {
-            let status = work();
-            let _ = sys::call(libc::SYS_exit_group, &[status as usize]);
-            unreachable!("exit_group does not return");
-        }
+        0 => end_with(work()),
         pid => Ok(Child { pid }),
     }
+}
+
+/// Ends this process, whatever its threads do.
+fn end_with(status: i32) -> ! {
+    let _ = sys::call(libc::SYS_exit_group, &[status as usize]);
+    unreachable!("exit_group does not return");
 }
 
 /// Forks in a thread, for forks that wait until somebody has read about them. The job returns the child's identifier;
@@ -50,11 +52,7 @@ pub fn fork_in_thread(work: impl FnOnce() -> i32 + Send + 'static) -> Job {
             std::thread::yield_now();
         }
         match sys::call(libc::SYS_fork, &[]) {
-            Ok(0) => {
-                let status = work();
-                let _ = sys::call(libc::SYS_exit_group, &[status as usize]);
-                unreachable!("exit_group does not return");
-            }
+            Ok(0) => end_with(work()),
             Ok(pid) => pid.to_string(),
             Err(errno) => errno.to_string(),
         }

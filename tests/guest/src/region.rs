@@ -75,6 +75,23 @@ impl Region {
         Self::map(name, pages * PAGE, RW, ANON, -1, 0).expect("anonymous memory can be mapped")
     }
 
+    /// Private anonymous memory that holds `value` everywhere.
+    pub fn filled(name: &str, pages: usize, value: u8) -> Self {
+        let region = Self::anon(name, pages);
+        region.fill(0, pages, value);
+        region
+    }
+
+    /// Private anonymous memory in huge pages, which are there.
+    pub fn huge(name: &str, huge_pages: usize) -> Self {
+        Self::map(name, huge_pages * HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there")
+    }
+
+    /// A page that processes share with the children that they fork from now on.
+    pub fn common(name: &str) -> Self {
+        Self::map(name, PAGE, RW, SHARED, -1, 0).expect("shared memory can be mapped")
+    }
+
     /// Shared memory of an object of memory.
     pub fn shared(name: &str, fd: i32, pages: usize) -> Self {
         Self::map(name, pages * PAGE, RW, libc::MAP_SHARED, fd, 0).expect("a memfd can be mapped")
@@ -224,11 +241,7 @@ pub fn memory_directory() -> &'static str {
     const TMPFS: i64 = 0x0102_1994;
     let is_tmpfs = |path: &&&str| {
         let mut about = [0i64; 16];
-        let path = std::ffi::CString::new(**path).expect("no NUL");
-        let answer = sys::call(
-            libc::SYS_statfs,
-            &[path.as_ptr() as usize, about.as_mut_ptr() as usize],
-        );
+        let answer = sys::with_path(libc::SYS_statfs, path, &[about.as_mut_ptr() as usize]);
         answer.is_ok() && about[0] == TMPFS
     };
     ["/dev/shm", "/tmp"]
@@ -236,6 +249,16 @@ pub fn memory_directory() -> &'static str {
         .find(is_tmpfs)
         .copied()
         .unwrap_or("/tmp")
+}
+
+/// Does `work` in a new directory of memory, and says whether all that it left there could be removed.
+pub fn in_memory_directory(work: impl FnOnce()) -> bool {
+    let directory = format!("{}/guest-tests-{}", memory_directory(), std::process::id());
+    std::fs::create_dir(&directory).expect("a directory can be made");
+    std::env::set_current_dir(&directory).expect("it is there");
+    work();
+    std::env::set_current_dir("/").expect("it is there");
+    std::fs::remove_dir_all(&directory).is_ok()
 }
 
 /// A new file of some pages in a directory of memory, without a name.

@@ -47,10 +47,24 @@ pub fn write_all(fd: i32, mut bytes: &[u8]) -> Answer<()> {
     Ok(())
 }
 
+/// A call whose first argument is a path.
+pub fn with_path(number: i64, path: &str, rest: &[usize]) -> Answer {
+    let path = CString::new(path).expect("a path has no NUL");
+    let mut all = [0; 6];
+    all[0] = path.as_ptr() as usize;
+    all[1..=rest.len()].copy_from_slice(rest);
+    call(number, &all)
+}
+
+/// A call with two paths.
+pub fn with_paths(number: i64, first: &str, second: &str) -> Answer {
+    let second = CString::new(second).expect("a path has no NUL");
+    with_path(number, first, &[second.as_ptr() as usize])
+}
+
 /// open(2).
 pub fn open(path: &str, flags: i32) -> Answer<i32> {
-    let path = CString::new(path).expect("a path has no NUL");
-    call(libc::SYS_open, &[path.as_ptr() as usize, flags as usize, 0o600]).map(|fd| fd as i32)
+    with_path(libc::SYS_open, path, &[flags as usize, 0o600]).map(|fd| fd as i32)
 }
 
 /// close(2).

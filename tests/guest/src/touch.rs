@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::Once;
 
+use crate::job::until;
 use crate::region::place;
 
 core::arch::global_asm!(
@@ -91,6 +92,11 @@ pub fn poke(address: usize, value: u8) -> Touch {
     // SAFETY: the caller names memory that no Rust object lives in; a store that faults comes back through the handler.
     let out = unsafe { guest_probe_store(address, value) };
     outcome(out, |_| Touch::Written)
+}
+
+/// Waits until another process has written `value` to `address`, and says whether that came.
+pub fn until_byte(address: usize, value: u8) -> bool {
+    until(|| peek(address) == Touch::Byte(value))
 }
 
 /// The bytes at `address`, each one as it is; stops at the first that cannot be read.

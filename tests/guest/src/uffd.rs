@@ -146,6 +146,12 @@ impl Uffd {
             .expect("the region can be registered");
     }
 
+    /// Protects the whole region, which is registered.
+    pub fn protect(&self, region: &Region) {
+        self.writeprotect(region.start, region.len, PROTECT)
+            .expect("it is registered");
+    }
+
     /// UNREGISTER.
     pub fn unregister(&self, start: usize, len: usize) -> Answer {
         self.words(command::UNREGISTER, &mut [start as u64, len as u64])
@@ -301,6 +307,13 @@ impl Message {
     /// The descriptor of a fork.
     pub fn descriptor(&self) -> i32 {
         self.0[1] as i32
+    }
+
+    /// What that descriptor is: the child's userfaultfd.
+    pub fn forked(&self) -> Uffd {
+        Uffd {
+            fd: self.descriptor(),
+        }
     }
 }
 

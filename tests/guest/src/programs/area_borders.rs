@@ -149,8 +149,7 @@ fn forks() {
 }
 
 fn fills() {
-    let source = Region::anon("source", 8);
-    source.fill(0, 8, 7);
+    let source = Region::filled("source", 8, 7);
     let window = Window::new();
     let uffd = Uffd::with(0);
     window.map(10, 2, RW);

@@ -1,10 +1,8 @@
 //! Programs that are broken: each is written to a file and executed; what execve says, or how the child ends.
 
-use std::ffi::CString;
-
 use guest_tests::child::fork;
 use guest_tests::region::memory_directory;
-use guest_tests::sys::call;
+use guest_tests::sys::{self, call};
 use guest_tests::transcript::show;
 
 use super::execute::exec;
@@ -217,8 +215,7 @@ fn row(name: &str, file: &[u8]) {
     let path = path();
     let _ = std::fs::remove_file(&path);
     std::fs::write(&path, file).expect("a file can be written");
-    let as_c = CString::new(path.as_str()).expect("no NUL");
-    call(libc::SYS_chmod, &[as_c.as_ptr() as usize, 0o755]).expect("chmod works");
+    sys::with_path(libc::SYS_chmod, &path, &[0o755]).expect("chmod works");
     let child = fork(|| exec(&path, &["broken"], &[]).map_or_else(|errno| errno.0 + 100, |_| 0));
     let end = child.wait();
     let refused = end

@@ -2,7 +2,7 @@
 
 use guest_tests::child::{Child, fork};
 use guest_tests::region::memory_directory;
-use guest_tests::sys::{self, call};
+use guest_tests::sys;
 use guest_tests::transcript::{answer, ok, show};
 
 use super::bad_elf::program_of;
@@ -55,8 +55,7 @@ fn open(path: &str, flags: i32) -> String {
 }
 
 fn truncate(path: &str, len: usize) -> String {
-    let path = std::ffi::CString::new(path).expect("no NUL");
-    ok(call(libc::SYS_truncate, &[path.as_ptr() as usize, len]))
+    ok(sys::with_path(libc::SYS_truncate, path, &[len]))
 }
 
 pub fn run() {

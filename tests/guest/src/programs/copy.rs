@@ -464,8 +464,7 @@ fn huge() {
     );
     check("3.5 hugetlb: its last byte", peek(dst.end() - 1), "0x00");
     check("3.5 hugetlb: the one before", peek(dst.end() - 2), "0x5c");
-    let private =
-        Region::map("private", HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+    let private = Region::huge("private", 1);
     uffd.watch(&private, MISSING);
     check(
         "3.5 hugetlb private: one",

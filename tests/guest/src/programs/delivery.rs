@@ -228,8 +228,7 @@ fn behind_the_end() {
 fn small_pages_of_huge_areas() {
     let uffd = Uffd::with(0);
     let area = Region::map("area", 2 * HUGE, RW, ANON, -1, 0).expect("memory can be mapped");
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     check("4.1 MADV_HUGEPAGE", ok(area.advise(libc::MADV_HUGEPAGE)), "ok");
     uffd.watch(&area, MISSING);
     let waiter = write(area.page(3), 1);
@@ -254,8 +253,7 @@ fn small_pages_of_huge_areas() {
 /// The protection of the channel survives mprotect.
 fn protection_changes() {
     let uffd = Uffd::with(0);
-    let area = Region::anon("area", 1);
-    area.fill(0, 1, 0x11);
+    let area = Region::filled("area", 1, 0x11);
     uffd.watch(&area, WP);
     uffd.writeprotect(area.start, PAGE, PROTECT)
         .expect("it is registered");

@@ -69,8 +69,7 @@ fn direct(path: &str) {
         }
     }
     let uffd = Uffd::with(0);
-    let area = Region::anon("area", 1);
-    area.fill(0, 1, 1);
+    let area = Region::filled("area", 1, 1);
     uffd.watch(&area, WP);
     uffd.writeprotect(area.start, PAGE, PROTECT)
         .expect("it is registered");

@@ -132,8 +132,7 @@ fn two_areas() {
         "remove area+0x3000 to area+0x5000",
     );
     check("4.8 two areas: the call", caller.finish(), "ok");
-    let both = Region::anon("both", 2);
-    both.fill(0, 2, 1);
+    let both = Region::filled("both", 2, 1);
     let first = Uffd::with(ALL_EVENTS);
     let second = Uffd::with(ALL_EVENTS);
     first.register(both.start, PAGE, MISSING).expect("it is free");
@@ -157,8 +156,7 @@ fn huge_advice() {
         return;
     }
     let uffd = Uffd::with(ALL_EVENTS);
-    let area =
-        Region::map("huge", 2 * HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+    let area = Region::huge("huge", 2);
     poke(area.start, 1);
     poke(area.start + HUGE, 1);
     uffd.watch(&area, MISSING);
@@ -175,8 +173,7 @@ fn huge_advice() {
 
 fn unmap() {
     let uffd = Uffd::with(ALL_EVENTS);
-    let area = Region::anon("area", 6);
-    area.fill(0, 6, 0x11);
+    let area = Region::filled("area", 6, 0x11);
     uffd.register(area.page(2), PAGE, MISSING).expect("it is free");
     uffd.register(area.page(4), PAGE, MISSING).expect("it is free");
     let caller = begin(move || ok(area.unmap()));
@@ -447,8 +444,7 @@ fn close() {
 fn without_features() {
     let uffd = Uffd::with(0);
     let area = watched(&uffd, "area", 4);
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     check(
         "4.8 without features: MADV_DONTNEED",
         ok(madvise(area.start, PAGE, libc::MADV_DONTNEED)),

@@ -20,7 +20,6 @@ pub fn run() {
 
 /// execve in this process, which comes back only with an errno.
 pub fn exec(path: &str, words: &[&str], environment: &[&str]) -> Answer {
-    let path = CString::new(path).expect("no NUL");
     let strings = |words: &[&str]| -> Vec<CString> {
         words
             .iter()
@@ -36,13 +35,10 @@ pub fn exec(path: &str, words: &[&str], environment: &[&str]) -> Answer {
     };
     let (words, environment) = (strings(words), strings(environment));
     let (argv, envp) = (pointers(&words), pointers(&environment));
-    call(
+    sys::with_path(
         libc::SYS_execve,
-        &[
-            path.as_ptr() as usize,
-            argv.as_ptr() as usize,
-            envp.as_ptr() as usize,
-        ],
+        path,
+        &[argv.as_ptr() as usize, envp.as_ptr() as usize],
     )
 }
 
@@ -59,14 +55,7 @@ fn refusals() {
     show("execve: empty path", ok(exec("", &["x"], &[])));
     show("execve: a directory", ok(exec("/tmp", &["x"], &[])));
     show("execve: not executable", ok(exec(&file, &["x"], &[])));
-    call(
-        libc::SYS_chmod,
-        &[
-            CString::new(file.as_str()).expect("no NUL").as_ptr() as usize,
-            0o755,
-        ],
-    )
-    .expect("chmod works");
+    sys::with_path(libc::SYS_chmod, &file, &[0o755]).expect("chmod works");
     show("execve: not a program", ok(exec(&file, &["x"], &[])));
     show(
         "execve: below a file",
@@ -171,10 +160,9 @@ fn scripts() {
     let binary =
         std::fs::read_link("/proc/self/exe").map_or(String::new(), |path| path.display().to_string());
     let file = format!("{directory}/guest-tests-script-{}", std::process::id());
-    let path = CString::new(file.as_str()).expect("no NUL");
     let row = |name: &str, text: &str| {
         std::fs::write(&file, text).expect("a file can be made");
-        call(libc::SYS_chmod, &[path.as_ptr() as usize, 0o755]).expect("chmod works");
+        sys::with_path(libc::SYS_chmod, &file, &[0o755]).expect("chmod works");
         let child = fork(|| exec(&file, &["x", "11"], &[]).map_or_else(|errno| errno.0 + 100, |_| 0));
         show(&format!("script: {name}"), child.wait());
     };

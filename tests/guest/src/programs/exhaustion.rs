@@ -80,8 +80,7 @@ fn memory_hog(name: &str, hog: fn()) {
         fork(|| 6).wait(),
         "exit 6",
     );
-    let area = Region::anon("area", 64);
-    area.fill(0, 64, 1);
+    let area = Region::filled("area", 64, 1);
     check(
         &format!("hog of {name}: memory can be had"),
         guest_tests::touch::peek(area.page(63)),

@@ -1,30 +1,13 @@
 //! Who may do what with a file: permissions and owners.
 
-use std::ffi::CString;
-
 use guest_tests::child::fork;
-use guest_tests::region::memory_directory;
-use guest_tests::sys::{self, Answer, call};
+use guest_tests::region::in_memory_directory;
+use guest_tests::sys::{self, with_path};
 use guest_tests::transcript::{ok, show};
 
 pub fn run() {
-    let directory = format!("{}/guest-tests-{}", memory_directory(), std::process::id());
-    std::fs::create_dir(&directory).expect("a directory can be made");
-    std::env::set_current_dir(&directory).expect("it is there");
-    rights();
-    std::env::set_current_dir("/").expect("it is there");
-    show(
-        "the end: everything can be removed",
-        std::fs::remove_dir_all(&directory).is_ok(),
-    );
-}
-
-/// A call whose first argument is a path.
-fn with_path(number: i64, path: &str, rest: &[usize]) -> Answer {
-    let path = CString::new(path).expect("no NUL");
-    let mut all = vec![path.as_ptr() as usize];
-    all.extend_from_slice(rest);
-    call(number, &all)
+    let removed = in_memory_directory(rights);
+    show("the end: everything can be removed", removed);
 }
 
 fn rights() {

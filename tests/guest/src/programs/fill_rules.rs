@@ -436,8 +436,7 @@ fn owners() {
     let owner = Uffd::with(0);
     let other = Uffd::with(0);
     let memory = Region::anon("memory", 6);
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     owner.watch(&memory, MISSING | WP);
     let waiter = read(memory.start);
     check(
@@ -519,8 +518,7 @@ fn owners() {
 fn protections() {
     for (name, prot) in [("PROT_READ", libc::PROT_READ), ("PROT_NONE", libc::PROT_NONE)] {
         let uffd = Uffd::with(0);
-        let source = Region::anon("source", 1);
-        source.fill(0, 1, 0x5c);
+        let source = Region::filled("source", 1, 0x5c);
         let memory = Region::map("memory", 3 * PAGE, prot, ANON, -1, 0).expect("memory can be mapped");
         uffd.watch(&memory, MISSING);
         check(

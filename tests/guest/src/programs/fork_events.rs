@@ -2,11 +2,10 @@
 
 use guest_tests::attempt::{outcome, read};
 use guest_tests::child::{self, Child, fork_in_thread};
-use guest_tests::job::until;
 use guest_tests::proc::page;
 use guest_tests::region::*;
 use guest_tests::sys::{self, call};
-use guest_tests::touch::{peek, poke};
+use guest_tests::touch::{peek, poke, until_byte};
 use guest_tests::transcript::{answer, check, ok};
 use guest_tests::uffd::*;
 
@@ -62,7 +61,7 @@ fn without() {
 fn with() {
     let uffd = Uffd::with(feature::EVENT_FORK | feature::EVENT_REMOVE | feature::EXACT_ADDRESS);
     let area = Region::anon("area", 4);
-    let flag = Region::map("flag", PAGE, RW, SHARED, -1, 0).expect("memory can be mapped");
+    let flag = Region::common("flag");
     area.fill(0, 1, 0x11);
     uffd.watch(&area, MISSING);
     let fd = uffd.fd;
@@ -90,9 +89,7 @@ fn with() {
         true,
     );
     check("4.8 fork: one message", uffd.now(), "EAGAIN");
-    let theirs = Uffd {
-        fd: event.descriptor(),
-    };
+    let theirs = event.forked();
     let child = Child::of(&forker);
     check(
         "4.8 fork: the new descriptor: F_GETFD",
@@ -117,18 +114,13 @@ fn with() {
         theirs.fdinfo().ends_with(features),
         true,
     );
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     check(
         "4.8 fork: COPY for the child",
         theirs.copy(area.page(1), source.start, PAGE, 0),
         "ok 1p",
     );
-    check(
-        "4.8 fork: the child goes on",
-        until(|| peek(flag.start) == guest_tests::touch::Touch::Byte(2)),
-        true,
-    );
+    check("4.8 fork: the child goes on", until_byte(flag.start, 2), true);
     check(
         "4.8 fork: the child's event",
         theirs.told(),
@@ -178,9 +170,7 @@ fn protection() {
         0
     });
     let event = uffd.next().expect("a fork is told");
-    let theirs = Uffd {
-        fd: event.descriptor(),
-    };
+    let theirs = event.forked();
     let child = Child::of(&forker);
     check(
         "4.8 fork, child: its write",

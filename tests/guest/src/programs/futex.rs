@@ -150,8 +150,7 @@ fn bitsets() {
 }
 
 fn requeue() {
-    let region = Region::anon("words", 1);
-    region.fill(0, 1, 0);
+    let region = Region::filled("words", 1, 0);
     let (first, second) = (region.start, region.start + 64);
     let waiters: Vec<_> = (0..4)
         .map(|_| {
@@ -186,8 +185,7 @@ fn requeue() {
 }
 
 fn wake_op() {
-    let region = Region::anon("words", 1);
-    region.fill(0, 1, 0);
+    let region = Region::filled("words", 1, 0);
     let (first, second) = (region.start, region.start + 64);
     let waiter = |at: usize| {
         let waiter = job::start(move || answer(futex(at, WAIT, 0, 0, 0, 0)));
@@ -257,7 +255,7 @@ fn time_limits() {
 
 /// A word that two processes share.
 fn shared() {
-    let region = Region::map("shared", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let region = Region::common("shared");
     let at = region.start;
     let waiter = job::start(move || ok(futex(at, WAIT, 0, 0, 0, 0)));
     waiter.settle();

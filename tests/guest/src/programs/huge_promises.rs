@@ -336,8 +336,7 @@ fn too_many() {
     );
     row("refused again");
     let _ = sys::close(fd);
-    let old = Region::anon("old", 1);
-    old.fill(0, 1, 7);
+    let old = Region::filled("old", 1, 7);
     let over = mmap(
         old.start,
         (count + 1) * HUGE,

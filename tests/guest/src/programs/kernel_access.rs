@@ -154,8 +154,7 @@ fn row(access: &Access) {
     );
 
     let uffd = Uffd::with(0);
-    let area = Region::anon("area", 1);
-    area.fill(0, 1, 0);
+    let area = Region::filled("area", 1, 0);
     uffd.watch(&area, WP);
     uffd.writeprotect(area.start, PAGE, PROTECT)
         .expect("it is registered");

@@ -8,7 +8,7 @@ use guest_tests::job::until;
 use guest_tests::proc::page;
 use guest_tests::region::*;
 use guest_tests::sys::{self, call};
-use guest_tests::touch::{Touch, peek, poke};
+use guest_tests::touch::{peek, poke, until_byte};
 use guest_tests::transcript::{answer, check, ok};
 use guest_tests::uffd::*;
 
@@ -94,8 +94,7 @@ fn duplicates() {
 fn held_by_a_child() {
     let uffd = Uffd::with(0);
     let area = Region::anon("area", 3);
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     uffd.watch(&area, MISSING);
     let reader = read(area.start);
     reader.settle();
@@ -147,12 +146,12 @@ fn held_by_a_child() {
         "0x00",
     );
     // The parent's descriptor is closed while a child holds it.
-    let flag = Region::map("flag", PAGE, RW, SHARED, -1, 0).expect("memory can be mapped");
+    let flag = Region::common("flag");
     let area = Region::anon("later", 1);
     uffd.watch(&area, MISSING);
     let reader = read(area.start);
     reader.settle();
-    let child = fork(|| i32::from(!until(|| peek(flag.start) == Touch::Byte(1))));
+    let child = fork(|| i32::from(!until_byte(flag.start, 1)));
     drop(uffd);
     check(
         "4.9 closed, a child holds it: the reader",
@@ -166,20 +165,19 @@ fn held_by_a_child() {
 
 /// A holder outlives the space that the descriptor belongs to.
 fn target_gone(how: &str, by_exec: bool) {
-    let flag = Region::map("flag", PAGE, RW, SHARED, -1, 0).expect("memory can be mapped");
+    let flag = Region::common("flag");
     let (end_from, end_to) = sys::pipe2(libc::O_CLOEXEC).expect("a pipe can be made");
     let (stay_from, stay_to) = sys::pipe2(libc::O_CLOEXEC).expect("a pipe can be made");
     let target = fork(|| {
         let uffd = Uffd::with(0);
         let area = Region::anon("area", 2);
-        let source = Region::anon("source", 1);
-        source.fill(0, 1, 1);
+        let source = Region::filled("source", 1, 1);
         uffd.watch(&area, MISSING | WP);
         // The holder keeps the pipe's end open until it has told everything; nobody waits for it as a child.
         let holder = || {
             let _ = sys::close(end_from);
             let _ = sys::close(stay_to);
-            until(|| peek(flag.start) == Touch::Byte(1));
+            until_byte(flag.start, 1);
             gone(&uffd, how, &area, &source);
             0
         };

@@ -269,7 +269,7 @@ fn robust_lists() {
         get(0x3fff_fff0, &mut head, &mut size),
     );
     // A thread that ends while it holds a lock: the word says so, and one waiter is woken.
-    let area = Region::map("lock", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let area = Region::common("lock");
     let (list, lock) = (area.start, area.start + 64);
     let child = fork(|| {
         let tid = signal::gettid() as u32;
@@ -464,8 +464,7 @@ fn other_memory() {
 
 /// Registration alone; what it is for depends on how often a thread is moved.
 fn restartable() {
-    let area = Region::anon("rseq", 1);
-    area.fill(0, 1, 0);
+    let area = Region::filled("rseq", 1, 0);
     let child = fork(|| {
         let rseq =
             |at: usize, len: usize, flags: usize| ok(call(libc::SYS_rseq, &[at, len, flags, 0x5305_3053]));

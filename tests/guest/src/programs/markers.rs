@@ -113,8 +113,7 @@ fn truncated() {
     let area = Region::shared("area", object, 4);
     area.fill(0, 2, 0x11);
     uffd.watch(&area, WP);
-    uffd.writeprotect(area.start, area.len, PROTECT)
-        .expect("it is registered");
+    uffd.protect(&area);
     check("4.6 shmem, cut", ok(ftruncate(object, 0)), "ok");
     check("4.6 shmem, cut: page", page(area.start), MARKER);
     check(

@@ -170,8 +170,7 @@ fn unmapping() {
 }
 
 fn protecting() {
-    let region = Region::anon("region", 4);
-    region.fill(0, 4, 0x11);
+    let region = Region::filled("region", 4, 0x11);
     let row = |name: &str, start: usize, len: usize, prot: i32| {
         show(&format!("mprotect: {name}"), ok(mprotect(start, len, prot)))
     };
@@ -214,8 +213,7 @@ fn protecting() {
 
 fn remapping() {
     let (may, fixed, dontunmap) = (libc::MREMAP_MAYMOVE, libc::MREMAP_FIXED, libc::MREMAP_DONTUNMAP);
-    let region = Region::anon("region", 8);
-    region.fill(0, 8, 0x22);
+    let region = Region::filled("region", 8, 0x22);
     let to = Region::hole("to", 16 * PAGE);
     let row = |name: &str, start: usize, old: usize, new: usize, flags: i32, to: usize| {
         show(&format!("mremap: {name}"), ok(mremap(start, old, new, flags, to)));
@@ -332,8 +330,7 @@ fn remapping() {
 }
 
 fn advising() {
-    let region = Region::anon("region", 8);
-    region.fill(0, 8, 0x44);
+    let region = Region::filled("region", 8, 0x44);
     let row = |name: &str, start: usize, len: usize, advice: i32| {
         show(&format!("madvise: {name}"), ok(madvise(start, len, advice)))
     };
@@ -402,8 +399,7 @@ fn advising() {
         22,
     );
     if want_huge_pages(1) {
-        let huge =
-            Region::map("huge", HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+        let huge = Region::huge("huge", 1);
         row(
             "DONTNEED of a part of a huge page",
             huge.start,

@@ -35,8 +35,7 @@ fn limited_tmpfs() {
     };
     ftruncate(file, 16 * PAGE).expect("a size is only a number");
     let uffd = Uffd::with(0);
-    let source = Region::anon("source", 8);
-    source.fill(0, 8, 0x5c);
+    let source = Region::filled("source", 8, 0x5c);
     let dst = Region::shared("dst", file, 16);
     uffd.watch(&dst, MISSING);
     check(

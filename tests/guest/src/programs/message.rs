@@ -53,8 +53,7 @@ fn addresses() {
             small,
         );
         if want_huge_pages(1) {
-            let area =
-                Region::map("huge", HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+            let area = Region::huge("huge", 1);
             uffd.watch(&area, MISSING);
             check(
                 &format!("4.2 address: {name}, hugetlb"),

@@ -4,10 +4,9 @@ use std::mem::ManuallyDrop;
 
 use guest_tests::attempt::{outcome, read, write};
 use guest_tests::child::{Child, fork, fork_in_thread};
-use guest_tests::job::until;
 use guest_tests::region::*;
 use guest_tests::sys::{self, call};
-use guest_tests::touch::{Touch, peek, poke};
+use guest_tests::touch::{peek, poke, until_byte};
 use guest_tests::transcript::{check, show};
 use guest_tests::uffd::*;
 
@@ -56,20 +55,20 @@ fn closes() {
 fn process_ends(how: &str, end: fn(&Child)) {
     let uffd = Uffd::with(0);
     let area = Region::anon("area", 2);
-    let flag = Region::map("flag", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let flag = Region::common("flag");
     uffd.watch(&area, MISSING);
     let by_itself = how == "exits";
     let monitor = fork(|| {
         poke(flag.start, 1);
         if by_itself {
-            until(|| peek(flag.start) == Touch::Byte(2));
+            until_byte(flag.start, 2);
             return 0;
         }
         loop {
             let _ = call(libc::SYS_pause, &[]);
         }
     });
-    until(|| peek(flag.start) == Touch::Byte(1));
+    until_byte(flag.start, 1);
     let waiter = read(area.start);
     check(
         &format!("monitor {how}: a waiter"),
@@ -133,8 +132,7 @@ fn child_uses_it() {
     let outer = fork(|| {
         let uffd = Uffd::with(0);
         let area = Region::anon("area", 4);
-        let source = Region::anon("source", 1);
-        source.fill(0, 1, 0x5c);
+        let source = Region::filled("source", 1, 0x5c);
         uffd.watch(&area, MISSING);
         let waiter = read(area.start);
         waiter.settle();
@@ -199,9 +197,7 @@ fn kernel_waiter() {
             let _ = sys::close(fd);
             call(libc::SYS_pipe2, &[at, 0]).map_or(1, |_| 0)
         });
-        let theirs = Uffd {
-            fd: uffd.next().expect("a fork is told").descriptor(),
-        };
+        let theirs = uffd.next().expect("a fork is told").forked();
         let child = Child::of(&forker);
         check(
             &format!("waiter in the kernel, {name}: its message"),

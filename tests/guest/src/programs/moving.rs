@@ -207,8 +207,7 @@ fn areas() {
         PAGE,
         "EINVAL field -EINVAL",
     );
-    let closed = Region::anon("closed", 1);
-    closed.fill(0, 1, 1);
+    let closed = Region::filled("closed", 1, 1);
     mprotect(closed.start, PAGE, libc::PROT_READ).expect("mprotect works");
     row(
         "source is read-only",
@@ -245,8 +244,7 @@ fn areas() {
         "EINVAL field -EINVAL",
     );
     if want_huge_pages(2) {
-        let huge =
-            Region::map("huge", HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+        let huge = Region::huge("huge", 1);
         row(
             "source is hugetlb",
             dst.start,

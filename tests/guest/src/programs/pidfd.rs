@@ -347,7 +347,7 @@ fn signals() {
 }
 
 fn taking() {
-    let shared = Region::map("words", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let shared = Region::common("words");
     let child = fork(|| {
         let (from, to) = sys::pipe2(libc::O_NONBLOCK).expect("a pipe can be made");
         let _ = sys::write(to, b"hello");
@@ -419,7 +419,7 @@ fn taking() {
 
 /// Who may look into a process of the same user.
 fn same_user() {
-    let shared = Region::map("ready", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let shared = Region::common("ready");
     for (name, dumpable) in [("that may be looked into", 1), ("that may not", 0)] {
         let target = fork(|| {
             let _ = call(libc::SYS_setresuid, &[1000, 1000, 1000]);
@@ -678,10 +678,9 @@ fn executing() {
 
 /// A monitor that takes the userfaultfd of the process that it serves.
 fn monitors() {
-    let shared = Region::map("words", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let shared = Region::common("words");
     let served = Region::anon("served", 2);
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x42);
+    let source = Region::filled("source", 1, 0x42);
     let child = fork(|| {
         let uffd = Uffd::with(0);
         uffd.watch(&served, MISSING);
@@ -725,8 +724,7 @@ fn advise(fd: i32, parts: &[[usize; 2]], advice: usize, flags: usize) -> String 
 }
 
 fn advising() {
-    let area = Region::anon("area", 4);
-    area.fill(0, 4, 1);
+    let area = Region::filled("area", 4, 1);
     let child = sleeper();
     let theirs = open(child.pid, 0).expect("a child's can be had");
     let me = open(own(), 0).expect("one's own can be had");

@@ -109,8 +109,7 @@ fn accesses() {
         answer(call(libc::SYS_gettimeofday, &[memory.start, 0])),
         "EFAULT",
     );
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     check(
         "4.6 COPY from plain memory over it",
         uffd.copy(memory.start, source.start, PAGE, 0),
@@ -229,8 +228,7 @@ fn huge() {
         return;
     }
     let uffd = Uffd::with(0);
-    let memory =
-        Region::map("huge", 2 * HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+    let memory = Region::huge("huge", 2);
     uffd.watch(&memory, MISSING);
     check(
         "3.9 hugetlb: small",

@@ -4,7 +4,7 @@ use guest_tests::child::{ended, fork};
 use guest_tests::job::{self, until};
 use guest_tests::region::*;
 use guest_tests::sys::{self, Answer, call};
-use guest_tests::touch::{Touch, peek, poke};
+use guest_tests::touch::{peek, poke, until_byte};
 use guest_tests::transcript::{answer, ok, show};
 
 pub fn run() {
@@ -172,7 +172,7 @@ fn waitid() {
 fn memory() {
     let private = Region::anon("private", 2);
     private.fill(0, 1, 0x11);
-    let shared = Region::map("shared", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let shared = Region::common("shared");
     let gone = Region::anon("gone", 1);
     let wiped = Region::anon("wiped", 1);
     gone.fill(0, 1, 1);
@@ -203,7 +203,7 @@ fn memory() {
 fn orphans() {
     const SUBREAPER: usize = 36;
     show("subreaper", ok(call(libc::SYS_prctl, &[SUBREAPER, 1, 0, 0, 0])));
-    let flag = Region::map("flag", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let flag = Region::common("flag");
     let child = fork(|| {
         let parent = std::process::id();
         fork(|| {
@@ -214,10 +214,7 @@ fn orphans() {
         0
     });
     show("orphan: its parent ends", child.wait());
-    show(
-        "orphan: it has another parent",
-        until(|| peek(flag.start) == Touch::Byte(1)),
-    );
+    show("orphan: it has another parent", until_byte(flag.start, 1));
     show("orphan: its end is told to the reaper", wait(-1, 0));
     show("orphan: no child left", wait(-1, 0));
     let _ = call(libc::SYS_prctl, &[SUBREAPER, 0, 0, 0, 0]);
@@ -234,7 +231,7 @@ fn orphans() {
                 let _ = call(libc::SYS_pause, &[]);
             }
         });
-        until(|| peek(flag.start) == Touch::Byte(2));
+        until_byte(flag.start, 2);
         0
     });
     let _ = sys::close(to);
@@ -283,7 +280,7 @@ fn groups() {
 
 /// clone with stores of its identifier.
 fn clone_flags() {
-    let region = Region::map("words", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let region = Region::common("words");
     const PARENT_SETTID: usize = 0x10_0000;
     const CHILD_SETTID: usize = 0x100_0000;
     const CHILD_CLEARTID: usize = 0x20_0000;

@@ -27,8 +27,7 @@ pub fn run() {
 fn touchers_and_mappers() {
     let uffd = Uffd::with(0);
     let area = Region::anon("area", 16);
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     uffd.watch(&area, MISSING | WP);
     let stop = Arc::new(AtomicBool::new(false));
     let monitor = {
@@ -95,8 +94,7 @@ fn worker(seed: u64, area: Region, fd: i32) -> job::Job {
 fn fork_and_fill() {
     let uffd = Uffd::with(0);
     let area = Region::anon("area", 64);
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     uffd.watch(&area, MISSING);
     let writer = job::start(move || {
         (0..64)
@@ -145,8 +143,7 @@ fn fork_and_fill() {
 fn two_monitors() {
     let uffd = Uffd::with(0);
     let area = Region::anon("area", 256);
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     uffd.watch(&area, MISSING);
     let left = Arc::new(AtomicUsize::new(256));
     let monitors: Vec<_> = (0..2)

@@ -89,8 +89,7 @@ fn refusals() {
     if !want_huge_pages(2) {
         return;
     }
-    let huge =
-        Region::map("huge", 2 * HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+    let huge = Region::huge("huge", 2);
     let row = |name: &str, start: usize, len: usize, want: &str| {
         check(
             &format!("3.2 hugetlb: {name}"),
@@ -210,8 +209,7 @@ fn again() {
         );
     }
     let uffd = Uffd::with(0);
-    let memory = Region::anon("memory", 2);
-    memory.fill(0, 2, 1);
+    let memory = Region::filled("memory", 2, 1);
     uffd.watch(&memory, WP);
     uffd.writeprotect(memory.start, PAGE, PROTECT)
         .expect("it is registered for it");

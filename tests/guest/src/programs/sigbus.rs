@@ -10,8 +10,7 @@ use guest_tests::uffd::*;
 pub fn run() {
     let uffd = Uffd::with(feature::SIGBUS);
     let area = Region::anon("area", 6);
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     area.fill(4, 5, 0x11);
     uffd.watch(&area, MISSING | WP);
     check(
@@ -71,8 +70,7 @@ pub fn run() {
         "SIGBUS code 2 at shared+0x1000",
     );
     if want_huge_pages(1) {
-        let huge =
-            Region::map("huge", HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+        let huge = Region::huge("huge", 1);
         uffd.watch(&huge, MISSING);
         check(
             "4.3 hugetlb: read",

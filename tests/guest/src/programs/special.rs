@@ -88,8 +88,7 @@ pub fn tracked_file(name: &str, fd: i32) {
                 continue;
             }
         };
-        let source = Region::anon("source", 1);
-        source.fill(0, 1, 1);
+        let source = Region::filled("source", 1, 1);
         rows(&format!("{name} {how}"), Ok(file), "0x17c");
         check(
             &row("register"),

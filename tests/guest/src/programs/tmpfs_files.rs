@@ -1,40 +1,19 @@
 //! Files and directories in memory: opening, reading, renaming, removing.
 
-use std::ffi::CString;
-
-use guest_tests::region::memory_directory;
-use guest_tests::sys::{self, Answer, call};
+use guest_tests::region::in_memory_directory;
+use guest_tests::sys::{self, call, with_path, with_paths};
 use guest_tests::transcript::{answer, ok, show};
 
 pub fn run() {
-    let directory = format!("{}/guest-tests-{}", memory_directory(), std::process::id());
-    std::fs::create_dir(&directory).expect("a directory can be made");
-    std::env::set_current_dir(&directory).expect("it is there");
-    opening();
-    reading();
-    names();
-    directories();
-    links();
-    about();
-    std::env::set_current_dir("/").expect("it is there");
-    show(
-        "the end: everything can be removed",
-        std::fs::remove_dir_all(&directory).is_ok(),
-    );
-}
-
-/// A call whose first argument is a path.
-fn with_path(number: i64, path: &str, rest: &[usize]) -> Answer {
-    let path = CString::new(path).expect("no NUL");
-    let mut all = vec![path.as_ptr() as usize];
-    all.extend_from_slice(rest);
-    call(number, &all)
-}
-
-/// A call with two paths.
-fn with_two(number: i64, first: &str, second: &str) -> Answer {
-    let second = CString::new(second).expect("no NUL");
-    with_path(number, first, &[second.as_ptr() as usize])
+    let removed = in_memory_directory(|| {
+        opening();
+        reading();
+        names();
+        directories();
+        links();
+        about();
+    });
+    show("the end: everything can be removed", removed);
 }
 
 fn opening() {
@@ -154,7 +133,7 @@ fn names() {
     touch("two");
     std::fs::create_dir("sub").expect("a directory can be made");
     std::fs::create_dir("sub2").expect("a directory can be made");
-    let rename = |from: &str, to: &str| ok(with_two(libc::SYS_rename, from, to));
+    let rename = |from: &str, to: &str| ok(with_paths(libc::SYS_rename, from, to));
     show("rename", rename("one", "three"));
     show("rename: over a file", rename("three", "two"));
     show(
@@ -253,7 +232,7 @@ fn directories() {
 }
 
 fn links() {
-    let symlink = |to: &str, at: &str| ok(with_two(libc::SYS_symlink, to, at));
+    let symlink = |to: &str, at: &str| ok(with_paths(libc::SYS_symlink, to, at));
     show("symlink", symlink("dir/a", "link"));
     show("symlink: there", symlink("dir/a", "link"));
     show(
@@ -290,9 +269,12 @@ fn links() {
     );
     show("symlink: unlink", ok(with_path(libc::SYS_unlink, "link", &[])));
     show("symlink: what it named", std::fs::metadata("dir/a").is_ok());
-    show("link", ok(with_two(libc::SYS_link, "dir/a", "hard")));
-    show("link: there", ok(with_two(libc::SYS_link, "dir/a", "hard")));
-    show("link: a directory", ok(with_two(libc::SYS_link, "dir", "hard2")));
+    show("link", ok(with_paths(libc::SYS_link, "dir/a", "hard")));
+    show("link: there", ok(with_paths(libc::SYS_link, "dir/a", "hard")));
+    show(
+        "link: a directory",
+        ok(with_paths(libc::SYS_link, "dir", "hard2")),
+    );
     use std::os::unix::fs::MetadataExt;
     show(
         "link: how many",

@@ -136,9 +136,7 @@ fn killed() {
         });
         let event = uffd.next().expect("a fork is told");
         check(&format!("4.4 SIGKILL {name}: the fork"), event, "fork");
-        let theirs = Uffd {
-            fd: event.descriptor(),
-        };
+        let theirs = event.forked();
         let child = Child::of(&forker);
         check(
             &format!("4.4 SIGKILL {name}: the child waits"),

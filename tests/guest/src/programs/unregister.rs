@@ -103,8 +103,7 @@ fn owners() {
         "fault flags 0 at part+0x3000",
     );
     if want_huge_pages(1) {
-        let huge =
-            Region::map("huge", HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+        let huge = Region::huge("huge", 1);
         uffd.watch(&huge, MISSING);
         check(
             "3.3 unregister: hugetlb start not aligned",
@@ -162,8 +161,7 @@ fn waiters() {
         uffd.watch(&memory, mode);
         // The first access that this mode traps: a protected page, else what is cached and not mapped, else a hole.
         if mode & WP != 0 {
-            uffd.writeprotect(memory.start, memory.len, PROTECT)
-                .expect("it is registered");
+            uffd.protect(&memory);
         }
         let at = if mode == MISSING {
             memory.page(1)

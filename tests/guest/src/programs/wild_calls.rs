@@ -92,7 +92,7 @@ pub fn run() {
     // The arena begins at a power of two, which is among the arguments: nothing is to be there.
     Region::hole("nothing", PAGE);
     // A child leaves here how many calls it has made, and which was the last.
-    let notes = Region::map("notes", PAGE, RW, SHARED, -1, 0).expect("it can be mapped");
+    let notes = Region::common("notes");
     let note = |index: usize| {
         let bytes = guest_tests::touch::bytes(notes.start + index * 8, 8);
         u64::from_le_bytes(bytes.try_into().unwrap_or([0; 8]))

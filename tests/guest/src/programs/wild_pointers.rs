@@ -224,8 +224,7 @@ fn last_bytes() -> usize {
 fn trial(number: i64, arguments: &[usize; 6], bad: usize, pointer: usize) -> String {
     let child = fork(|| {
         std::env::set_current_dir("/").expect("it is there");
-        let good = Region::anon("good", 4);
-        good.fill(0, 4, 0);
+        let good = Region::filled("good", 4, 0);
         let (from, to) = sys::pipe2(libc::O_NONBLOCK).expect("a pipe can be made");
         sys::write(to, b"some bytes for who reads").expect("a pipe takes bytes");
         let file = memfd(1);
@@ -282,8 +281,7 @@ fn trial(number: i64, arguments: &[usize; 6], bad: usize, pointer: usize) -> Str
 
 /// Whether the kernel still does the simplest things right.
 pub fn sane() {
-    let area = Region::anon("area", 4);
-    area.fill(0, 4, 0x11);
+    let area = Region::filled("area", 4, 0x11);
     check(
         "afterwards: memory",
         guest_tests::touch::peek(area.page(3)),

@@ -57,8 +57,7 @@ fn tracking() {
     let shared = Region::shared("shared", object, 2);
     shared.fill(0, 1, 1);
     uffd.watch(&shared, WP);
-    uffd.writeprotect(shared.start, shared.len, PROTECT)
-        .expect("it is registered");
+    uffd.protect(&shared);
     check("4.5 shmem: a write", writing(&uffd, shared.start), "written");
     check("4.5 shmem: the bit is clear", page(shared.start), "present file");
     check(
@@ -67,12 +66,10 @@ fn tracking() {
         "written",
     );
     if want_huge_pages(1) {
-        let huge =
-            Region::map("huge", HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+        let huge = Region::huge("huge", 1);
         poke(huge.start, 1);
         uffd.watch(&huge, WP);
-        uffd.writeprotect(huge.start, huge.len, PROTECT)
-            .expect("it is registered");
+        uffd.protect(&huge);
         check("4.5 hugetlb: protected", page(huge.start), "present wp");
         check("4.5 hugetlb: a write", writing(&uffd, huge.page(9)), "written");
         check("4.5 hugetlb: the bit is clear", page(huge.start), "present");
@@ -85,8 +82,7 @@ fn both_modes() {
     let area = Region::anon("area", 4);
     area.fill(0, 1, 1);
     uffd.watch(&area, MISSING | WP);
-    uffd.writeprotect(area.start, area.len, PROTECT)
-        .expect("it is registered");
+    uffd.protect(&area);
     check(
         "4.5 mode 3: a write to a protected page",
         writing(&uffd, area.start),
@@ -104,8 +100,7 @@ fn both_modes() {
         writer.settle(),
         "blocked",
     );
-    let source = Region::anon("source", 1);
-    source.fill(0, 1, 0x5c);
+    let source = Region::filled("source", 1, 0x5c);
     check(
         "4.5 mode 3: COPY",
         uffd.copy(area.page(1), source.start, PAGE, FILL_WP),

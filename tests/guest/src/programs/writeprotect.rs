@@ -20,8 +20,7 @@ pub fn run() {
 
 fn arguments() {
     let uffd = Uffd::with(0);
-    let memory = Region::anon("memory", 4);
-    memory.fill(0, 4, 1);
+    let memory = Region::filled("memory", 4, 1);
     uffd.watch(&memory, WP);
     let row = |name: &str, start: usize, len: usize, mode: u64, want: &str| {
         check(
@@ -61,8 +60,7 @@ fn arguments() {
 
 fn areas() {
     let uffd = Uffd::with(0);
-    let memory = Region::anon("memory", 8);
-    memory.fill(0, 8, 1);
+    let memory = Region::filled("memory", 8, 1);
     uffd.register(memory.start, 2 * PAGE, WP).expect("it is free");
     uffd.register(memory.page(2), 2 * PAGE, MISSING)
         .expect("it is free");
@@ -120,8 +118,7 @@ fn entries() {
         memory.fill(0, 1, 0x11);
         check("3.7 anon: a page of zeros", peek(memory.page(1)), "0x00");
         uffd.watch(&memory, WP);
-        uffd.writeprotect(memory.start, memory.len, PROTECT)
-            .expect("it is registered");
+        uffd.protect(&memory);
         check(
             &format!("3.7 anon, {name}present"),
             page(memory.start),
@@ -177,8 +174,7 @@ fn entries() {
     ] {
         let uffd = Uffd::with(0);
         uffd.watch(&memory, WP);
-        uffd.writeprotect(memory.start, memory.len, PROTECT)
-            .expect("it is registered");
+        uffd.protect(&memory);
         check(
             &format!("3.7 shmem {name}: empty"),
             page(memory.start),
@@ -202,11 +198,9 @@ fn entries() {
 
 fn waiters() {
     let uffd = Uffd::with(0);
-    let memory = Region::anon("memory", 4);
-    memory.fill(0, 4, 0x11);
+    let memory = Region::filled("memory", 4, 0x11);
     uffd.watch(&memory, WP);
-    uffd.writeprotect(memory.start, memory.len, PROTECT)
-        .expect("it is registered");
+    uffd.protect(&memory);
     let waiter = write(memory.start, 0x22);
     check("3.7 a writer", outcome(&uffd, &waiter), "fault flags 3 at memory");
     check("3.7 a reader does not trap", reading(&uffd, memory.start), "0x11");
@@ -258,8 +252,7 @@ fn waiters() {
 
 fn outstanding() {
     let uffd = Uffd::with(feature::EVENT_REMOVE);
-    let memory = Region::anon("memory", 2);
-    memory.fill(0, 2, 1);
+    let memory = Region::filled("memory", 2, 1);
     uffd.watch(&memory, MISSING | WP);
     let other = Region::anon("other", 1);
     uffd.watch(&other, MISSING);
@@ -298,8 +291,7 @@ fn huge() {
         return;
     }
     let uffd = Uffd::with(0);
-    let memory =
-        Region::map("huge", 2 * HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+    let memory = Region::huge("huge", 2);
     memory.fill(0, 1, 1);
     uffd.watch(&memory, WP);
     check(

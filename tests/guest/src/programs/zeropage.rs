@@ -202,7 +202,7 @@ fn refusals() {
         return;
     }
     let uffd = Uffd::with(0);
-    let huge = Region::map("huge", HUGE, RW, ANON | libc::MAP_HUGETLB, -1, 0).expect("huge pages are there");
+    let huge = Region::huge("huge", 1);
     uffd.watch(&huge, MISSING);
     check(
         "3.6 hugetlb: one",

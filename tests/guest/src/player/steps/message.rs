@@ -105,16 +105,7 @@ fn read(fd: usize, words: &mut Words<'_>, out: &mut impl Write) -> Outcome {
     match sys::call(libc::SYS_read, &[fd, buffer.as_mut_ptr() as usize, room]) {
         Ok(len) => {
             write!(out, "{len}:")?;
-            for message in &buffer[..len / 32] {
-                write!(
-                    out,
-                    " {}",
-                    Message {
-                        words: message,
-                        control
-                    }
-                )?;
-            }
+            tell(&buffer[..len / 32], control, out)?;
         }
         Err(errno) => write!(out, "{errno}")?,
     }
@@ -136,15 +127,12 @@ fn read_sorted(
     let messages = &mut buffer[..len / 32];
     messages.sort_unstable_by_key(|words| (words[2], words[1], control.name_of(words[3] as u32)));
     write!(out, "{len} in any order:")?;
-    for message in messages {
-        write!(
-            out,
-            " {}",
-            Message {
-                words: message,
-                control
-            }
-        )?;
+    tell(messages, control, out)
+}
+
+fn tell(messages: &[[u64; 4]], control: &Control, out: &mut impl Write) -> Outcome {
+    for words in messages {
+        write!(out, " {}", Message { words, control })?;
     }
     Ok(())
 }
