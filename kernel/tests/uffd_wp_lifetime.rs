@@ -6,7 +6,7 @@ mod common;
 use common::{RW, World, page, part, populate, registered_with, returned, source, until_it_waits, was_woken};
 use kernel::mm::addr::PAGE_SIZE;
 use kernel::mm::fault::FaultError;
-use kernel::mm::pt::Prot;
+use kernel::mm::pt::{Entry, Marker, Prot};
 use kernel::mm::range::VirtRange;
 use kernel::uffd::{Event, Features, FillMode, Modes, Outcome, ReadError, Uffd, WriteProtectError};
 
@@ -68,6 +68,23 @@ fn protection_left_by_a_registration_that_was_replaced_by_missing_traps_no_more(
         (Ok(9), Ok(9))
     );
     assert_eq!(uffd.write_protect(range), NOENT);
+}
+
+#[test]
+fn a_marker_left_by_a_registration_that_was_replaced_is_gone_when_somebody_waits_for_the_page() {
+    let (world, uffd, range) = registered_with(2, Modes::WP, Features::WP_UNPOPULATED);
+    assert_eq!(uffd.write_protect(range), Ok(()));
+    assert!(uffd.register(range, Modes::MISSING).is_ok());
+    let waiter = world.spawn_load(range.start);
+    until_it_waits(waiter.task());
+    let entry = |index| world.space.entry(page(range, index)).0;
+    assert_eq!(entry(0), Entry::Absent(Marker::None), "as on Linux");
+    assert_eq!(entry(1), Entry::Absent(Marker::UffdWp), "nobody has touched it");
+    // So it can be what another page is moved to, and the load is served.
+    assert_eq!(uffd.zeropage(part(range, 0, 1), NOW), Outcome::Done);
+    assert_eq!(returned(waiter), Ok(0));
+    assert_eq!(world.store(range.start, 9), Ok(()));
+    uffd.close();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::mm::cache::{CacheError, Claim, Lookup};
 use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use crate::mm::frame::{Anon, Folio, Frame};
 use crate::mm::kernel;
-use crate::mm::memtype::{AllocError, Modes, Privately};
+use crate::mm::memtype::{AllocError, Granule, Modes, Privately};
 use crate::mm::phys;
 use crate::mm::pt::{
     Attr, AttrFlags, Cursor, Entry, Flush, Glance, InstallError, Leaf, Level, Marker, PageTable, Prot,
@@ -174,6 +174,12 @@ impl Space {
             Entry::Absent(Marker::Guard) => return Verdict::Failed(FaultError::Guard),
             Entry::Absent(marker) => {
                 let state = match marker {
+                    // Left by a registration whose place another one has taken. Linux forgets it at the first touch, before it
+                    // asks anybody for the page; a huge page's stays.
+                    Marker::UffdWp if !traps_writes(vma) && vma.ty.granule() == Granule::Base => {
+                        cursor.forget_marker();
+                        EntryState::Empty
+                    }
                     Marker::UffdWp => EntryState::WpMarker,
                     _ => EntryState::Empty,
                 };
