@@ -123,6 +123,13 @@ pub fn length(word: &str) -> Option<usize> {
     }
 }
 
+/// The pages of all slots: where each begins and how long it is.
+pub fn pages() -> impl Iterator<Item = (usize, usize)> {
+    let small = (0..SLOTS * SLOT_PAGES).map(|page| (SMALL_BASE + page * PAGE, PAGE));
+    let huge = (0..HUGE_SLOTS * HUGE_SLOT_PAGES).map(|page| (HUGE_BASE + page * HUGE, HUGE));
+    small.chain(huge)
+}
+
 /// Whether the address lies in a huge slot.
 pub fn is_huge(address: usize) -> bool {
     (HUGE_BASE..HUGE_BASE + HUGE_SLOTS * HUGE_SLOT_PAGES * HUGE).contains(&address)

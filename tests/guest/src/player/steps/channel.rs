@@ -155,6 +155,14 @@ pub fn drop_one_message(channel: usize) -> bool {
     true
 }
 
+/// Unregisters a range. False when it cannot be.
+pub fn unregister(channel: usize, start: usize, len: usize) -> bool {
+    const UNREGISTER: usize = 0x8010_aa01;
+    let argument = [start, len];
+    let command = [descriptor(channel), UNREGISTER, argument.as_ptr() as usize];
+    sys::call(libc::SYS_ioctl, &command).is_ok()
+}
+
 /// Closes a channel. False when it was not open.
 pub fn close(channel: usize) -> bool {
     sys::call(libc::SYS_close, &[descriptor(channel)]).is_ok()
