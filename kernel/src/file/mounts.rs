@@ -9,6 +9,7 @@ use super::tmpfs::{self, TmpFs};
 use super::tree::{Entry, Inode};
 use super::{dev, proc, sys};
 use crate::abi::errno::Errno;
+use crate::abi::stat::DeviceNumber;
 use crate::drivers::ramdisk::Ramdisk;
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::cache::Quota;
@@ -169,17 +170,56 @@ impl Mounts {
 
     /// As `/proc/mounts` shows them.
     pub fn lines(&self) -> String {
-        let mut lines = String::from("tmpfs / tmpfs rw,relatime 0 0\n");
-        for (name, kind, _) in &self.below {
+        let mut lines = String::new();
+        for Shown { kind, path, .. } in self.shown() {
             // Writing to a string does not fail.
-            let _ = writeln!(lines, "{kind} /{name} {kind} rw,relatime 0 0");
-        }
-        let later = self.later.lock().clone();
-        for (kind, root) in later {
-            let (kind, path) = (kind.name(), root.shown(&self.root));
-            let path = String::from_utf8_lossy(&path);
             let _ = writeln!(lines, "{kind} {path} {kind} rw,relatime 0 0");
         }
         lines
+    }
+
+    /// As `/proc/self/mountinfo` shows them: with a number each, that of the one around it, and the device.
+    pub fn info(&self) -> String {
+        let mounts = self.shown();
+        let mut lines = String::new();
+        for (at, Shown { kind, path, device }) in mounts.iter().enumerate() {
+            let around = mounts[..at].iter().rposition(|other| other.is_around(path));
+            let (number, around) = (at + 1, around.map_or(1, |around| around + 1));
+            let (major, minor) = (device.major, device.minor);
+            let _ = writeln!(
+                lines,
+                "{number} {around} {major}:{minor} / {path} rw,relatime - {kind} {kind} rw"
+            );
+        }
+        lines
+    }
+
+    fn shown(&self) -> Vec<Shown> {
+        let of = |kind: &'static str, root: &Arc<Entry>| Shown {
+            kind,
+            path: String::from_utf8_lossy(&root.shown(&self.root)).into_owned(),
+            device: root.inode().stat().dev,
+        };
+        let below = self.below.iter().map(|(_, kind, root)| of(kind, root));
+        let later = self.later.lock().clone();
+        let later = later.iter().map(|(kind, root)| of(kind.name(), root));
+        core::iter::once(of("tmpfs", &self.root))
+            .chain(below)
+            .chain(later)
+            .collect()
+    }
+}
+
+/// A mounted file system, as texts show it.
+struct Shown {
+    kind: &'static str,
+    path: String,
+    device: DeviceNumber,
+}
+
+impl Shown {
+    fn is_around(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(self.path.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.starts_with('/'))
     }
 }

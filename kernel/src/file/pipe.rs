@@ -231,7 +231,7 @@ impl Pipe {
         })
     }
 
-    /// Opens it by a name: waits for somebody at the other end.
+    /// Opens a named one: waits for somebody at the other end.
     ///
     /// # Errors
     /// ENXIO: nobody reads, and the caller does not want to wait. A signal came first.
@@ -572,7 +572,8 @@ impl Inode for PipeInode {
         }
     }
 
+    /// Waits for nobody: the other end was there when the pipe was made, and what was written stays when it has gone.
     fn open(&self, _entry: &Arc<Entry>, flags: OpenFlags) -> Result<Arc<dyn File>, Error> {
-        self.0.open(flags)
+        Ok(self.0.end(flags))
     }
 }

@@ -279,6 +279,31 @@ pub fn recvmsg(call: &mut Call<'_>) -> Result {
     })
 }
 
+/// `getsockname`: the ends of a pair have no names.
+pub fn getsockname(call: &mut Call<'_>) -> Result {
+    without_name(call)
+}
+
+/// `getpeername`.
+pub fn getpeername(call: &mut Call<'_>) -> Result {
+    without_name(call)
+}
+
+/// Gives the address of a socket that is bound to none: the family and nothing else.
+fn without_name(call: &Call<'_>) -> Result {
+    let [_, at, length, ..] = *call.args;
+    with_socket(call, |_, _| {
+        let address = (UNIX as u16).to_ne_bytes();
+        let room = user::read_u32(length)? as i32;
+        if room < 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        user::write(length, &(address.len() as u32).to_ne_bytes())?;
+        user::write(at, &address[..address.len().min(room as usize)])?;
+        Ok(0)
+    })
+}
+
 /// `shutdown`.
 pub fn shutdown(call: &mut Call<'_>) -> Result {
     let how = call.args[1] as u32;

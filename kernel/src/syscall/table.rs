@@ -101,6 +101,8 @@ calls! {
     46 socket::sendmsg;
     47 socket::recvmsg;
     48 socket::shutdown;
+    51 socket::getsockname;
+    52 socket::getpeername;
     53 socket::socketpair;
     55 socket::getsockopt;
     61 process::wait4;
@@ -113,6 +115,7 @@ calls! {
     75 file::size::fsync;
     76 file::size::truncate;
     77 file::size::ftruncate;
+    78 file::names::getdents;
     79 file::names::getcwd;
     80 file::names::chdir;
     81 file::names::fchdir;
@@ -163,6 +166,7 @@ calls! {
     128 signal::rt_sigtimedwait;
     129 signal::rt_sigqueueinfo;
     130 signal::rt_sigsuspend;
+    132 file::attributes::utime;
     133 file::names::mknod;
     135 thread::personality;
     137 file::stat::statfs;
@@ -223,6 +227,7 @@ calls! {
     232 poll::epoll_wait;
     233 poll::epoll_ctl;
     234 signal::tgkill;
+    235 file::attributes::utimes;
     237 memory::mbind;
     238 memory::set_mempolicy;
     239 memory::get_mempolicy;
@@ -231,6 +236,7 @@ calls! {
     258 file::names::mkdirat;
     259 file::names::mknodat;
     260 file::attributes::fchownat;
+    261 file::attributes::futimesat;
     262 file::stat::newfstatat;
     263 file::names::unlinkat;
     264 file::names::renameat;

@@ -84,6 +84,9 @@ static NAMES: &[(&str, Maker)] = &[
         })
     }),
     ("mem", |dir, process| memfile::MemInode::of(&dir.fs, process)),
+    ("mountinfo", |dir, _| {
+        text(dir, |process, _| Ok(process.place().mounts().info().into_bytes()))
+    }),
     ("mounts", |dir, _| {
         text(dir, |process, _| {
             Ok(process.place().mounts().lines().into_bytes())

@@ -13,6 +13,7 @@ use crate::file::tree::Inode;
 use crate::file::{sys, userfault};
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::{Kind, allocator};
+use crate::process::clock::realtime;
 use crate::task;
 
 /// What `uname` says too.
@@ -195,9 +196,11 @@ fn filesystems() -> String {
 }
 
 fn stat() -> String {
-    let hundredths = task::now().as_millis() / 10;
+    let now = task::now();
+    let hundredths = now.as_millis() / 10;
+    let started = realtime().saturating_sub(now).as_secs();
     format!(
-        "cpu  {hundredths} 0 0 0 0 0 0 0 0 0\ncpu0 {hundredths} 0 0 0 0 0 0 0 0 0\nintr 0\nctxt 0\nbtime 0\n\
+        "cpu  {hundredths} 0 0 0 0 0 0 0 0 0\ncpu0 {hundredths} 0 0 0 0 0 0 0 0 0\nintr 0\nctxt 0\nbtime {started}\n\
          processes 1\nprocs_running 1\nprocs_blocked 0\n"
     )
 }

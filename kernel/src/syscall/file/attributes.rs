@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use super::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, last_of, only};
+use super::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, last_of, only};
 use crate::abi::errno::Errno;
 use crate::abi::stat::Timestamp;
 use crate::file::access::User;
@@ -116,30 +116,91 @@ fn time(at: u64) -> core::result::Result<Option<Timestamp>, Error> {
     }
 }
 
-/// `utimensat`.
-pub fn utimensat(call: &mut Call<'_>) -> Result {
-    let [_, path, times, flags, ..] = *call.args;
-    let (accessed, modified) = if times == 0 {
-        let now = Some(clock::now());
-        (now, now)
-    } else {
-        (time(times)?, time(times.wrapping_add(16))?)
-    };
-    let change = Change {
+/// A change of the times of last access and change; `None` leaves one as it is.
+fn times(accessed: Option<Timestamp>, modified: Option<Timestamp>) -> Change {
+    Change {
         accessed,
         modified,
         ..Change::default()
+    }
+}
+
+/// Now, for both.
+fn both_now() -> Change {
+    let now = Some(clock::now());
+    times(now, now)
+}
+
+/// Two of `struct timeval`; none is now.
+fn timevals(at: u64) -> core::result::Result<Change, Error> {
+    let time = |at: u64| -> core::result::Result<Option<Timestamp>, Error> {
+        let (seconds, micros) = (user::read_u64(at)?, user::read_u64(at.wrapping_add(8))?);
+        Ok(Some(Timestamp {
+            seconds: seconds as i64,
+            nanos: match micros {
+                0..1_000_000 => micros as u32 * 1000,
+                _ => return Err(Errno::EINVAL.into()),
+            },
+        }))
     };
-    if accessed.is_none() && modified.is_none() {
+    match at {
+        0 => Ok(both_now()),
+        _ => Ok(times(time(at)?, time(at.wrapping_add(16))?)),
+    }
+}
+
+/// `utime`.
+pub fn utime(call: &mut Call<'_>) -> Result {
+    let at = call.args[1];
+    let change = match at {
+        0 => both_now(),
+        _ => {
+            let [accessed, modified] = [at, at.wrapping_add(8)].map(|at| {
+                let seconds = user::read_u64(at)? as i64;
+                Ok::<_, Error>(Some(Timestamp { seconds, nanos: 0 }))
+            });
+            times(accessed?, modified?)
+        }
+    };
+    apply(&call.walk(None, 0, Last::Follow)?.existing()?, &change)
+}
+
+/// `utimes`.
+pub fn utimes(call: &mut Call<'_>) -> Result {
+    let change = timevals(call.args[1])?;
+    apply(&call.walk(None, 0, Last::Follow)?.existing()?, &change)
+}
+
+/// `futimesat`.
+pub fn futimesat(call: &mut Call<'_>) -> Result {
+    let change = timevals(call.args[2])?;
+    if call.args[1] == 0 && call.args[0] as u32 != AT_FDCWD {
+        return apply_to_open(call, &change);
+    }
+    apply(&call.walk(Some(0), 1, Last::Follow)?.existing()?, &change)
+}
+
+/// Applies a change to the file of argument 0. What has no name keeps its times to itself.
+fn apply_to_open(call: &Call<'_>, change: &Change) -> Result {
+    match call.file(0)?.entry() {
+        Some(entry) => apply(entry, change),
+        None => Ok(0),
+    }
+}
+
+/// `utimensat`.
+pub fn utimensat(call: &mut Call<'_>) -> Result {
+    let [dirfd, path, at, flags, ..] = *call.args;
+    let change = match at {
+        0 => both_now(),
+        _ => times(time(at)?, time(at.wrapping_add(16))?),
+    };
+    if change.accessed.is_none() && change.modified.is_none() {
         return Ok(0);
     }
-    if path == 0 {
+    if path == 0 && dirfd as u32 != AT_FDCWD {
         only(flags, 0)?;
-        let open = call.file(0)?;
-        return match open.entry() {
-            Some(entry) => apply(entry, &change),
-            None => Ok(0),
-        };
+        return apply_to_open(call, &change);
     }
     only(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)?;
     let entry = call.named(0, 1, flags, last_of(flags))?.entry()?;

@@ -6,11 +6,14 @@ use alloc::vec::Vec;
 use super::{AT_EMPTY_PATH, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, only};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{DeviceNumber, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK};
+use crate::file::DirEntry;
 use crate::file::access::{MAY_EXECUTE, User};
 use crate::file::tree::{self, Entry, Last, New, Replace};
 use crate::syscall::{Call, Error, Result, user};
 
-/// Bytes of a `linux_dirent64` before the name.
+/// Bytes of a `linux_dirent` before the name; the kind is the record's last byte, behind the name's end.
+const OLD_DIRENT: usize = 18;
+/// Bytes of a `linux_dirent64` before the name; the kind is the last of them.
 const DIRENT: usize = 19;
 /// Most bytes of names that one call gives.
 const DIRENTS: usize = 32 << 10;
@@ -149,26 +152,50 @@ fn rename_at(call: &Call<'_>, how: Replace) -> Result {
     Ok(0)
 }
 
+/// `getdents`.
+pub fn getdents(call: &mut Call<'_>) -> Result {
+    let bytes_without_name = OLD_DIRENT + 2;
+    list(call, bytes_without_name, |entry, end, bytes| {
+        bytes.extend_from_slice(&entry.name);
+        bytes.resize(end - 1, 0);
+        bytes.push(record_kind(entry));
+    })
+}
+
 /// `getdents64`.
 pub fn getdents64(call: &mut Call<'_>) -> Result {
+    let bytes_without_name = DIRENT + 1;
+    list(call, bytes_without_name, |entry, end, bytes| {
+        bytes.push(record_kind(entry));
+        bytes.extend_from_slice(&entry.name);
+        bytes.resize(end, 0);
+    })
+}
+
+/// The kind of file, as records have it.
+fn record_kind(entry: &DirEntry) -> u8 {
+    (entry.mode >> 12) as u8
+}
+
+/// Gives a record for each name of a directory, as many as have room. `rest` puts into a record what comes behind its length: it
+/// gets the name and where the record is to end.
+fn list(call: &Call<'_>, bytes_without_name: usize, rest: impl Fn(&DirEntry, usize, &mut Vec<u8>)) -> Result {
     let [_, at, size, ..] = *call.args;
     let open = call.file(0)?;
     let room = (size as u32 as usize).min(DIRENTS);
     let mut bytes = Vec::new();
     let mut too_small = false;
     open.entries(|entry| {
-        let len = (DIRENT + entry.name.len() + 1).next_multiple_of(8);
-        if bytes.len() + len > room {
+        let len = (bytes_without_name + entry.name.len()).next_multiple_of(8);
+        let end = bytes.len() + len;
+        if end > room {
             too_small = bytes.is_empty();
             return false;
         }
-        let end = bytes.len() + len;
         bytes.extend_from_slice(&entry.ino.to_ne_bytes());
         bytes.extend_from_slice(&entry.next.to_ne_bytes());
         bytes.extend_from_slice(&(len as u16).to_ne_bytes());
-        bytes.push((entry.mode >> 12) as u8);
-        bytes.extend_from_slice(&entry.name);
-        bytes.resize(end, 0);
+        rest(entry, end, &mut bytes);
         true
     })?;
     if too_small {

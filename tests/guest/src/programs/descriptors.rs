@@ -13,10 +13,12 @@ pub fn run() {
     closing();
     limits();
     pipes();
+    reopened();
     half_mapped();
     full_pipes();
     broken_pipes();
     vectors();
+    nameless_sockets();
     eventfd();
     devices();
 }
@@ -195,6 +197,38 @@ fn limits() {
         ok(call(libc::SYS_getrusage, &[7, usage.as_mut_ptr() as usize])),
     );
     show("getrlimit: bad pointer", ok(call(libc::SYS_getrlimit, &[7, 8])));
+}
+
+/// Ends of a pipe, opened once more by what /proc calls them: nobody waits for the other end, not even when it is gone, and
+/// what was written is there. Shells pass `<(command)` so.
+fn reopened() {
+    let again = |fd: i32, flags: i32| sys::open(&format!("/proc/self/fd/{fd}"), flags);
+    let mut buffer = [0u8; 8];
+    let (from, to) = pipe();
+    sys::write(to, b"abc").expect("a pipe takes bytes");
+    sys::close(to).expect("it is open");
+    let reader = again(from, libc::O_RDONLY).expect("it can be opened");
+    sys::close(from).expect("it is open");
+    show(
+        "reopened without a writer: a read",
+        answer(sys::read(reader, &mut buffer)),
+    );
+    show(
+        "reopened without a writer: the end",
+        answer(sys::read(reader, &mut buffer)),
+    );
+    let writer = again(reader, libc::O_WRONLY).expect("it can be opened");
+    sys::close(reader).expect("it is open");
+    show(
+        "reopened without a reader: a write",
+        answer(sys::write(writer, b"x")),
+    );
+    let other = again(writer, libc::O_WRONLY | libc::O_NONBLOCK);
+    show("reopened without a reader: NONBLOCK", ok(other.map(sys::close)));
+    let both = again(writer, libc::O_RDWR).expect("it can be opened");
+    show("reopened for both: a write", answer(sys::write(writer, b"xy")));
+    show("reopened for both: a read", answer(sys::read(both, &mut buffer)));
+    let _ = (sys::close(writer), sys::close(both));
 }
 
 fn pipes() {
@@ -420,6 +454,50 @@ fn vectors() {
         "writev: the second is bad",
         answer(call(libc::SYS_writev, &[to as usize, half.as_ptr() as usize, 2])),
     );
+}
+
+/// The ends of a pair are bound to no name.
+fn nameless_sockets() {
+    let mut pair = [0i32; 2];
+    call(
+        libc::SYS_socketpair,
+        &[
+            libc::AF_UNIX as usize,
+            libc::SOCK_STREAM as usize,
+            0,
+            pair.as_mut_ptr() as usize,
+        ],
+    )
+    .expect("a pair can be made");
+    for (name, number) in [
+        ("getsockname", libc::SYS_getsockname),
+        ("getpeername", libc::SYS_getpeername),
+    ] {
+        let mut address = [0xffu8; 8];
+        let mut ask = |fd: i32, room: i32| {
+            let mut length = room;
+            let at = [address.as_mut_ptr() as usize, &raw mut length as usize];
+            let got = ok(call(number, &[fd as usize, at[0], at[1]]));
+            format!("{got}, {length} bytes, {:02x?}", &address[..4])
+        };
+        show(&format!("{name}: no room"), ask(pair[0], 0));
+        show(&format!("{name}: room for a byte"), ask(pair[0], 1));
+        show(&format!("{name}: less than no room"), ask(pair[0], -1));
+        show(&format!("{name}: all"), ask(pair[1], 8));
+        show(&format!("{name}: of no socket"), ask(0, 8));
+        show(&format!("{name}: of nothing"), ask(99, 8));
+        let fd = pair[0] as usize;
+        show(
+            &format!("{name}: bad length"),
+            ok(call(number, &[fd, address.as_ptr() as usize, 8])),
+        );
+        let room = 8i32;
+        show(
+            &format!("{name}: bad address"),
+            ok(call(number, &[fd, 8, &raw const room as usize])),
+        );
+    }
+    let _ = pair.map(sys::close);
 }
 
 fn eventfd() {

@@ -14,7 +14,46 @@ pub fn run() {
     descriptors();
     links();
     machine();
+    mounts();
     memory_files();
+}
+
+/// Both tables of mounts tell of the same places; in the longer one each has the number of one that was there before.
+fn mounts() {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let (short, long) = (read("/proc/self/mounts"), read("/proc/self/mountinfo"));
+    let places = |text: &str, column: usize| -> Vec<String> {
+        let words = text.lines().filter_map(|line| line.split(' ').nth(column));
+        words.map(str::to_owned).collect()
+    };
+    show(
+        "mountinfo: the places of mounts",
+        places(&short, 1) == places(&long, 4),
+    );
+    show(
+        "mountinfo: /proc is there",
+        places(&long, 4).iter().any(|place| place == "/proc"),
+    );
+    let kinds: Vec<Option<&str>> = long
+        .lines()
+        .filter_map(|line| line.split_once(" - "))
+        .map(|(_, kind)| kind.split(' ').next())
+        .collect();
+    show("mountinfo: /proc is of kind proc", kinds.contains(&Some("proc")));
+    let device = std::fs::metadata("/proc").map(|data| std::os::unix::fs::MetadataExt::dev(&data));
+    let device = device.expect("it is there");
+    let shown = long.lines().find(|line| line.split(' ').nth(4) == Some("/proc"));
+    let shown = shown.and_then(|line| line.split(' ').nth(2));
+    let want = format!("{}:{}", libc::major(device), libc::minor(device));
+    show("mountinfo: its device", shown == Some(want.as_str()));
+    let started = read("/proc/stat").lines().find_map(|line| {
+        line.strip_prefix("btime ")
+            .and_then(|time| time.parse::<u64>().ok())
+    });
+    show(
+        "stat: the time of the start",
+        started.is_some_and(|time| time > 1_600_000_000),
+    );
 }
 
 /// The lines of maps for the regions made here: offsets, rights, and the file.

@@ -213,6 +213,7 @@ fn directories() {
     show("getdents64: all", dents(1024, &mut buffer));
     show("getdents64: at the end", dents(1024, &mut buffer));
     let file = sys::open("dir/a", libc::O_RDONLY).expect("it is there");
+    old_directory_calls(fd as usize, file as usize);
     show(
         "getdents64: of a file",
         answer(call(
@@ -229,6 +230,49 @@ fn directories() {
         std::fs::read_to_string("../dir/./../dir/a").unwrap_or_default(),
     );
     let _ = with_path(libc::SYS_chdir, "..", &[]);
+}
+
+/// `getdents`, as it was before the kinds of files: the names with their kinds, and the lengths of the records.
+fn old_directory_calls(directory: usize, file: usize) {
+    let mut buffer = [0u8; 1024];
+    let at = buffer.as_mut_ptr() as usize;
+    let dents = |fd: usize, at: usize, len: usize| call(libc::SYS_getdents, &[fd, at, len]);
+    let rewind = || call(libc::SYS_lseek, &[directory, 0, 0]).expect("a directory can be read again");
+    rewind();
+    show("getdents: no room", answer(dents(directory, at, 8)));
+    show("getdents: room for one", answer(dents(directory, at, 24)));
+    rewind();
+    let got = dents(directory, at, buffer.len());
+    show("getdents: all", answer(got));
+    let mut records = Vec::new();
+    let mut rest = &buffer[..got.unwrap_or(0)];
+    while let Some(len) = rest
+        .get(16..18)
+        .map(|len| u16::from_ne_bytes([len[0], len[1]]) as usize)
+    {
+        let (record, behind) = rest.split_at(len);
+        let name: Vec<u8> = record[18..]
+            .iter()
+            .copied()
+            .take_while(|byte| *byte != 0)
+            .collect();
+        let kind = record[len - 1];
+        records.push(format!(
+            "{} kind {kind} length {len}",
+            String::from_utf8_lossy(&name)
+        ));
+        rest = behind;
+    }
+    records.sort();
+    for record in records {
+        show("getdents: a record", record);
+    }
+    show("getdents: at the end", answer(dents(directory, at, 1024)));
+    rewind();
+    show("getdents: bad pointer", answer(dents(directory, 8, 1024)));
+    show("getdents: of a file", answer(dents(file, at, 1024)));
+    show("getdents: of nothing", answer(dents(99, at, 1024)));
+    let _ = dents(directory, at, buffer.len());
 }
 
 fn links() {
@@ -348,4 +392,47 @@ fn about() {
             data.mtime_nsec()
         ),
     );
+    old_times();
+}
+
+/// `utime`, `utimes`, `futimesat`: the times of files as they were set before nanoseconds.
+fn old_times() {
+    use std::os::unix::fs::MetadataExt;
+    let times = || {
+        let data = std::fs::metadata("sized").expect("it is there");
+        let (atime, mtime) = (data.atime(), data.mtime());
+        format!("{atime} {} {mtime} {}", data.atime_nsec(), data.mtime_nsec())
+    };
+    let is_now = || {
+        let data = std::fs::metadata("sized").expect("it is there");
+        data.mtime() > 1_600_000_000 && data.atime() > 1_600_000_000
+    };
+    let (two, four) = ([5u64, 6], [7u64, 8, 9, 999_999]);
+    let (two, four) = (two.as_ptr() as usize, four.as_ptr() as usize);
+    show("utime", ok(with_path(libc::SYS_utime, "sized", &[two])));
+    show("utime: times", times());
+    show("utime: now", ok(with_path(libc::SYS_utime, "sized", &[0])));
+    show("utime: it is now", is_now());
+    show("utime: not there", ok(with_path(libc::SYS_utime, "none", &[two])));
+    show("utime: bad pointer", ok(with_path(libc::SYS_utime, "none", &[8])));
+    show("utimes", ok(with_path(libc::SYS_utimes, "sized", &[four])));
+    show("utimes: times", times());
+    let wrong = [7u64, 1_000_000, 9, 0];
+    let wrong = ok(with_path(libc::SYS_utimes, "sized", &[wrong.as_ptr() as usize]));
+    show("utimes: too many microseconds", wrong);
+    show("utimes: no path", ok(call(libc::SYS_utimes, &[0, four])));
+    let at = |fd: i32, path: usize, times: usize| ok(call(libc::SYS_futimesat, &[fd as usize, path, times]));
+    let sized = c"sized".as_ptr() as usize;
+    show("futimesat: now", at(libc::AT_FDCWD, sized, 0));
+    show("futimesat: it is now", is_now());
+    let fd = sys::open("sized", libc::O_RDONLY).expect("it is there");
+    show("futimesat: a descriptor", at(fd, 0, four));
+    show("futimesat: times", times());
+    show("futimesat: no path", at(libc::AT_FDCWD, 0, four));
+    show("futimesat: below a file", at(fd, sized, four));
+    show("futimesat: no descriptor", at(99, 0, four));
+    let utimensat = |fd: i32| ok(call(libc::SYS_utimensat, &[fd as usize, 0, 0, 0]));
+    show("utimensat: no path", utimensat(libc::AT_FDCWD));
+    show("utimensat: a descriptor", utimensat(fd));
+    let _ = sys::close(fd);
 }
