@@ -26,71 +26,126 @@ fn at_least_one(count: u64) -> usize {
     (count as i32).max(1) as usize
 }
 
-/// `futex`: word, operation, value, timeout or second count, second word, third value.
-pub fn futex(call: &mut Call<'_>) -> Result {
-    let [at, operation, value, timeout, second, third] = *call.args;
-    let operation = operation as u32;
-    let scope = match operation & PRIVATE {
+/// The command of an operation.
+const fn command(operation: u32) -> u32 {
+    operation & !(PRIVATE | CLOCK_REALTIME)
+}
+
+const fn scope(operation: u32) -> Scope {
+    match operation & PRIVATE {
         0 => Scope::Shared,
         _ => Scope::Private,
-    };
+    }
+}
+
+/// `futex`: word, operation, value, timeout or second count, second word, third value.
+pub fn futex(call: &mut Call<'_>) -> Result {
+    let operation = call.args[1] as u32;
     let on_realtime = operation & CLOCK_REALTIME != 0;
-    let (word, second) = (VirtAddr::new(at), VirtAddr::new(second));
-    let task = task::current();
-    let space = task.space().ok_or(Errno::EFAULT)?;
-    let count = |woken: usize| Ok(woken as u64);
-    match operation & !(PRIVATE | CLOCK_REALTIME) {
-        command @ (WAIT | WAIT_BITSET) if command == WAIT_BITSET || !on_realtime => {
-            let clock = if on_realtime {
-                Clock::Realtime
-            } else {
-                Clock::Monotonic
-            };
-            let time = match timeout {
-                0 => None,
-                timeout => Some(TimeSpec::from_bytes(&user::read_array(timeout)?).duration()?),
-            };
-            let (bits, deadline) = match command {
-                WAIT => (
-                    ANYBODY,
-                    time.map(|time| (clock, clock::now(clock).saturating_add(time))),
-                ),
-                _ => (third as u32, time.map(|time| (clock, time))),
-            };
-            wait(call, word, scope, value as u32, deadline, bits)
-        }
+    match command(operation) {
+        WAIT_BITSET => wait(call),
+        WAIT if !on_realtime => wait(call),
         _ if on_realtime => Err(Errno::ENOSYS.into()),
-        WAKE => count(futex::wake(space, word, scope, at_least_one(value), ANYBODY)?),
-        WAKE_BITSET => count(futex::wake(
-            space,
-            word,
-            scope,
-            at_least_one(value),
-            third as u32,
-        )?),
-        command @ (REQUEUE | CMP_REQUEUE) => {
-            // The fourth argument is a count here.
-            let (wake, requeue) = (value as i32, timeout as i32);
-            if wake < 0 || requeue < 0 {
-                return Err(Errno::EINVAL.into());
-            }
-            let how = Requeue {
-                wake: wake as usize,
-                requeue: requeue as usize,
-                expected: (command == CMP_REQUEUE).then_some(third as u32),
-            };
-            count(futex::requeue(space, word, second, scope, how)?)
-        }
-        WAKE_OP => {
-            let op = WakeOp::decode(third as u32)?;
-            let counts = (at_least_one(value), at_least_one(timeout));
-            count(futex::wake_op(space, word, second, scope, counts, op)?)
-        }
+        WAKE | WAKE_BITSET => wake(call),
+        REQUEUE | CMP_REQUEUE => requeue(call),
+        WAKE_OP => wake_op(call),
         _ => Err(Errno::ENOSYS.into()),
     }
 }
 
-fn wait(
+/// The bits of those that are meant: the third value, if the command is `with_bits`.
+fn bits(call: &Call<'_>, with_bits: u32) -> u32 {
+    match command(call.args[1] as u32) == with_bits {
+        true => call.args[5] as u32,
+        false => ANYBODY,
+    }
+}
+
+/// `FUTEX_WAIT`, `FUTEX_WAIT_BITSET`. What most waits are, for a word of the process and for as long as it takes, is compiled on
+/// its own.
+#[inline(never)]
+fn wait(call: &mut Call<'_>) -> Result {
+    let [at, operation, value, timeout, ..] = *call.args;
+    let bits = bits(call, WAIT_BITSET);
+    if scope(operation as u32) == Scope::Private && timeout == 0 {
+        return wait_for(call, VirtAddr::new(at), Scope::Private, value as u32, None, bits);
+    }
+    wait_until(call, bits)
+}
+
+#[inline(never)]
+fn wait_until(call: &mut Call<'_>, bits: u32) -> Result {
+    let [at, operation, value, timeout, ..] = *call.args;
+    let operation = operation as u32;
+    let clock = match operation & CLOCK_REALTIME {
+        0 => Clock::Monotonic,
+        _ => Clock::Realtime,
+    };
+    let time = match timeout {
+        0 => None,
+        timeout => Some(TimeSpec::from_bytes(&user::read_array(timeout)?).duration()?),
+    };
+    let deadline = time.map(|time| match command(operation) {
+        WAIT => (clock, clock::now(clock).saturating_add(time)),
+        _ => (clock, time),
+    });
+    wait_for(
+        call,
+        VirtAddr::new(at),
+        scope(operation),
+        value as u32,
+        deadline,
+        bits,
+    )
+}
+
+/// `FUTEX_WAKE`, `FUTEX_WAKE_BITSET`.
+#[inline(never)]
+fn wake(call: &mut Call<'_>) -> Result {
+    let [at, operation, value, ..] = *call.args;
+    let (word, count) = (VirtAddr::new(at), at_least_one(value));
+    let bits = bits(call, WAKE_BITSET);
+    let task = task::current();
+    let space = task.space().ok_or(Errno::EFAULT)?;
+    let woken = match scope(operation as u32) {
+        Scope::Private => futex::wake(space, word, Scope::Private, count, bits),
+        Scope::Shared => futex::wake_shared(space, word, count, bits),
+    };
+    Ok(woken? as u64)
+}
+
+/// `FUTEX_REQUEUE`, `FUTEX_CMP_REQUEUE`: the fourth argument is a count.
+fn requeue(call: &mut Call<'_>) -> Result {
+    let [at, operation, wake, requeue, second, third] = *call.args;
+    let operation = operation as u32;
+    let (wake, requeue) = (wake as i32, requeue as i32);
+    if wake < 0 || requeue < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let how = Requeue {
+        wake: wake as usize,
+        requeue: requeue as usize,
+        expected: (command(operation) == CMP_REQUEUE).then_some(third as u32),
+    };
+    let task = task::current();
+    let space = task.space().ok_or(Errno::EFAULT)?;
+    let (word, second) = (VirtAddr::new(at), VirtAddr::new(second));
+    Ok(futex::requeue(space, word, second, scope(operation), how)? as u64)
+}
+
+/// `FUTEX_WAKE_OP`: the fourth argument is a count.
+fn wake_op(call: &mut Call<'_>) -> Result {
+    let [at, operation, wake, more, second, third] = *call.args;
+    let op = WakeOp::decode(third as u32)?;
+    let counts = (at_least_one(wake), at_least_one(more));
+    let task = task::current();
+    let space = task.space().ok_or(Errno::EFAULT)?;
+    let (word, second) = (VirtAddr::new(at), VirtAddr::new(second));
+    Ok(futex::wake_op(space, word, second, scope(operation as u32), counts, op)? as u64)
+}
+
+#[inline(always)]
+fn wait_for(
     call: &mut Call<'_>,
     word: VirtAddr,
     scope: Scope,
@@ -133,5 +188,5 @@ fn wait_on(call: &mut Call<'_>) -> Result {
     };
     let deadline = Some((clock, Duration::new(seconds, nanos as u32)));
     let (value, bits) = (value_and_bits as u32, (value_and_bits >> 32) as u32);
-    wait(call, VirtAddr::new(word), scope, value, deadline, bits)
+    wait_for(call, VirtAddr::new(word), scope, value, deadline, bits)
 }

@@ -40,7 +40,7 @@ impl Word {
     ///
     /// # Errors
     /// EINVAL: not aligned. EFAULT: not the program's, or nothing is there.
-    #[inline]
+    #[inline(always)]
     pub fn of(space: &Arc<Space>, addr: VirtAddr, scope: Scope) -> Result<Self, Errno> {
         if !addr.is_aligned(4) {
             return Err(Errno::EINVAL);
@@ -54,7 +54,7 @@ impl Word {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn of_space(space: &Arc<Space>, addr: VirtAddr) -> Self {
         Self {
             key: Key {
@@ -84,6 +84,7 @@ impl Word {
 
 impl Key {
     /// A number to spread keys by.
+    #[inline]
     pub fn hash(&self) -> usize {
         let mixed = (self.owner as u64 >> 4 ^ self.at >> 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> 32) as usize

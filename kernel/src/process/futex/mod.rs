@@ -46,6 +46,7 @@ pub const ANYBODY: u32 = u32::MAX;
 pub type Deadline = Option<(clock::Clock, Duration)>;
 
 /// The word at `addr`; `None`: it cannot be read.
+#[inline]
 pub(super) fn load(addr: VirtAddr) -> Option<u32> {
     on_behalf(|| Machine::load_u32(addr))
 }
@@ -60,6 +61,7 @@ pub(super) fn exchange_if(addr: VirtAddr, old: u32, new: u32) -> Option<bool> {
 /// # Errors
 /// EAGAIN: the word is not `expected`. ETIMEDOUT. EFAULT, EINVAL: it is no word. A signal: [`Restart::IfAsked`] without a
 /// deadline, else [`Restart::Block`].
+#[inline(always)]
 pub fn wait(
     thread: &Arc<Thread>,
     space: &Arc<Space>,
@@ -78,7 +80,7 @@ pub fn wait(
     if found != Some(expected) {
         if waiter.leave() {
             // It was woken by somebody who may have meant another.
-            queue::wake(&waiter.key(), 1, bits);
+            waiter.pass_on(bits);
         }
         return Err(found.map_or(Errno::EFAULT, |_| Errno::EAGAIN).into());
     }
@@ -98,6 +100,7 @@ pub fn wait(
 ///
 /// # Errors
 /// EINVAL: no bits, or no aligned address. EFAULT: there is no such word.
+#[inline(always)]
 pub fn wake(
     space: &Arc<Space>,
     addr: VirtAddr,
@@ -112,11 +115,20 @@ pub fn wake(
     Ok(queue::wake(&word.key, count, bits))
 }
 
+/// [`wake`] of a word that may be shared.
+///
+/// # Errors
+/// As there.
+#[inline(never)]
+pub fn wake_shared(space: &Arc<Space>, addr: VirtAddr, count: usize, bits: u32) -> Result<usize, Errno> {
+    wake(space, addr, Scope::Shared, count, bits)
+}
+
 /// Wakes up to `count` who wait for the word at `addr` of `space` as one that may be shared (as Linux does for the words that
 /// it writes itself).
 pub(super) fn wake_in(space: &Arc<Space>, addr: VirtAddr, count: usize) {
     // A word that is none has no waiters.
-    let _ = wake(space, addr, Scope::Shared, count, ANYBODY);
+    let _ = wake_shared(space, addr, count, ANYBODY);
 }
 
 /// What to do with those who wait for a word.

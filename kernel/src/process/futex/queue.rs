@@ -88,6 +88,7 @@ pub(super) struct Waiter(Current);
 
 impl Waiter {
     /// Gets in line for a word, of an object or of the current task's space.
+    #[inline(always)]
     pub fn enter(word: &Word, bits: u32) -> Self {
         let task = current();
         let (slot, bucket) = (&task.futex, bucket_of(&word.key));
@@ -102,7 +103,7 @@ impl Waiter {
     }
 
     /// Sleeps until it is woken, `is_over` says so, or the time is up.
-    #[inline]
+    #[inline(always)]
     pub fn sleep(&self, timeout: Option<Duration>, is_over: impl Fn() -> bool) {
         let slot = &self.0.futex;
         let look = || (slot.woken.load(Ordering::Acquire) || is_over()).then_some(());
@@ -111,19 +112,25 @@ impl Waiter {
         let _ = wait_told(&WORD, which, timeout, look);
     }
 
-    /// The word it waits for, or was woken for.
-    pub fn key(&self) -> Key {
-        self.0.futex.key()
+    /// Wakes another in its place, of those who wait with one of `bits`.
+    #[cold]
+    pub fn pass_on(&self, bits: u32) {
+        wake(&self.0.futex.key(), 1, bits);
     }
 
     /// Gets out of line; true when somebody has woken it.
-    #[inline]
+    #[inline(always)]
     pub fn leave(&self) -> bool {
+        // Whoever woke it may be about to unpark it still: that is a look too many in its next wait.
+        self.0.futex.woken.load(Ordering::Acquire) || self.leave_line()
+    }
+
+    #[inline(never)]
+    fn leave_line(&self) -> bool {
         let slot = &self.0.futex;
         loop {
             let number = slot.bucket.load(Ordering::Relaxed);
             let mut bucket = TABLE[number].lock();
-            // With the lock, whoever woke it has let go of it.
             if slot.woken.load(Ordering::Acquire) {
                 return true;
             }
@@ -137,6 +144,7 @@ impl Waiter {
 }
 
 impl Drop for Waiter {
+    #[inline(always)]
     fn drop(&mut self) {
         let (task, slot) = (&self.0, &self.0.futex);
         debug_assert!(!task.futex_link.is_linked(), "it has not left");
@@ -160,6 +168,7 @@ fn remove(bucket: &mut Bucket, task: &Arc<Task>) {
 }
 
 /// Takes the next task for `key`, of those that have one of `bits`, out of line.
+#[inline]
 fn take(cursor: &mut CursorMut<'_, FutexAdapter>, key: &Key, bits: u32) -> Option<Arc<Task>> {
     while let Some(task) = cursor.get() {
         if task.futex.is_for(key, bits) {
@@ -171,13 +180,14 @@ fn take(cursor: &mut CursorMut<'_, FutexAdapter>, key: &Key, bits: u32) -> Optio
 }
 
 /// Wakes up to `count` in `bucket` who wait for `key` with one of `bits`; says how many.
+#[inline(always)]
 fn wake_in(bucket: &mut Bucket, key: &Key, count: usize, bits: u32) -> usize {
     let mut cursor = bucket.front_mut();
     let mut woken = 0;
     while woken < count
         && let Some(task) = take(&mut cursor, key, bits)
     {
-        // Under the lock: whoever finds itself out of line finds itself woken.
+        // Under the lock: whoever finds itself out of line with it finds itself woken.
         task.futex.woken.store(true, Ordering::Release);
         task.unpark();
         woken += 1;
@@ -186,6 +196,7 @@ fn wake_in(bucket: &mut Bucket, key: &Key, count: usize, bits: u32) -> usize {
 }
 
 /// Wakes up to `count` who wait for `key` with one of `bits`; says how many.
+#[inline(always)]
 pub(super) fn wake(key: &Key, count: usize, bits: u32) -> usize {
     wake_in(&mut TABLE[bucket_of(key)].lock(), key, count, bits)
 }
