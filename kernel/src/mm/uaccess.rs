@@ -73,13 +73,24 @@ pub fn read(src: VirtAddr, dst: &mut [u8]) -> Result<(), AccessError> {
 /// One could not be read.
 #[inline]
 pub fn read_words<const N: usize>(src: VirtAddr) -> Result<[u64; N], AccessError> {
+    read_words_into(src, &mut MaybeUninit::uninit()).copied()
+}
+
+/// [`read_words`] of so many that they are not moved again.
+///
+/// # Errors
+/// As there.
+#[inline]
+pub fn read_words_into<const N: usize>(
+    src: VirtAddr,
+    room: &mut MaybeUninit<[u64; N]>,
+) -> Result<&[u64; N], AccessError> {
     let len = size_of::<[u64; N]>();
     check(src, len)?;
-    let mut words = MaybeUninit::<[u64; N]>::uninit();
-    // SAFETY: the words are valid for writes of their length.
-    match unsafe { Machine::copy_in(words.as_mut_ptr().cast(), src, len) } {
+    // SAFETY: there is room for the words.
+    match unsafe { Machine::copy_in(room.as_mut_ptr().cast(), src, len) } {
         // SAFETY: every byte of them was written.
-        0 => Ok(unsafe { words.assume_init() }),
+        0 => Ok(unsafe { room.assume_init_ref() }),
         left => Err(failed(src + (len - left) as u64)),
     }
 }

@@ -83,15 +83,16 @@ fn read<const N: usize>(at: u64) -> Result<[u8; N], Malformed> {
 }
 
 fn restart(area: &Rseq, registers: &mut Registers) -> Result<(), Malformed> {
-    let current = area.at.as_u64() + CURRENT;
-    let at = u64::from_le_bytes(read(current)?);
+    let current = area.at + CURRENT;
+    // Aligned, as the area is.
+    let at = on_behalf(|| uaccess::load(current))?;
     if at == 0 {
         return Ok(());
     }
     let sequence = sequence(at)?;
     let is_inside = registers.rip.wrapping_sub(sequence.start) < sequence.len;
     // It is left in either case.
-    on_behalf(|| uaccess::write(VirtAddr::new(current), &[0; 8]))?;
+    on_behalf(|| uaccess::store(current, 0))?;
     if !is_inside {
         return Ok(());
     }

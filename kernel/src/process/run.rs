@@ -161,10 +161,10 @@ fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
             },
             Exit::Notice => {}
             Exit::PageFault(info) => {
+                // The handler that it is sent to asks about restartable sequences; without one the process ends.
                 if let Some(error) = failed {
                     impossible_access(thread, &info, error, registers.error);
                 }
-                rseq::interrupted(thread, registers);
             }
             Exit::Exception { vector, error } => {
                 thread.note_trap(vector.into(), error, None);

@@ -91,6 +91,9 @@ fn work(
                     again_after_handler(call, &action, registers);
                 }
                 handle(thread, &info, &action, registers, extra);
+                if !thread.signals.has_notice() {
+                    break;
+                }
             }
         }
     }

@@ -11,6 +11,7 @@
 //! address that is not canonical is found before user mode is entered (`run`).
 
 use alloc::sync::Arc;
+use core::mem::MaybeUninit;
 
 use super::{Action, AltStack, SignalSet};
 use crate::abi::errno::Errno;
@@ -183,32 +184,30 @@ fn layout(frame: &Frame<'_>, registers: &Registers, place: Place, is_extended: b
 /// The frame cannot be read.
 pub fn pop(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) -> Result<(), BadFrame> {
     let at = registers.rsp.wrapping_sub(8);
-    let words: [u64; SIGINFO / 8] =
-        on_behalf(|| uaccess::read_words(VirtAddr::new(at))).map_err(|_| BadFrame)?;
+    let mut room = MaybeUninit::uninit();
+    let words: &[u64; SIGINFO / 8] =
+        on_behalf(|| uaccess::read_words_into(VirtAddr::new(at), &mut room)).map_err(|_| BadFrame)?;
     let word = |at: usize| words[at / 8];
     thread.block(SignalSet::from_bits(word(MASK)));
     let general = |n: usize| word(SIGCONTEXT + 8 * n);
-    *registers = Registers {
-        r8: general(0),
-        r9: general(1),
-        r10: general(2),
-        r11: general(3),
-        r12: general(4),
-        r13: general(5),
-        r14: general(6),
-        r15: general(7),
-        rdi: general(8),
-        rsi: general(9),
-        rbp: general(10),
-        rbx: general(11),
-        rdx: general(12),
-        rax: general(13),
-        rcx: general(14),
-        rsp: general(15),
-        rip: general(16),
-        rflags: general(17),
-        ..*registers
-    };
+    registers.r8 = general(0);
+    registers.r9 = general(1);
+    registers.r10 = general(2);
+    registers.r11 = general(3);
+    registers.r12 = general(4);
+    registers.r13 = general(5);
+    registers.r14 = general(6);
+    registers.r15 = general(7);
+    registers.rdi = general(8);
+    registers.rsi = general(9);
+    registers.rbp = general(10);
+    registers.rbx = general(11);
+    registers.rdx = general(12);
+    registers.rax = general(13);
+    registers.rcx = general(14);
+    registers.rsp = general(15);
+    registers.rip = general(16);
+    registers.rflags = general(17);
     registers.restore_all();
     restore_state(general(23), extra)?;
     let stack = [0, 8, 16].map(|at| word(UCONTEXT + 16 + at).to_le_bytes());

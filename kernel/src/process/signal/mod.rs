@@ -81,25 +81,31 @@ impl ProcessSignals {
 }
 
 /// The signals of a thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ThreadSignals {
     notice: AtomicBool,
     /// Those that only this thread may take.
     pub pending: Pending,
     blocked: AtomicU64,
-    /// What is blocked again after the next delivery, while something else is (`rt_sigsuspend`, `ppoll`).
-    saved: SpinLock<Option<SignalSet>>,
+    /// What is blocked again after the next delivery, while something else is (`rt_sigsuspend`, `ppoll`); else [`NOTHING`]. The
+    /// thread's own.
+    saved: AtomicU64,
     /// The alternate stack.
     pub altstack: SpinLock<AltStack>,
 }
+
+/// No set of blocked signals: SIGKILL is in none.
+const NOTHING: u64 = u64::MAX;
 
 impl ThreadSignals {
     /// Nothing pending, and `blocked` blocked. The thread looks once: its process may have something for it.
     pub fn new(blocked: SignalSet) -> Self {
         Self {
             notice: AtomicBool::new(true),
+            pending: Pending::default(),
             blocked: AtomicU64::new(blocked.bits()),
-            ..Self::default()
+            saved: AtomicU64::new(NOTHING),
+            altstack: SpinLock::default(),
         }
     }
 
@@ -148,7 +154,9 @@ impl ThreadSignals {
     /// [`Self::unblock_after_wait`] is called.
     pub fn block_for_wait(&self, set: SignalSet, of_process: &Pending) {
         let before = self.block(set, of_process);
-        self.saved.lock().get_or_insert(before);
+        if self.saved.load(Ordering::Relaxed) == NOTHING {
+            self.saved.store(before.bits(), Ordering::Relaxed);
+        }
     }
 
     /// Ends [`Self::block_for_wait`], if no signal did.
@@ -160,7 +168,11 @@ impl ThreadSignals {
 
     /// What is to be blocked after a delivery.
     fn take_saved(&self) -> Option<SignalSet> {
-        self.saved.lock().take()
+        let saved = self.saved.load(Ordering::Relaxed);
+        (saved != NOTHING).then(|| {
+            self.saved.store(NOTHING, Ordering::Relaxed);
+            SignalSet::from_bits(saved)
+        })
     }
 
     /// Whether there is one to deliver.

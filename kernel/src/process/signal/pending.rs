@@ -55,9 +55,6 @@ impl Queue {
     fn take(&mut self, signal: u8) -> (Option<SigInfo>, bool) {
         let is_it = |info: &SigInfo| info.signal == signal;
         let taken = self.first.take_if(|first| is_it(first));
-        if self.rest.is_empty() {
-            return (taken, false);
-        }
         let place = || self.rest.iter().position(is_it);
         let taken = match taken {
             Some(first) => Some(first),
@@ -73,6 +70,15 @@ impl Queue {
     fn discard(&mut self, set: SignalSet) {
         self.first.take_if(|first| set.contains(first.signal));
         self.rest.retain(|info| !set.contains(info.signal));
+    }
+}
+
+/// One that could not be queued counts as sent by nobody.
+fn without_particulars(signal: u8) -> SigInfo {
+    SigInfo {
+        signal,
+        code: SI_USER,
+        ..SigInfo::default()
     }
 }
 
@@ -121,20 +127,23 @@ impl Pending {
     /// Takes the next one that is in `wanted`: those of the thread's own instructions first, then by number, and those of one
     /// number in the order in which they were sent.
     pub fn take(&self, wanted: SignalSet) -> Option<SigInfo> {
+        if (self.set() & wanted).is_empty() {
+            return None;
+        }
         let mut queue = self.queue.lock();
         let there = self.set() & wanted;
         let signal = (there & SYNCHRONOUS).first().or(there.first())?;
+        let left = !SignalSet::of(&[signal]);
+        // Hardly ever is there another.
+        if queue.rest.is_empty() && queue.first.is_none_or(|first| first.signal == signal) {
+            self.set.fetch_and(left.bits(), Ordering::AcqRel);
+            return queue.first.take().or(Some(without_particulars(signal)));
+        }
         let (taken, more) = queue.take(signal);
         if !more {
-            let left = !SignalSet::of(&[signal]);
             self.set.fetch_and(left.bits(), Ordering::AcqRel);
         }
-        // One without particulars counts as sent by nobody.
-        Some(taken.unwrap_or(SigInfo {
-            signal,
-            code: SI_USER,
-            ..SigInfo::default()
-        }))
+        taken.or(Some(without_particulars(signal)))
     }
 
     /// Forgets those in `set`.

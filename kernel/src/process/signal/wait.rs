@@ -14,6 +14,7 @@ use crate::task::{WaitQueue, WaitReason};
 static SIGNAL: WaitReason = WaitReason("a signal");
 
 /// Takes the next signal of `thread`, the current one, that is in `wanted`.
+#[inline]
 pub fn take(thread: &Thread, wanted: SignalSet) -> Option<SigInfo> {
     let own = thread.signals.pending.take(wanted);
     let process = thread.process();
