@@ -86,6 +86,12 @@ impl<'a> Segments<'a> {
         None
     }
 
+    /// The next `len` bytes, if they are some and lie in one part, as they mostly do.
+    #[inline]
+    fn next_whole(&mut self, len: usize) -> Option<Segment> {
+        self.next(len).filter(|part| part.len == len && len > 0)
+    }
+
     /// Goes to the byte with this number.
     fn seek(&mut self, bytes: usize) {
         (self.index, self.within) = (0, bytes);
@@ -113,13 +119,28 @@ fn failed(part: Segment, error: uaccess::AccessError) -> (usize, Errno) {
 }
 
 /// Copies `bytes` to a part of the current task's memory that is as long: how many, and why not all.
-#[inline]
+#[inline(always)]
 fn store(part: Segment, bytes: &[u8]) -> (usize, Result<(), Errno>) {
     if task::current().is_killed() {
         return (0, Err(Errno::EINTR));
     }
     match uaccess::on_behalf(|| uaccess::write(part.addr, bytes)) {
         Ok(()) => (bytes.len(), Ok(())),
+        Err(error) => {
+            let (count, errno) = failed(part, error);
+            (count, Err(errno))
+        }
+    }
+}
+
+/// Fills `out` from a part of the current task's memory that is as long: how many bytes of it, and why not all.
+#[inline(always)]
+fn fetch(part: Segment, out: &mut [u8]) -> (usize, Result<(), Errno>) {
+    if task::current().is_killed() {
+        return (0, Err(Errno::EINTR));
+    }
+    match uaccess::on_behalf(|| uaccess::read(part.addr, out)) {
+        Ok(()) => (out.len(), Ok(())),
         Err(error) => {
             let (count, errno) = failed(part, error);
             (count, Err(errno))
@@ -193,7 +214,24 @@ impl<'a> Sink<'a> {
     ///
     /// # Errors
     /// As for [`Self::put`].
+    #[inline(always)]
     pub fn put_all(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        let len = bytes.len().min(self.left());
+        if let To::Task(segments) = &mut self.to
+            && let Some(part) = segments.next_whole(len)
+        {
+            let (_, stored) = store(part, &bytes[..len]);
+            if stored.is_ok() {
+                segments.within += len;
+                self.done += len;
+            }
+            return stored;
+        }
+        self.put_all_parts(bytes)
+    }
+
+    #[inline(never)]
+    fn put_all_parts(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         let before = self.done;
         let put = self.put(bytes);
         if put.is_err() {
@@ -212,7 +250,7 @@ impl<'a> Sink<'a> {
     #[inline]
     pub fn put_record<const N: usize>(&mut self, record: &[u8; N]) -> Result<(), Errno> {
         if let To::Task(segments) = &mut self.to
-            && let Some(part) = segments.next(N).filter(|part| part.len == N)
+            && let Some(part) = segments.next_whole(N)
         {
             let (count, stored) = store(part, record);
             segments.within += count;
@@ -264,8 +302,22 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// EFAULT: the task's memory could not be read. EINTR: the task is to end. What lay before is in `out` and counts as given.
+    #[inline(always)]
     pub fn take(&mut self, out: &mut [u8]) -> (usize, Result<(), Errno>) {
         let len = out.len().min(self.left());
+        if let From::Task(segments) = &mut self.from
+            && let Some(part) = segments.next_whole(len)
+        {
+            let (count, read) = fetch(part, &mut out[..len]);
+            segments.within += count;
+            self.done += count;
+            return (count, read);
+        }
+        self.take_parts(out, len)
+    }
+
+    #[inline(never)]
+    fn take_parts(&mut self, out: &mut [u8], len: usize) -> (usize, Result<(), Errno>) {
         let mut at = 0;
         while at < len {
             let rest = &mut out[at..len];
@@ -278,17 +330,7 @@ impl<'a> Source<'a> {
                     let Some(part) = segments.next(rest.len()) else {
                         break;
                     };
-                    if task::current().is_killed() {
-                        return (at, Err(Errno::EINTR));
-                    }
-                    let read = uaccess::on_behalf(|| uaccess::read(part.addr, &mut rest[..part.len]));
-                    let (count, read) = match read {
-                        Ok(()) => (part.len, Ok(())),
-                        Err(error) => {
-                            let (count, errno) = failed(part, error);
-                            (count, Err(errno))
-                        }
-                    };
+                    let (count, read) = fetch(part, &mut rest[..part.len]);
                     segments.within += count;
                     (count, read)
                 }

@@ -216,6 +216,7 @@ impl OpenFile {
         }
     }
 
+    #[inline]
     fn io(&self, at: u64, nowait: bool) -> Io {
         let status = self.status();
         Io {
@@ -255,9 +256,17 @@ impl OpenFile {
     ///
     /// # Errors
     /// EBADF: not open for reading; what the file says.
-    #[inline]
     pub fn read(&self, to: &mut Sink<'_>, nowait: bool) -> Result<usize, Error> {
         self.must_read()?;
+        self.read_allowed(to, nowait)
+    }
+
+    /// [`Self::read`] for somebody who knows that it may be read.
+    ///
+    /// # Errors
+    /// What the file says.
+    #[inline(always)]
+    pub fn read_allowed(&self, to: &mut Sink<'_>, nowait: bool) -> Result<usize, Error> {
         self.moved(nowait, |io| self.file.read(io, to))
     }
 
@@ -267,6 +276,15 @@ impl OpenFile {
     /// EBADF: not open for writing; what the file says.
     pub fn write(&self, from: &mut Source<'_>, nowait: bool) -> Result<usize, Error> {
         self.must_write()?;
+        self.write_allowed(from, nowait)
+    }
+
+    /// [`Self::write`] for somebody who knows that it may be written.
+    ///
+    /// # Errors
+    /// What the file says.
+    #[inline(always)]
+    pub fn write_allowed(&self, from: &mut Source<'_>, nowait: bool) -> Result<usize, Error> {
         self.moved(nowait, |io| self.file.write(io, from))
     }
 
@@ -297,16 +315,26 @@ impl OpenFile {
         }
     }
 
-    /// Runs one call at the position.
-    #[inline]
+    /// Runs one call at the position, if there are any.
+    #[inline(always)]
     fn moved(
         &self,
         nowait: bool,
         call: impl FnOnce(&mut Io) -> Result<usize, Error>,
     ) -> Result<usize, Error> {
-        if !self.has_positions {
-            return call(&mut self.io(0, nowait));
+        if self.has_positions {
+            self.at_position(nowait, call)
+        } else {
+            call(&mut self.io(0, nowait))
         }
+    }
+
+    #[inline(never)]
+    fn at_position(
+        &self,
+        nowait: bool,
+        call: impl FnOnce(&mut Io) -> Result<usize, Error>,
+    ) -> Result<usize, Error> {
         let _moving = self.moving.lock_unless_killed().ok_or(Errno::EINTR)?;
         let mut io = self.io(self.position(), nowait);
         let answer = call(&mut io);

@@ -23,7 +23,7 @@ use crate::abi::stat::{S_IFIFO, Stat, StatFs, Timestamp};
 use crate::mm::frame::allocator;
 use crate::sync::SpinLock;
 use crate::syscall::{Error, user};
-use crate::task::{SleepLock, WaitReason};
+use crate::task::{SleepGuard, SleepLock, WaitReason};
 
 /// Bytes of a place.
 const PAGE: usize = 4096;
@@ -156,6 +156,17 @@ impl State {
             self.spare = Some(page.bytes);
         }
     }
+}
+
+/// What a reader finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// Bytes.
+    Bytes,
+    /// Another reader.
+    Reader,
+    /// No bytes, and nobody who writes.
+    End,
 }
 
 /// Which end of a pipe, or both of a named one.
@@ -304,25 +315,49 @@ impl Pipe {
     }
 
     fn read(&self, io: &Io, to: &mut Sink<'_>) -> Result<(), Error> {
-        // With some bytes in hand it does not wait for more.
-        while to.done() == 0 && self.wait_for_bytes(io.nonblocking)? {
-            self.read_what_is_there(to)?;
-        }
-        Ok(())
-    }
-
-    fn read_what_is_there(&self, to: &mut Sink<'_>) -> Result<(), Errno> {
-        let _reading = self.reading.lock_unless_killed().ok_or(Errno::EINTR)?;
-        while to.left() > 0
-            && let Some(page) = self.lend()
-        {
+        let Some((_reading, mut page)) = self.wait_for_page(io.nonblocking)? else {
+            return Ok(());
+        };
+        loop {
             let before = to.done();
             // What cannot be given whole stays in the pipe (as on Linux).
             let put = to.put_all(page.unread());
             self.take_back(page, to.done() - before);
             put?;
+            if to.left() == 0 {
+                return Ok(());
+            }
+            // With some bytes in hand it does not wait for more.
+            match self.lend() {
+                Some(next) => page = next,
+                None => return Ok(()),
+            }
         }
-        Ok(())
+    }
+
+    /// Waits until there is something to read; gives the first page, and keeps other readers out. `None` when nobody will write
+    /// any more.
+    #[inline(always)]
+    fn wait_for_page(&self, nonblocking: bool) -> Result<Option<(SleepGuard<'_>, Page)>, Error> {
+        loop {
+            let mut lent = None;
+            let found = self.notifier.wait_unless(nonblocking, || {
+                let mut state = self.state.lock();
+                if state.is_empty() {
+                    return (state.writers == 0).then_some(Found::End);
+                }
+                let Some(reading) = self.reading.try_lock() else {
+                    return Some(Found::Reader);
+                };
+                lent = state.lend().map(|page| (reading, page));
+                Some(Found::Bytes)
+            })?;
+            match found {
+                Found::Bytes | Found::End => return Ok(lent),
+                // What it leaves is found, or what comes then.
+                Found::Reader => drop(self.reading.lock_unless_killed().ok_or(Errno::EINTR)?),
+            }
+        }
     }
 
     fn lend(&self) -> Option<Page> {
@@ -354,18 +389,13 @@ impl Pipe {
         max: usize,
         take: impl FnOnce(&[u8]) -> Result<usize, Error>,
     ) -> Result<usize, Error> {
-        loop {
-            if !self.wait_for_bytes(nonblocking)? {
-                return Ok(0);
-            }
-            let _reading = self.reading.lock_unless_killed().ok_or(Errno::EINTR)?;
-            if let Some(page) = self.lend() {
-                let bytes = page.unread();
-                let taken = take(&bytes[..bytes.len().min(max)]);
-                self.take_back(page, taken.unwrap_or(0));
-                return taken;
-            }
-        }
+        let Some((_reading, page)) = self.wait_for_page(nonblocking)? else {
+            return Ok(0);
+        };
+        let bytes = page.unread();
+        let taken = take(&bytes[..bytes.len().min(max)]);
+        self.take_back(page, taken.unwrap_or(0));
+        taken
     }
 
     /// A copy of the first `max` bytes, which stay (`tee`). Empty when nobody will write any more.

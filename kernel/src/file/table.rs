@@ -82,7 +82,7 @@ impl Table {
         self.get_if(fd, |_| true)
     }
 
-    #[inline]
+    #[inline(always)]
     fn get_if(&self, fd: u64, suits: impl FnOnce(&OpenFile) -> bool) -> Result<Arc<OpenFile>, Errno> {
         let at = index(fd)?;
         let slots = self.slots.lock();
@@ -99,6 +99,24 @@ impl Table {
     #[inline]
     pub fn get(&self, fd: u64) -> Result<Arc<OpenFile>, Errno> {
         self.get_if(fd, |file| !file.status().contains(super::OpenFlags::PATH))
+    }
+
+    /// The open file behind `fd`, if it may be read.
+    ///
+    /// # Errors
+    /// EBADF.
+    #[inline]
+    pub fn get_to_read(&self, fd: u64) -> Result<Arc<OpenFile>, Errno> {
+        self.get_if(fd, |file| file.status().reads())
+    }
+
+    /// The open file behind `fd`, if it may be written.
+    ///
+    /// # Errors
+    /// EBADF.
+    #[inline]
+    pub fn get_to_write(&self, fd: u64) -> Result<Arc<OpenFile>, Errno> {
+        self.get_if(fd, |file| file.status().writes())
     }
 
     /// Gives `file` the lowest free number.

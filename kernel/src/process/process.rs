@@ -187,7 +187,7 @@ impl Process {
 
     /// Looks at its descriptors, which stay its own meanwhile. `look` neither waits nor drops what may be the last reference to
     /// anything.
-    #[inline]
+    #[inline(always)]
     pub fn with_files<R>(&self, look: impl FnOnce(&Table) -> R) -> R {
         look(&self.files.lock())
     }

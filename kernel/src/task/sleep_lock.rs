@@ -66,6 +66,12 @@ impl SleepLock {
         taken.then(|| SleepGuard(self))
     }
 
+    /// Takes the lock if it is free, also with a spin lock held.
+    #[inline]
+    pub fn try_lock(&self) -> Option<SleepGuard<'_>> {
+        self.try_take().then(|| SleepGuard(self))
+    }
+
     #[track_caller]
     #[cold]
     fn wait_unless_killed(&self) -> bool {

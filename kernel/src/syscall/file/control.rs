@@ -145,7 +145,7 @@ const FIOASYNC: u32 = 0x5452;
 /// `ioctl`.
 pub fn ioctl(call: &mut Call<'_>) -> Result {
     let [fd, command, argument, ..] = *call.args;
-    let open = call.file(0)?;
+    let open = call.file_at_hand(0)?;
     match command as u32 {
         FIOCLEX | FIONCLEX => {
             call.files().set_closes_on_exec(fd, command as u32 == FIOCLEX)?;

@@ -64,8 +64,28 @@ impl Call<'_> {
 
     /// The open file behind argument number `at`.
     pub(super) fn file(&self, at: usize) -> Result<Arc<OpenFile>, Error> {
+        self.file_at_hand(at)
+    }
+
+    /// The same, compiled into calls that are made often.
+    #[inline(always)]
+    fn file_at_hand(&self, at: usize) -> Result<Arc<OpenFile>, Error> {
         let process = self.thread.process();
         Ok(process.with_files(|files| files.get(self.args[at]))?)
+    }
+
+    /// The same, if it may be read.
+    #[inline(always)]
+    fn file_to_read(&self, at: usize) -> Result<Arc<OpenFile>, Error> {
+        let process = self.thread.process();
+        Ok(process.with_files(|files| files.get_to_read(self.args[at]))?)
+    }
+
+    /// The same, if it may be written.
+    #[inline(always)]
+    fn file_to_write(&self, at: usize) -> Result<Arc<OpenFile>, Error> {
+        let process = self.thread.process();
+        Ok(process.with_files(|files| files.get_to_write(self.args[at]))?)
     }
 
     /// The same, a name only (`O_PATH`) included.

@@ -75,20 +75,23 @@ fn offset(word: u64) -> core::result::Result<At, Errno> {
     Ok(At::Offset(word))
 }
 
+/// Reads a file that may be read.
 #[inline]
 fn read_into(open: &OpenFile, parts: &[Segment], at: At, nowait: bool) -> Result {
     let mut to = Sink::task(parts);
     let read = match at {
-        At::Position => open.read(&mut to, nowait),
+        At::Position => open.read_allowed(&mut to, nowait),
         At::Offset(offset) => open.read_at(offset, &mut to, nowait),
     };
     Ok(read? as u64)
 }
 
+/// Writes a file that may be written.
+#[inline]
 fn write_from(open: &OpenFile, parts: &[Segment], at: At, nowait: bool) -> Result {
     let mut from = Source::task(parts);
     let written = match at {
-        At::Position => open.write(&mut from, nowait),
+        At::Position => open.write_allowed(&mut from, nowait),
         At::Offset(offset) => open.write_at(offset, &mut from, nowait),
     };
     Ok(written? as u64)
@@ -96,16 +99,14 @@ fn write_from(open: &OpenFile, parts: &[Segment], at: At, nowait: bool) -> Resul
 
 /// `read`.
 pub fn read(call: &mut Call<'_>) -> Result {
-    let open = call.file(0)?;
-    open.must_read()?;
+    let open = call.file_to_read(0)?;
     let part = segment(call.args[1], call.args[2])?;
     read_into(&open, &[part], At::Position, false)
 }
 
 /// `write`.
 pub fn write(call: &mut Call<'_>) -> Result {
-    let open = call.file(0)?;
-    open.must_write()?;
+    let open = call.file_to_write(0)?;
     let part = segment(call.args[1], call.args[2])?;
     write_from(&open, &[part], At::Position, false)
 }
@@ -139,15 +140,13 @@ pub fn pwrite(call: &mut Call<'_>) -> Result {
 
 /// `readv`.
 pub fn readv(call: &mut Call<'_>) -> Result {
-    let open = call.file(0)?;
-    open.must_read()?;
+    let open = call.file_to_read(0)?;
     read_into(&open, &segments(call.args[1], call.args[2])?, At::Position, false)
 }
 
 /// `writev`.
 pub fn writev(call: &mut Call<'_>) -> Result {
-    let open = call.file(0)?;
-    open.must_write()?;
+    let open = call.file_to_write(0)?;
     write_from(&open, &segments(call.args[1], call.args[2])?, At::Position, false)
 }
 
