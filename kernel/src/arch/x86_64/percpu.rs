@@ -43,6 +43,8 @@ struct Block {
     user_stack_pointer: AtomicU64,
     /// Where the CPU looks for the stack on which interrupts of user mode come in (TSS.RSP0).
     entry_stack: AtomicU64,
+    /// What the CPU's registers of user mode hold ([`loaded`]).
+    loaded: AtomicU64,
 }
 
 /// Offsets in the block, for entry code.
@@ -62,6 +64,7 @@ impl Block {
             registers_end: AtomicU64::new(0),
             user_stack_pointer: AtomicU64::new(0),
             entry_stack: AtomicU64::new(0),
+            loaded: AtomicU64::new(0),
         }
     }
 }
@@ -94,6 +97,29 @@ pub(super) fn set_user_stacks(kernel_stack: u64, registers_end: *const Registers
         asm!("mov gs:[{kernel}], {0}", "mov gs:[{registers}], {1}", "mov {0}, gs:[{entry}]", "mov [{0}], {1}",
              inout(reg) kernel_stack => _, in(reg) end, kernel = const KERNEL_STACK,
              registers = const REGISTERS_END, entry = const ENTRY_STACK, options(nostack, preserves_flags));
+    }
+}
+
+/// What this CPU's registers of user mode hold (see [`super::user::Extra`]); 0 at first. Preemption is off for as long as the
+/// answer is used.
+#[inline]
+pub(super) fn loaded() -> u64 {
+    let loaded: u64;
+    // SAFETY: GS points to this CPU's block (`init_boot_cpu`).
+    unsafe {
+        asm!("mov {0}, gs:[{1}]", out(reg) loaded, const offset_of!(Block, loaded),
+             options(nostack, preserves_flags, readonly));
+    }
+    loaded
+}
+
+/// Notes what this CPU's registers of user mode hold from now on. Preemption is off.
+#[inline]
+pub(super) fn set_loaded(loaded: u64) {
+    // SAFETY: GS points to this CPU's block.
+    unsafe {
+        asm!("mov gs:[{1}], {0}", in(reg) loaded, const offset_of!(Block, loaded),
+             options(nostack, preserves_flags));
     }
 }
 

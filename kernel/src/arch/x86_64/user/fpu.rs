@@ -188,12 +188,33 @@ impl Fpu {
         }
     }
 
+    /// Where the CPU finds the registers.
     #[inline]
-    pub(super) fn load(&self) {
-        let area = match self.is_initial {
+    fn area(&self) -> *const Line {
+        match self.is_initial {
             true => INITIAL.as_ptr(),
             false => self.lines.as_ptr(),
-        };
+        }
+    }
+
+    /// [`Self::save`] of `last` and [`Self::load`] of this one.
+    #[inline]
+    pub(super) fn exchange(&self, last: &mut Self) {
+        if components() == 0 {
+            last.save();
+            return self.load();
+        }
+        last.is_initial = false;
+        // SAFETY: as in `save` and in `load`.
+        unsafe {
+            asm!("xsave64 [{last}]", "xrstor64 [{next}]", last = in(reg) last.lines.as_mut_ptr(), next = in(reg) self.area(),
+                 in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline]
+    pub(super) fn load(&self) {
+        let area = self.area();
         match components() {
             // SAFETY: the area is aligned, as long as the instruction reads, and has no reserved bit set (`put_right`).
             0 => unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(nostack, preserves_flags)) },

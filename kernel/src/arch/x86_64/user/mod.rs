@@ -24,7 +24,7 @@ use alloc::boxed::Box;
 use core::arch::global_asm;
 use core::ffi::c_void;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::{fmt, ptr};
 
 use x86_64::VirtAddr as X86Addr;
@@ -36,7 +36,7 @@ use super::exception::GENERAL_PROTECTION;
 use super::{Machine, interrupt, page_fault, percpu};
 use crate::arch::fault_code::PageFaultCode;
 use crate::arch::user::{Exit, FpuArea, Registers, Request, SYSCALL};
-use crate::arch::{Cpu, Irq, MAX_CPUS};
+use crate::arch::{Cpu, Irq};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::{FaultInfo, Origin};
 
@@ -98,8 +98,7 @@ pub struct Extra {
     gs_base: u64,
 }
 
-/// What each CPU has loaded: the address of an [`Extra`], [`NOBODY`]'s, or a number with the bit [`CLAIMED`].
-static LOADED: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(NOBODY) }; MAX_CPUS];
+/// What a CPU holds ([`percpu::loaded`]) is the address of an [`Extra`], this, or a number with the bit [`CLAIMED`].
 const NOBODY: u64 = 0;
 /// Clear in addresses.
 const CLAIMED: u64 = 1;
@@ -176,10 +175,9 @@ impl Extra {
     /// Has what the CPU holds of this saved; it is loaded again before user mode runs.
     fn unload(&mut self) {
         Machine::preempt_disable();
-        let loaded = &LOADED[Machine::id()];
-        if loaded.load(Ordering::Relaxed) == self.word() {
+        if percpu::loaded() == self.word() {
             self.fpu.save();
-            loaded.store(NOBODY, Ordering::Relaxed);
+            percpu::set_loaded(NOBODY);
         }
         Machine::preempt_enable();
     }
@@ -187,17 +185,38 @@ impl Extra {
     /// Has this CPU hold it; says whether it did not. If it did, nobody else's user mode has run here since. Interrupts are off.
     #[inline]
     fn load(&mut self) -> bool {
-        let loaded = &LOADED[Machine::id()];
-        let is_new = loaded.load(Ordering::Relaxed) != self.word();
+        let last = percpu::loaded();
+        let is_new = last != self.word();
         if is_new {
-            self.replace(loaded);
+            self.replace(last);
         }
         is_new
     }
 
     #[inline(never)]
-    fn replace(&mut self, loaded: &AtomicU64) {
-        evict(loaded, self.word());
+    fn replace(&mut self, last: u64) {
+        if !is_extra(last) {
+            return self.replace_other(last);
+        }
+        percpu::set_loaded(self.word());
+        // SAFETY: an `Extra` that a CPU has loaded has not been dropped (its drop unloads it), and its task does not run: this
+        // one does. It is another than this one (`load`).
+        let last = unsafe { &mut *(last as *mut Extra) };
+        self.fpu.exchange(&mut last.fpu);
+        // What is loaded changes behind an `unload` only. Threads have an FS base each, and hardly ever one of GS.
+        if self.fs_base != last.fs_base {
+            FsBase::write(X86Addr::new_truncate(self.fs_base));
+        }
+        if self.gs_base != last.gs_base {
+            KernelGsBase::write(X86Addr::new_truncate(self.gs_base));
+        }
+    }
+
+    /// [`Self::replace`] where the CPU does not hold another thread's.
+    #[cold]
+    #[inline(never)]
+    fn replace_other(&mut self, last: u64) {
+        evict(last, self.word());
         self.fpu.load();
         FsBase::write(X86Addr::new_truncate(self.fs_base));
         KernelGsBase::write(X86Addr::new_truncate(self.gs_base));
@@ -224,24 +243,29 @@ impl fmt::Debug for Extra {
 #[inline]
 pub fn claim_fpu(number: u64) -> bool {
     let claim = number << 1 | CLAIMED;
-    let loaded = &LOADED[Machine::id()];
-    if loaded.load(Ordering::Relaxed) == claim {
+    let last = percpu::loaded();
+    if last == claim {
         return true;
     }
-    evict(loaded, claim);
+    evict(last, claim);
     false
 }
 
-/// Notes that the CPU holds `next` from now on, and has what it held saved. No task can come in between.
+/// Whether what a CPU holds is an [`Extra`].
+#[inline]
+fn is_extra(word: u64) -> bool {
+    word != NOBODY && word & CLAIMED == 0
+}
+
+/// Notes that the CPU holds `next` from now on, and has `last`, which it held, saved. No task can come in between.
 #[inline(never)]
-fn evict(loaded: &AtomicU64, next: u64) {
-    let last = loaded.swap(next, Ordering::Relaxed);
-    let is_claimed = |word: u64| word & CLAIMED != 0;
-    if last != NOBODY && !is_claimed(last) {
-        // SAFETY: an `Extra` that a CPU has loaded has not been dropped (its drop unloads it), and its task does not run: this
-        // one does.
+fn evict(last: u64, next: u64) {
+    percpu::set_loaded(next);
+    if is_extra(last) {
+        // SAFETY: as in `Extra::replace`.
         unsafe { &mut *(last as *mut Extra) }.fpu.save();
     }
+    let is_claimed = |word: u64| word & CLAIMED != 0;
     match (is_claimed(last), is_claimed(next)) {
         (false, true) => fpu::narrow(),
         (true, false) => fpu::widen(),
