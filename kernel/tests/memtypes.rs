@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::kinds::{Seen, seen};
 use common::{RW, World, missing, object_world, page, returned, source, until_it_waits, was_woken, word};
 use kernel::mm::addr::PAGE_SIZE;
-use kernel::mm::cache::{CacheError, Lookup, Object, Run, RunStart};
+use kernel::mm::cache::{CacheError, Lookup, Object, Presence, Run, RunStart};
 use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{Anon, Folio, Frame, Kind, allocator};
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_PRIVATE, GUEST_MEMFD_WRITTEN};
@@ -47,6 +47,10 @@ static NOTED: MemType = MemType {
                 lookup: |object, offset| {
                     note("lookup");
                     object.lookup(offset)
+                },
+                presence: |object, offset| {
+                    note("presence");
+                    object.presence(offset)
                 },
                 lookup_run: |object, offset, run| {
                     note("lookup");
@@ -118,6 +122,7 @@ static STRIPED: MemType = MemType {
             alloc: anon::fresh,
             cache: Some(CacheOps {
                 lookup: striped_lookup,
+                presence: striped_presence,
                 lookup_run: striped_run,
                 ..CacheOps::PAGE_CACHE
             }),
@@ -132,6 +137,13 @@ fn striped_lookup(object: &Object, offset: u64) -> Lookup {
             Ok(folio) => Lookup::Present(folio),
             Err(_) => Lookup::Absent,
         },
+        found => found,
+    }
+}
+
+fn striped_presence(object: &Object, offset: u64) -> Presence {
+    match object.presence(offset) {
+        Presence::Absent if (offset / P).is_multiple_of(3) => Presence::Present,
         found => found,
     }
 }
@@ -220,6 +232,18 @@ fn continuing_asks_the_type_where_the_page_is_and_for_nothing_else() {
     assert_eq!(bed.uffd.cont(bed.range, NOW), Outcome::Done);
     assert_eq!(asked(), ["lookup"], "once for a run of pages");
     assert_eq!(bed.world.load(bed.range.start), Ok(word(5)));
+}
+
+/// As on Linux 6.18, whose `SEEK_DATA` passes over it meanwhile.
+#[test]
+fn a_page_allocated_ahead_that_a_minor_fault_waits_for_is_a_hole_until_it_is_mapped() {
+    let bed = Bed::new(&NOTED, 1, Modes::MINOR);
+    assert_eq!(bed.object.allocate(0, P, false), Ok(()));
+    let task = bed.world.stuck_at(bed.range.start);
+    assert_eq!(bed.object.data_from(0), None);
+    assert_eq!(bed.uffd.cont(bed.range, NOW), Outcome::Done);
+    assert_eq!(bed.object.data_from(0), Some(0));
+    assert!(was_woken(&task));
 }
 
 #[test]

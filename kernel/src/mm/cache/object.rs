@@ -102,6 +102,8 @@ impl NoPage {
 #[derive(Debug)]
 pub struct Object {
     ty: &'static MemType,
+    /// log2 of the bytes of a page.
+    page_shift: u32,
     quota: Option<Arc<Quota>>,
     /// Pages that shared mappings were promised, for types with a pool.
     promise: Option<Arc<Promise>>,
@@ -149,6 +151,7 @@ impl Object {
         assert!(size <= MAX_SIZE, "an object of {size} bytes");
         Self {
             ty,
+            page_shift: ty.granule().level().shift(),
             quota,
             promise: ty.pool.map(Promise::new),
             layout: SleepLock::new(&LAYOUT),
@@ -178,7 +181,7 @@ impl Object {
     /// Where the first page begins that is not before that of `offset` and has been used. One that was only allocated ahead of
     /// use is still a hole (as on Linux).
     pub fn data_from(&self, offset: u64) -> Option<u64> {
-        let mut page = offset / self.granule();
+        let mut page = self.page_of(offset);
         let cache = self.cache.lock();
         loop {
             let (found, folio) = cache.pages.first_from(page)?;
@@ -190,8 +193,15 @@ impl Object {
     }
 
     /// Bytes of a page.
+    #[inline]
     pub(super) fn granule(&self) -> u64 {
-        self.ty.granule().size()
+        1 << self.page_shift
+    }
+
+    /// The number of the page that `offset` lies in.
+    #[inline]
+    pub(super) fn page_of(&self, offset: u64) -> u64 {
+        offset >> self.page_shift
     }
 
     /// The page at `offset`, a multiple of the type's granule.
@@ -200,7 +210,7 @@ impl Object {
         if offset >= cache.size {
             return Lookup::BeyondEnd;
         }
-        match cache.pages.get(offset / self.granule()) {
+        match cache.pages.get(self.page_of(offset)) {
             Some(folio) => Lookup::Present(folio.share_used()),
             None => Lookup::Absent,
         }
@@ -229,7 +239,7 @@ impl Object {
         if offset >= cache.size {
             return Presence::BeyondEnd;
         }
-        match cache.pages.get(offset / self.granule()) {
+        match cache.pages.get(self.page_of(offset)) {
             Some(_) => Presence::Present,
             None => Presence::Absent,
         }
@@ -243,7 +253,7 @@ impl Object {
             return RunStart::BeyondEnd;
         }
         let granule = self.granule();
-        let page = offset / granule;
+        let page = self.page_of(offset);
         let left = cache.size.div_ceil(granule) - page;
         for slot in cache.pages.tail(page).iter().take(left as usize) {
             match slot {
@@ -269,14 +279,14 @@ impl Object {
         if offset >= cache.size {
             return Err(CacheError::BeyondEnd(folio));
         }
-        self.put(&mut cache, offset / self.granule(), folio, false)
+        self.put(&mut cache, self.page_of(offset), folio, false)
     }
 
     /// Takes the page `folio` out, which [`Self::insert`] has just put in and which the caller could not map. If somebody
     /// else has found it meanwhile, it stays; so does another page that has taken its place.
     pub fn remove(&self, offset: u64, folio: &Folio) -> Option<Folio> {
         let mut cache = self.cache.lock();
-        let page = offset / self.granule();
+        let page = self.page_of(offset);
         let found = cache.pages.get(page)?;
         // Two owners: the cache, and the caller.
         if found.pfn() != folio.pfn() || found.owners() > 2 {

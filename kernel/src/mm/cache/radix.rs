@@ -9,6 +9,7 @@
 //! No node is empty, and the root of a tree with several levels has more in it than its first slot: the height is the least
 //! one. Inserting either allocates all that is missing on the way or changes nothing; removing never allocates.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::mm::reserve::reserve;
@@ -50,7 +51,7 @@ enum Node<T> {
 #[derive(Debug)]
 struct Slots<S> {
     used: u64,
-    slots: Vec<Option<S>>,
+    slots: Box<[Option<S>; SLOTS]>,
 }
 
 /// No memory for a node.
@@ -78,15 +79,20 @@ impl<T> RadixTree<T> {
     }
 
     /// The value of `key`.
+    #[inline]
     pub fn get(&self, key: u64) -> Option<&T> {
-        let mut node = self.root.as_ref().filter(|_| self.reaches(key))?;
-        let mut height = self.height;
+        let mut node = self.root.as_ref()?;
+        let mut shift = BITS * self.height;
+        if key >> shift != 0 {
+            return None;
+        }
         loop {
+            shift -= BITS;
+            let index = (key >> shift) as usize % SLOTS;
             match node {
-                Node::Leaf(slots) => return slots.get(slot(key, height)),
-                Node::Inner(slots) => node = slots.get(slot(key, height))?,
+                Node::Leaf(slots) => return slots.get(index),
+                Node::Inner(slots) => node = slots.get(index)?,
             }
-            height -= 1;
         }
     }
 
@@ -272,11 +278,13 @@ impl<S> Slots<S> {
         let mut slots = Vec::new();
         reserve(&mut slots, SLOTS).map_err(|_| NoMemory)?;
         slots.resize_with(SLOTS, || None);
+        let slots = Box::try_from(slots).map_err(|_| NoMemory)?;
         let mut node = Self { used: 0, slots };
         node.set(index, make()?);
         Ok(node)
     }
 
+    #[inline]
     fn get(&self, index: usize) -> Option<&S> {
         self.slots[index].as_ref()
     }

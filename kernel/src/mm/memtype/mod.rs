@@ -115,7 +115,7 @@
 
 use bitflags::bitflags;
 
-use super::cache::{CacheError, Lookup, Object, Run, RunStart};
+use super::cache::{CacheError, Lookup, Object, Presence, Run, RunStart};
 use super::frame::{Anon, Folio, Frame, OutOfFrames, PoolEmpty};
 use super::pt::Level;
 
@@ -210,6 +210,8 @@ pub struct UffdOps {
 pub struct CacheOps {
     /// The page at an offset of an object.
     pub lookup: fn(&Object, u64) -> Lookup,
+    /// Whether there is a page at an offset of an object, which does not count as used thereby.
+    pub presence: fn(&Object, u64) -> Presence,
     /// The pages from an offset of an object on, up to a hole, as many as are wanted and found in one go.
     pub lookup_run: fn(&Object, u64, &mut Run) -> RunStart,
     /// Puts a page in.
@@ -222,6 +224,7 @@ impl CacheOps {
     /// The page cache of [`Object`].
     pub const PAGE_CACHE: Self = Self {
         lookup: Object::lookup,
+        presence: Object::presence,
         lookup_run: Object::lookup_run,
         insert: Object::insert,
         remove: Object::remove,

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use super::{Space, write_protect};
 use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
-use crate::mm::cache::{CacheError, Claim, Lookup};
+use crate::mm::cache::{CacheError, Claim, Lookup, Presence};
 use crate::mm::fault::{Access, FaultError, FaultInfo, Verdict};
 use crate::mm::frame::{Anon, Folio, Frame};
 use crate::mm::kernel;
@@ -211,23 +211,36 @@ impl Space {
         task: &Arc<Task>,
         cursor: &mut Cursor<'_, Stage1>,
     ) -> Verdict {
-        let cached = match &vma.backing {
-            None => None,
+        let mut cached = None;
+        let cache = match &vma.backing {
+            None => CacheState::Absent,
+            // Somebody else is to map a page that is there: that it is there is all that is asked.
+            Some(backing) if state == EntryState::Empty && traps_minor(vma) => {
+                match (vma.ty.cache().presence)(&backing.object, vma.offset_of(cursor.addr())) {
+                    Presence::BeyondEnd => return Verdict::Failed(FaultError::BeyondEnd),
+                    Presence::Absent => CacheState::Absent,
+                    Presence::Present => CacheState::Present,
+                }
+            }
             Some(backing) => match vma.ty.lookup(&backing.object, vma.offset_of(cursor.addr())) {
                 Lookup::BeyondEnd => return Verdict::Failed(FaultError::BeyondEnd),
-                Lookup::Absent => None,
-                Lookup::Present(folio) => Some(folio),
+                Lookup::Absent => CacheState::Absent,
+                Lookup::Present(folio) => {
+                    cached = Some(folio);
+                    CacheState::Present
+                }
             },
-        };
-        let cache = match cached {
-            None => CacheState::Absent,
-            Some(_) => CacheState::Present,
         };
         // As on Linux the page is there, still protected, by the time somebody is asked about the store.
         let first = state == EntryState::WpMarker && stops_store(vma, cache, info);
         if !first && let Some(verdict) = trapped(vma, state, cache, info, task) {
             return verdict;
         }
+        debug_assert_eq!(
+            cache == CacheState::Present,
+            cached.is_some(),
+            "a minor fault that nobody is asked about"
+        );
         // A load of a protected page that is not there: a page, still protected. A store that is only noted ends it.
         let load = info.access != Access::Write;
         let keep = if first || load && state == EntryState::WpMarker && traps_writes(vma) {
@@ -435,6 +448,13 @@ impl Space {
 pub(super) fn is_nobody_elses(shared: &Folio) -> bool {
     // Two owners: the entry, and the handle just made.
     shared.owners() == 2 && !shared.is_cached()
+}
+
+/// Whether accesses to pages that only the cache has are trapped.
+fn traps_minor(vma: &Vma) -> bool {
+    vma.uffd
+        .as_ref()
+        .is_some_and(|registration| registration.modes.contains(Modes::MINOR))
 }
 
 /// Whether stores to protected pages of the area are trapped.
