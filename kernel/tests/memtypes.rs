@@ -14,7 +14,7 @@ use kernel::mm::fault::FaultError;
 use kernel::mm::frame::{Anon, Folio, Frame, Kind, allocator};
 use kernel::mm::memtype::guest_memfd::{GUEST_MEMFD, GUEST_MEMFD_PRIVATE, GUEST_MEMFD_WRITTEN};
 use kernel::mm::memtype::{
-    AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, anon, hugetlb,
+    AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, Supply, UffdOps, hugetlb,
 };
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{MapError, MapRequest, Memory};
@@ -39,10 +39,10 @@ static NOTED: MemType = MemType {
             ops: OpSet::COPY.union(OpSet::CONTINUE),
             granule: Granule::Base,
             filled_by_write: true,
-            alloc: || {
+            alloc: Supply::Pool(|| {
                 note("alloc");
-                anon::fresh()
-            },
+                Supply::Frames.take()
+            }),
             cache: Some(CacheOps {
                 lookup: |object, offset| {
                     note("lookup");
@@ -98,7 +98,7 @@ static HUGE_WRITTEN: MemType = MemType {
             ops: OpSet::empty(),
             granule: Granule::Huge,
             filled_by_write: true,
-            alloc: hugetlb::from_pool,
+            alloc: Supply::Pool(hugetlb::from_pool),
             cache: Some(CacheOps::PAGE_CACHE),
         }
         .checked(),
@@ -119,7 +119,7 @@ static STRIPED: MemType = MemType {
             ops: OpSet::COPY.union(OpSet::CONTINUE),
             granule: Granule::Base,
             filled_by_write: false,
-            alloc: anon::fresh,
+            alloc: Supply::Frames,
             cache: Some(CacheOps {
                 lookup: striped_lookup,
                 presence: striped_presence,

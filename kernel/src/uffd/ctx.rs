@@ -422,6 +422,22 @@ impl Ctx {
         self.space.upgrade().filter(|space| !space.is_retired())
     }
 
+    /// The same, borrowed: from `task`, the running one, if it lives there, which keeps it; else from `counted`.
+    #[inline]
+    pub(super) fn space_by<'a>(
+        &self,
+        task: &'a Task,
+        counted: &'a mut Option<Arc<Space>>,
+    ) -> Option<&'a Space> {
+        match task.space() {
+            Some(space) if self.belongs_to(space) && !space.is_retired() => Some(space),
+            _ => {
+                *counted = self.space();
+                counted.as_deref()
+            }
+        }
+    }
+
     /// The guest's memory that it serves, if that is what it serves.
     #[inline]
     pub(super) fn guest(&self) -> Option<&Weak<dyn GuestBacking>> {

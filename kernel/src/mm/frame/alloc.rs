@@ -71,7 +71,7 @@ impl FrameAllocator {
     /// An allocator without memory.
     pub const fn new() -> Self {
         Self {
-            meta: AtomicPtr::new(ptr::null_mut()),
+            meta: AtomicPtr::new(ptr::dangling_mut()),
             frames: AtomicUsize::new(0),
             buddy: SpinLock::new(Buddy::new()),
             huge: SpinLock::new(HugePool::new()),
@@ -96,8 +96,8 @@ impl FrameAllocator {
             // SAFETY: in bounds, and nobody reads the table before it is installed.
             unsafe { table.add(i).write(FrameMeta::reserved()) };
         }
-        self.frames.store(frames, Relaxed);
-        self.meta.store(table, Release);
+        self.meta.store(table, Relaxed);
+        self.frames.store(frames, Release);
     }
 
     /// Hands the frames `[start, end)` to the allocator.
@@ -128,12 +128,11 @@ impl FrameAllocator {
     /// Metadata of every frame, by number.
     #[inline]
     pub(in crate::mm) fn table(&self) -> &[FrameMeta] {
-        let base = self.meta.load(Acquire);
-        if base.is_null() {
-            return &[];
-        }
-        // SAFETY: `install` gave a table of this length that lives as long as the allocator is used; entries are atomics.
-        unsafe { core::slice::from_raw_parts(base, self.frames.load(Relaxed)) }
+        // The length first: with one that is not 0, the table is seen too.
+        let len = self.frames.load(Acquire);
+        // SAFETY: `install` gave a table of this length that lives as long as the allocator is used; entries are atomics. Before,
+        // the length is 0 and the pointer dangles, aligned.
+        unsafe { core::slice::from_raw_parts(self.meta.load(Relaxed), len) }
     }
 
     /// Number of frames the metadata table covers.
@@ -177,13 +176,39 @@ impl FrameAllocator {
             self.failures.fetch_add(1, Relaxed);
             return Err(OutOfFrames);
         };
-        let meta = &self.table()[block as usize];
-        meta.order.store(order, Relaxed);
-        meta.kind.store(kind as u8, Relaxed);
-        meta.flags.store(0, Relaxed);
-        meta.refs.store(1, Relaxed);
+        begin_use(&self.table()[block as usize], order, kind);
         self.in_use[kind as usize].fetch_add(1 << order, Relaxed);
         Ok(Pfn::new(u64::from(block)))
+    }
+
+    /// [`Self::alloc`] of up to `wanted` single frames, each of which `give` gets, until there is none.
+    ///
+    /// # Errors
+    /// As there; `give` has got those that there were.
+    #[inline]
+    pub(super) fn alloc_some(
+        &self,
+        wanted: usize,
+        kind: Kind,
+        mut give: impl FnMut(Pfn),
+    ) -> Result<(), OutOfFrames> {
+        let table = self.table();
+        let given = self.caches.with(|cache| {
+            for given in 0..wanted {
+                let Some(block) = cache.pop().or_else(|| self.refill(cache, kind)) else {
+                    return given;
+                };
+                begin_use(&table[block as usize], 0, kind);
+                give(Pfn::new(u64::from(block)));
+            }
+            wanted
+        });
+        self.in_use[kind as usize].fetch_add(given as u64, Relaxed);
+        if given < wanted {
+            self.failures.fetch_add(1, Relaxed);
+            return Err(OutOfFrames);
+        }
+        Ok(())
     }
 
     /// Gives a block back whose last reference is gone.
@@ -369,4 +394,13 @@ impl FrameAllocator {
     pub fn free_in_buddy(&self) -> u64 {
         self.buddy.lock().free_frames()
     }
+}
+
+/// A block that was taken is in use as `kind` from now on, and has one owner.
+#[inline]
+fn begin_use(meta: &FrameMeta, order: u8, kind: Kind) {
+    meta.order.store(order, Relaxed);
+    meta.kind.store(kind as u8, Relaxed);
+    meta.flags.store(0, Relaxed);
+    meta.refs.store(1, Relaxed);
 }

@@ -12,6 +12,8 @@ use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::fence;
 
+use arrayvec::ArrayVec;
+
 use super::meta::{FrameMeta, IN_CACHE, Kind, UNUSED};
 use super::{OutOfFrames, allocator};
 use crate::mm::addr::Pfn;
@@ -73,6 +75,19 @@ impl<K: FrameKind> Frame<K> {
     #[inline]
     pub fn alloc_order(order: u8) -> Result<Self, OutOfFrames> {
         allocator().alloc(order, K::KIND).map(Self::new)
+    }
+
+    /// Up to `wanted` single frames, as many as `frames` has room for; their contents are whatever they were.
+    ///
+    /// # Errors
+    /// No more frames are free; those that were are in `frames`.
+    #[inline]
+    pub fn alloc_some<const N: usize>(
+        wanted: usize,
+        frames: &mut ArrayVec<Self, N>,
+    ) -> Result<(), OutOfFrames> {
+        let wanted = wanted.min(frames.remaining_capacity());
+        allocator().alloc_some(wanted, K::KIND, |pfn| frames.push(Self::new(pfn)))
     }
 
     /// The handle to a block that was just allocated.

@@ -1,7 +1,6 @@
 //! Anonymous memory: zero when first touched, copied when written while shared.
 
-use super::{AllocError, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps};
-use crate::mm::frame::{Anon, Frame};
+use super::{Class, Granule, MemType, Modes, OpSet, Privately, Supply, UffdOps};
 
 /// The type.
 pub static ANON: MemType = MemType {
@@ -21,17 +20,9 @@ pub static ANON: MemType = MemType {
                 .union(OpSet::MOVE),
             granule: Granule::Base,
             filled_by_write: false,
-            alloc: fresh,
+            alloc: Supply::Frames,
             cache: None,
         }
         .checked(),
     ),
 };
-
-/// A page from the frame allocator, with arbitrary contents.
-///
-/// # Errors
-/// No frame is free.
-pub fn fresh() -> Result<Frame<Anon>, AllocError> {
-    Ok(Frame::alloc()?)
-}

@@ -16,7 +16,7 @@
 //! minor fault, which CONTINUE resolves; without, the page is mapped. A monitor that knows who waits saves the second fault:
 //! it writes, then continues the range, which maps the page and wakes the waiters of the missing fault.
 
-use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, anon};
+use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, Supply, UffdOps};
 
 /// Filled by COPY, or by `write()` and CONTINUE.
 pub static GUEST_MEMFD: MemType = MemType {
@@ -62,7 +62,7 @@ const CONTINUED: UffdOps = UffdOps {
     ops: OpSet::CONTINUE.union(OpSet::POISON),
     granule: Granule::Base,
     filled_by_write: true,
-    alloc: anon::fresh,
+    alloc: Supply::Frames,
     cache: Some(CacheOps::PAGE_CACHE),
 }
 .checked();

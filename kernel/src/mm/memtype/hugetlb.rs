@@ -6,7 +6,9 @@
 //! ([`VmaFlags::NO_RESERVE`](crate::mm::vma::VmaFlags::NO_RESERVE), Linux's `MAP_NORESERVE`): then a touch that finds the pool
 //! empty is a bus error. A fork's child was promised nothing.
 
-use super::{AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, PoolOps, Privately, UffdOps};
+use super::{
+    AllocError, CacheOps, Class, Granule, MemType, Modes, OpSet, PoolOps, Privately, Supply, UffdOps,
+};
 use crate::mm::frame::{Anon, Frame, allocator};
 
 /// The type.
@@ -26,7 +28,7 @@ pub static HUGETLB: MemType = MemType {
                 .union(OpSet::POISON),
             granule: Granule::Huge,
             filled_by_write: false,
-            alloc: from_pool,
+            alloc: Supply::Pool(from_pool),
             cache: Some(CacheOps::PAGE_CACHE),
         }
         .checked(),

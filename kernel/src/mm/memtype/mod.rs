@@ -8,13 +8,13 @@
 //! compile time, and a table that could not resolve what it traps does not compile. This one does:
 //!
 //! ```
-//! use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, Supply, UffdOps};
 //! const TABLE: UffdOps = UffdOps {
 //!     modes: Modes::all(),
 //!     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
 //!     granule: Granule::Base,
 //!     filled_by_write: false,
-//!     alloc: anon::fresh,
+//!     alloc: Supply::Frames,
 //!     cache: Some(CacheOps::PAGE_CACHE),
 //! };
 //! const CHECKED: UffdOps = TABLE.checked();
@@ -24,13 +24,13 @@
 //! And these, which differ from it in one respect each, do not:
 //!
 //! ```compile_fail,E0080
-//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, Supply, UffdOps};
 //! # const TABLE: UffdOps = UffdOps {
 //! #     modes: Modes::all(),
 //! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
 //! #     granule: Granule::Base,
 //! #     filled_by_write: false,
-//! #     alloc: anon::fresh,
+//! #     alloc: Supply::Frames,
 //! #     cache: Some(CacheOps::PAGE_CACHE),
 //! # };
 //! // Traps missing pages, but nothing could fill them.
@@ -39,13 +39,13 @@
 //! ```
 //!
 //! ```compile_fail,E0080
-//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, Supply, UffdOps};
 //! # const TABLE: UffdOps = UffdOps {
 //! #     modes: Modes::all(),
 //! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
 //! #     granule: Granule::Base,
 //! #     filled_by_write: false,
-//! #     alloc: anon::fresh,
+//! #     alloc: Supply::Frames,
 //! #     cache: Some(CacheOps::PAGE_CACHE),
 //! # };
 //! // Traps pages that are in the cache but not mapped, but nothing could map them.
@@ -54,13 +54,13 @@
 //! ```
 //!
 //! ```compile_fail,E0080
-//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, Supply, UffdOps};
 //! # const TABLE: UffdOps = UffdOps {
 //! #     modes: Modes::all(),
 //! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
 //! #     granule: Granule::Base,
 //! #     filled_by_write: false,
-//! #     alloc: anon::fresh,
+//! #     alloc: Supply::Frames,
 //! #     cache: Some(CacheOps::PAGE_CACHE),
 //! # };
 //! // Traps stores to protected pages, but nothing could protect them or stop it.
@@ -69,13 +69,13 @@
 //! ```
 //!
 //! ```compile_fail,E0080
-//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, Supply, UffdOps};
 //! # const TABLE: UffdOps = UffdOps {
 //! #     modes: Modes::all(),
 //! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
 //! #     granule: Granule::Base,
 //! #     filled_by_write: false,
-//! #     alloc: anon::fresh,
+//! #     alloc: Supply::Frames,
 //! #     cache: Some(CacheOps::PAGE_CACHE),
 //! # };
 //! // Maps what the cache has, and has no cache.
@@ -84,13 +84,13 @@
 //! ```
 //!
 //! ```compile_fail,E0080
-//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, UffdOps, anon};
+//! # use kernel::mm::memtype::{CacheOps, Granule, Modes, OpSet, Supply, UffdOps};
 //! # const TABLE: UffdOps = UffdOps {
 //! #     modes: Modes::all(),
 //! #     ops: OpSet::COPY.union(OpSet::CONTINUE).union(OpSet::WRITEPROTECT),
 //! #     granule: Granule::Base,
 //! #     filled_by_write: false,
-//! #     alloc: anon::fresh,
+//! #     alloc: Supply::Frames,
 //! #     cache: Some(CacheOps::PAGE_CACHE),
 //! # };
 //! // Maps the shared page of zeros, which is a base page, where only huge pages fit.
@@ -99,20 +99,21 @@
 //! ```
 //!
 //! ```compile_fail,E0080
-//! # use kernel::mm::memtype::{Granule, Modes, OpSet, UffdOps, anon};
+//! # use kernel::mm::memtype::{Granule, Modes, OpSet, Supply, UffdOps};
 //! // Says that `write()` fills its objects, which have no cache to fill.
 //! const CHECKED: UffdOps = UffdOps {
 //!     modes: Modes::MISSING,
 //!     ops: OpSet::POISON,
 //!     granule: Granule::Base,
 //!     filled_by_write: true,
-//!     alloc: anon::fresh,
+//!     alloc: Supply::Frames,
 //!     cache: None,
 //! }
 //! .checked();
 //! # assert!(CHECKED.modes.contains(Modes::MISSING));
 //! ```
 
+use arrayvec::ArrayVec;
 use bitflags::bitflags;
 
 use super::cache::{CacheError, Lookup, Object, Presence, Run, RunStart};
@@ -198,8 +199,8 @@ pub struct UffdOps {
     pub granule: Granule,
     /// Whether missing pages can (also) be filled by writing to the memory object.
     pub filled_by_write: bool,
-    /// A folio of the granule's size, with arbitrary contents.
-    pub alloc: fn() -> Result<Frame<Anon>, AllocError>,
+    /// Where a folio of the granule's size comes from.
+    pub alloc: Supply,
     /// The cache beside the page tables, for types that have one.
     pub cache: Option<CacheOps>,
 }
@@ -240,6 +241,51 @@ pub struct PoolOps {
     pub release: fn(),
     /// A page that was promised, with arbitrary contents.
     pub alloc: fn() -> Result<Frame<Anon>, AllocError>,
+}
+
+/// Where pages come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Supply {
+    /// The frame allocator: base pages.
+    Frames,
+    /// A pool.
+    Pool(fn() -> Result<Frame<Anon>, AllocError>),
+}
+
+impl Supply {
+    /// A page with arbitrary contents.
+    ///
+    /// # Errors
+    /// See [`AllocError`].
+    #[inline]
+    pub fn take(&self) -> Result<Frame<Anon>, AllocError> {
+        match self {
+            Self::Frames => Ok(Frame::alloc()?),
+            Self::Pool(take) => take(),
+        }
+    }
+
+    /// Up to `wanted` pages, as many as there is room for.
+    ///
+    /// # Errors
+    /// See [`AllocError`]; what there was before that is in `pages`.
+    #[inline]
+    pub fn take_some<const N: usize>(
+        &self,
+        wanted: usize,
+        pages: &mut ArrayVec<Frame<Anon>, N>,
+    ) -> Result<(), AllocError> {
+        let wanted = wanted.min(pages.remaining_capacity());
+        match self {
+            Self::Frames => Ok(Frame::alloc_some(wanted, pages)?),
+            Self::Pool(take) => {
+                for _ in 0..wanted {
+                    pages.push(take()?);
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Why there is no folio.
@@ -363,8 +409,8 @@ impl MemType {
     /// See [`AllocError`].
     pub fn alloc(&self) -> Result<Frame<Anon>, AllocError> {
         match &self.uffd {
-            Some(ops) => (ops.alloc)(),
-            None => anon::fresh(),
+            Some(ops) => ops.alloc.take(),
+            None => Supply::Frames.take(),
         }
     }
 

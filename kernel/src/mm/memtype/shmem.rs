@@ -1,6 +1,6 @@
 //! Shared memory: objects in base pages that several areas map (`memfd`, tmpfs files, shared anonymous memory).
 
-use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, UffdOps, anon};
+use super::{CacheOps, Class, Granule, MemType, Modes, OpSet, Privately, Supply, UffdOps};
 
 /// The type. A private mapping takes untouched pages from the object as well, and copies them when they are stored to.
 pub static SHMEM: MemType = MemType {
@@ -20,7 +20,7 @@ pub static SHMEM: MemType = MemType {
                 .union(OpSet::POISON),
             granule: Granule::Base,
             filled_by_write: true,
-            alloc: anon::fresh,
+            alloc: Supply::Frames,
             cache: Some(CacheOps::PAGE_CACHE),
         }
         .checked(),

@@ -6,7 +6,7 @@
 
 use super::flush::{Flush, Invalidator};
 use super::format::{Attr, AttrFlags, Entry, Leaf, Level, Marker, Prot, PtFormat};
-use super::node::{Node, Taken, new_node, reclaim_leaf, reclaim_node, share_leaf};
+use super::node::{ENTRIES, Node, Taken, new_node, reclaim_leaf, reclaim_node, share_leaf};
 use super::split::{SplitError, split_at};
 use super::table::PageTable;
 use crate::mm::addr::{PAGE_SIZE, PageAddr, Pfn};
@@ -234,6 +234,33 @@ impl<'a, F: PtFormat> Cursor<'a, F> {
             Ok(None) => Err(InstallError::Occupied(folio)),
             Err(OutOfFrames) => Err(InstallError::OutOfFrames(folio)),
         }
+    }
+
+    /// Maps base pages at the cursor and behind it, one each, as far as entries are seen at a glance to be vacant; moves
+    /// behind them and says how many those were. 0 says nothing.
+    #[inline]
+    pub fn install_vacant(
+        &mut self,
+        folios: &mut impl Iterator<Item = Folio>,
+        prot: Prot,
+        attr: Attr,
+    ) -> u64 {
+        debug_assert!(!attr.is_borrowed());
+        let Some(node) = self.near_node() else { return 0 };
+        let first = Level::PAGE.index(self.at);
+        let room = (self.end - self.at) / PAGE_SIZE;
+        let end = ENTRIES.min(first.saturating_add(room as usize));
+        let mut index = first;
+        while index < end && node.is_vacant(index) {
+            let Some(folio) = folios.next() else { break };
+            let frame = folio.into_raw();
+            let leaf = Leaf { frame, prot, attr };
+            node.fill(index, Level::PAGE, &Entry::Leaf(leaf));
+            index += 1;
+        }
+        let done = (index - first) as u64;
+        self.at += done * PAGE_SIZE;
+        done
     }
 
     /// Maps memory that the entry does not own (direct map, zero page, devices) over nothing or over a marker.

@@ -54,7 +54,7 @@ pub use flush::{Flush, Invalidator};
 pub use format::{Attr, AttrFlags, CacheType, Entry, Leaf, Level, Marker, Prot, PtFormat};
 pub use relocate::{Lifted, ROUTE_PAGES, Route};
 pub use split::SplitError;
-pub use table::{Glance, PageTable, lookup_from};
+pub use table::{Glance, PageTable, Vacant, lookup_from};
 pub use transform::Seen;
 pub use write_protect::Writable;
 

@@ -1,12 +1,13 @@
 //! A table: its root and what it owns.
 
+use core::marker::PhantomData;
 use core::ops::Range;
 
 use super::cursor::Cursor;
-use super::format::{AttrFlags, Entry, Level, Prot, PtFormat};
+use super::format::{Attr, AttrFlags, Entry, Leaf, Level, Marker, Prot, PtFormat};
 use super::node::{ENTRIES, Node, Taken, new_node, reclaim_leaf, reclaim_node};
 use crate::mm::addr::{PageAddr, Pfn};
-use crate::mm::frame::OutOfFrames;
+use crate::mm::frame::{Folio, OutOfFrames};
 use crate::mm::range::AddrRange;
 
 /// What a page is known to have, at a glance.
@@ -47,6 +48,50 @@ impl<F> Near<F> {
         base: Self::NOWHERE,
         node: Node::none(),
     };
+}
+
+/// An entry for a base page that holds nothing at all, of a table that is borrowed for changes.
+#[derive(Debug)]
+#[must_use]
+pub struct Vacant<'a, F: PtFormat> {
+    at: u64,
+    node: Node<F>,
+    index: usize,
+    table: PhantomData<&'a mut PageTable<F>>,
+}
+
+impl<F: PtFormat> Vacant<'_, F> {
+    /// The address that it decides about.
+    #[inline(always)]
+    pub fn addr(&self) -> F::Addr {
+        F::Addr::from_u64(self.at)
+    }
+
+    /// Has it map `folio`, a base page. No flush is needed: absent entries are not cached.
+    #[inline(always)]
+    pub fn map(self, folio: Folio, prot: Prot, attr: Attr) {
+        debug_assert!(!attr.is_borrowed());
+        let frame = folio.into_raw();
+        self.fill(&Entry::Leaf(Leaf { frame, prot, attr }));
+    }
+
+    /// Has it map memory that it does not own.
+    #[inline(always)]
+    pub fn map_borrowed(self, frame: Pfn, prot: Prot, mut attr: Attr) {
+        attr.flags |= AttrFlags::BORROWED;
+        self.fill(&Entry::Leaf(Leaf { frame, prot, attr }));
+    }
+
+    /// Sets what it remembers.
+    #[inline]
+    pub fn mark(self, marker: Marker) {
+        self.fill(&Entry::Absent(marker));
+    }
+
+    #[inline(always)]
+    fn fill(self, entry: &Entry) {
+        self.node.fill(self.index, Level::PAGE, entry);
+    }
 }
 
 impl<F: PtFormat> PageTable<F> {
@@ -125,6 +170,19 @@ impl<F: PtFormat> PageTable<F> {
         } else {
             Glance::Unknown
         }
+    }
+
+    /// The entry of `page`, if it is seen at a glance that it is vacant. `None` says nothing.
+    #[inline(always)]
+    pub fn vacant(&mut self, page: F::Addr) -> Option<Vacant<'_, F>> {
+        let at = page.to_u64();
+        let (node, index) = (self.near_node(at)?, Level::PAGE.index(at));
+        node.is_vacant(index).then_some(Vacant {
+            at,
+            node,
+            index,
+            table: PhantomData,
+        })
     }
 
     /// The frame that `page` is mapped to, if it is seen at a glance that a leaf of its own has all of these rights and flags.

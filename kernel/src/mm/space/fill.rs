@@ -8,11 +8,12 @@
 use arrayvec::ArrayVec;
 
 use super::Space;
+use super::put::is_plain;
 use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::mm::cache::{Claim, Lookup};
 use crate::mm::frame::{Folio, OutOfFrames};
-use crate::mm::memtype::{AllocError, Granule, Modes, OpSet, UffdOps};
+use crate::mm::memtype::{AllocError, Granule, Modes, OpSet, Supply, UffdOps};
 use crate::mm::pressure::{self, MAX_RELIEFS};
 use crate::mm::pt::{Cursor, Level};
 use crate::mm::range::VirtRange;
@@ -20,7 +21,7 @@ use crate::mm::vma::Vma;
 use crate::uffd::{Ctx, FillMode, Ioctls};
 
 /// Pages that are prepared before the table is locked.
-const CHUNK: usize = 16;
+pub const CHUNK: usize = 16;
 
 /// What goes into an entry.
 #[derive(Debug)]
@@ -61,6 +62,9 @@ pub trait Filler {
     /// Whether it maps what the cache has, so that there is nothing to prepare.
     const FROM_CACHE: bool = false;
 
+    /// Whether it brings a new page for each that it fills ([`Self::prepare_pages`]).
+    const NEW_PAGES: bool = false;
+
     /// Whether it goes over entries that remember something (a write-protect or poison marker).
     fn goes_over_markers(vma: &Vma) -> bool;
 
@@ -76,6 +80,21 @@ pub trait Filler {
     /// # Errors
     /// It cannot be had, or not like this.
     fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, Unready>;
+
+    /// [`Self::prepare`] of `wanted` base pages at once, the first of them `offset` bytes into the range: pages with their contents
+    /// go to `pages`, which has room for them.
+    ///
+    /// # Errors
+    /// Why it is not all of them.
+    fn prepare_pages(
+        &mut self,
+        _ops: &UffdOps,
+        _wanted: usize,
+        _offset: u64,
+        _pages: &mut ArrayVec<Folio, CHUNK>,
+    ) -> Result<(), Unready> {
+        unreachable!("a filler that brings no new pages")
+    }
 
     /// The same when [`Self::prepare`] must wait: no lock is held.
     ///
@@ -138,26 +157,8 @@ impl Space {
     ///
     /// No lock may be held: when memory is short, or the filler has to wait, everything is let go of, and what is found
     /// afterwards is looked at again from the start.
-    #[inline]
-    pub fn fill<F: Filler>(
-        &self,
-        range: VirtRange,
-        ctx: &Ctx,
-        filler: &mut F,
-    ) -> (u64, Result<(), FillStop>) {
-        if range.len() == PAGE_SIZE {
-            match self.fill_page(range, ctx, filler) {
-                Ok(()) => return (PAGE_SIZE, Ok(())),
-                Err(Unready::MustWait | Unready::Stop(FillStop::OutOfMemory)) => {}
-                Err(Unready::Stop(stop)) => return (0, Err(stop)),
-            }
-        }
-        self.fill_range(range, ctx, filler)
-    }
-
-    /// Apart from [`Self::fill_page`], which has the registers to itself.
     #[inline(never)]
-    fn fill_range<F: Filler>(
+    pub fn fill<F: Filler>(
         &self,
         range: VirtRange,
         ctx: &Ctx,
@@ -194,15 +195,24 @@ impl Space {
         (done, Ok(()))
     }
 
-    /// The answer to a single fault: no loop, no batch, every size a constant.
+    /// [`Self::fill`] of a page, the answer to a single fault: no loop, no batch, every size a constant. What takes waiting, or
+    /// memory that is short, is for `fill`.
+    ///
+    /// # Errors
+    /// It was not filled.
     #[inline]
-    fn fill_page<F: Filler>(&self, page: VirtRange, ctx: &Ctx, filler: &mut F) -> Result<(), Unready> {
+    pub fn fill_page<F: Filler>(&self, page: VirtRange, ctx: &Ctx, filler: &mut F) -> Result<(), Unready> {
         let vmas = self.vmas.read();
         let (vma, ops) = registered(vmas.find_to_fill(page.start), page, ctx, filler)?;
         let filling = filler.prepare(ops, PAGE_SIZE, 0)?;
         let mut table = self.table.lock();
+        if (is_plain(vma) || F::FROM_CACHE && vma.backing.is_some())
+            && let Some(entry) = table.vacant(page.start)
+        {
+            return Ok(self.put_into_vacant(vma, filler.protects(), entry, filling)?);
+        }
         let mut cursor = table.cursor_at(page.start);
-        Ok(self.put_at::<F>(vma, Level::PAGE, filler.protects(), &mut cursor, filling)?)
+        Ok(self.put(vma, Granule::Base, filler, &mut cursor, filling)?)
     }
 
     /// Fills one granule at `done` bytes into `range` with what took waiting: a filling in hand, the area is looked up
@@ -305,6 +315,9 @@ impl Space {
                 Err(why) => (0, Err(why)),
             };
         }
+        if F::NEW_PAGES {
+            return self.fill_with_pages(vma, ops, rest, offset, filler);
+        }
         let step = PAGE_SIZE;
         let mut outcome = Ok(());
         let mut ready = ArrayVec::<Filling, CHUNK>::new();
@@ -329,6 +342,28 @@ impl Space {
             done += step;
         }
         (done, outcome)
+    }
+
+    /// [`Self::fill_chunk`] with new base pages.
+    #[inline]
+    fn fill_with_pages<F: Filler>(
+        &self,
+        vma: &Vma,
+        ops: &UffdOps,
+        rest: VirtRange,
+        offset: u64,
+        filler: &mut F,
+    ) -> (u64, Result<(), Unready>) {
+        let wanted = CHUNK.min(rest.pages() as usize);
+        let mut pages = ArrayVec::<Folio, CHUNK>::new();
+        let prepared = filler.prepare_pages(ops, wanted, offset, &mut pages);
+        let len = pages.len() as u64 * PAGE_SIZE;
+        let mut table = self.table.lock();
+        let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + len));
+        match self.put_pages(vma, filler, &mut cursor, &mut pages.drain(..)) {
+            (done, Ok(())) => (done, prepared),
+            (done, Err(stop)) => (done, Err(stop.into())),
+        }
     }
 
     /// Whether there is a page already where a huge one shall be copied to. Looked at before one is taken out of the pool
@@ -358,7 +393,7 @@ fn is_cached(vma: &Vma, at: VirtAddr, page: Pfn) -> bool {
 
 /// The table with the pool's promised pages as its supply, where one was promised.
 fn supplied(ops: &UffdOps, claim: Option<&Claim>) -> UffdOps {
-    let alloc = claim.map_or(ops.alloc, |claim| claim.pool().alloc);
+    let alloc = claim.map_or(ops.alloc, |claim| Supply::Pool(claim.pool().alloc));
     UffdOps { alloc, ..*ops }
 }
 

@@ -12,13 +12,13 @@
 use super::Space;
 use super::fill::{FillStop, Filler, Filling};
 use crate::arch::Stage1;
-use crate::mm::addr::VirtAddr;
+use crate::mm::addr::{PAGE_SIZE, VirtAddr};
 use crate::mm::cache::{CacheError, Lookup, Run, RunStart};
 use crate::mm::frame::Folio;
 use crate::mm::kernel;
 use crate::mm::memtype::Granule;
 use crate::mm::phys;
-use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot};
+use crate::mm::pt::{Attr, AttrFlags, Cursor, Entry, InstallError, Level, Marker, Prot, Vacant};
 use crate::mm::range::VirtRange;
 use crate::mm::vma::{Backing, Sharing, Vma};
 
@@ -81,6 +81,65 @@ impl Space {
         }
     }
 
+    /// Puts `filling` into a vacant entry of an area that [`is_plain`], or the cache's page into one of an object's mapping.
+    #[inline(always)]
+    pub(super) fn put_into_vacant(
+        &self,
+        vma: &Vma,
+        protect: bool,
+        entry: Vacant<'_, Stage1>,
+        filling: Filling,
+    ) -> Result<(), FillStop> {
+        let (prot, flags) = filled(vma, protect);
+        match (filling, &vma.backing) {
+            (Filling::Cached, Some(backing)) => {
+                let folio = match vma.ty.lookup(&backing.object, vma.offset_of(entry.addr())) {
+                    Lookup::Present(folio) => folio,
+                    Lookup::Absent => return Err(FillStop::NoPage),
+                    Lookup::BeyondEnd => return Err(FillStop::BeyondEnd),
+                };
+                entry.map(folio, self.leaf_prot(reached(backing, prot)), Attr::flags(flags));
+            }
+            (Filling::Cached, None) => return Err(FillStop::NoPage),
+            (Filling::Folio(folio), _) => entry.map(folio, self.leaf_prot(prot), Attr::flags(flags)),
+            (Filling::Zero, _) => {
+                let prot = self.leaf_prot(prot - Prot::WRITE);
+                entry.map_borrowed(kernel::get().zero_frame(), prot, Attr::default());
+            }
+            (Filling::Poison, _) => entry.mark(Marker::Poison),
+        }
+        Ok(())
+    }
+
+    /// Puts new base pages into the entries from the cursor on. Returns the bytes done, and why not all of them.
+    #[inline]
+    pub(super) fn put_pages<F: Filler>(
+        &self,
+        vma: &Vma,
+        filler: &F,
+        cursor: &mut Cursor<'_, Stage1>,
+        pages: &mut impl Iterator<Item = Folio>,
+    ) -> (u64, Result<(), FillStop>) {
+        let (prot, flags) = filled(vma, filler.protects());
+        let (prot, attr) = (self.leaf_prot(prot), Attr::flags(flags));
+        let plain = is_plain(vma);
+        let mut done = 0;
+        loop {
+            if plain {
+                done += cursor.install_vacant(pages, prot, attr) * PAGE_SIZE;
+            }
+            let Some(page) = pages.next() else {
+                return (done, Ok(()));
+            };
+            let put = self.put(vma, Granule::Base, filler, cursor, Filling::Folio(page));
+            if put.is_err() {
+                return (done, put);
+            }
+            cursor.advance(Level::PAGE);
+            done += PAGE_SIZE;
+        }
+    }
+
     /// Maps the first pages of `rest` that the object behind the area has: up to a hole, as many as are found in one go.
     /// Returns their bytes, and why not all of them, or none, were mapped.
     pub(super) fn put_run(
@@ -107,8 +166,16 @@ impl Space {
             RunStart::BeyondEnd => return (0, Err(FillStop::BeyondEnd)),
         }
         let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + run.len() as u64 * step));
+        let (leaf_prot, attr) = (self.leaf_prot(prot), Attr::flags(flags));
+        let mut folios = run.drain();
         let mut done = 0;
-        for folio in run.drain() {
+        loop {
+            if granule == Granule::Base {
+                done += cursor.install_vacant(&mut folios, leaf_prot, attr) * PAGE_SIZE;
+            }
+            let Some(folio) = folios.next() else {
+                return (done, Ok(()));
+            };
             let put = match granule {
                 Granule::Base => self.put_over_markers(Level::PAGE, folio, prot, flags, &mut cursor),
                 Granule::Huge => self.put_over_markers(Level::MID, folio, prot, flags, &mut cursor),
@@ -119,7 +186,6 @@ impl Space {
             cursor.advance(granule.level());
             done += step;
         }
-        (done, Ok(()))
     }
 
     #[inline(always)]
@@ -228,6 +294,12 @@ impl Space {
             None => Err(FillStop::Exists),
         }
     }
+}
+
+/// Whether nothing but the entries decides about fills of the area's base pages.
+#[inline(always)]
+pub(super) fn is_plain(vma: &Vma) -> bool {
+    vma.backing.is_none() && !vma.ty.ends_before_fills()
 }
 
 /// Whether the page lies past the end of the object that its area maps.

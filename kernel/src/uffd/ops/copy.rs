@@ -1,15 +1,38 @@
 //! COPY: fill absent pages with given bytes.
 
+use arrayvec::ArrayVec;
+
 use super::{FillMode, Outcome, RangeError};
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
+use crate::mm::frame::{Anon, Folio, Frame};
 use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::phys;
 use crate::mm::range::VirtRange;
-use crate::mm::space::{FillStop, Filler, Filling, Unready};
+use crate::mm::space::{CHUNK, FillStop, Filler, Filling, Unready};
 use crate::mm::uaccess;
 use crate::mm::vma::Vma;
 use crate::uffd::Resolver;
 use crate::uffd::api::Ioctls;
+
+/// New pages that `copy` is called with, and the offset of each; `wanted` of them, the first of them at `offset`.
+#[inline]
+fn new_pages(
+    ops: &UffdOps,
+    wanted: usize,
+    offset: u64,
+    pages: &mut ArrayVec<Folio, CHUNK>,
+    mut copy: impl FnMut(&mut Frame<Anon>, u64) -> Result<(), Unready>,
+) -> Result<(), Unready> {
+    let mut fresh = ArrayVec::<_, CHUNK>::new();
+    let taken = ops.alloc.take_some(wanted, &mut fresh);
+    let mut offset = offset;
+    for mut frame in fresh.drain(..) {
+        copy(&mut frame, offset)?;
+        pages.push(frame.into());
+        offset += PAGE_SIZE;
+    }
+    Ok(taken?)
+}
 
 /// Takes pages out of kernel memory.
 struct FromKernel<'a> {
@@ -17,10 +40,28 @@ struct FromKernel<'a> {
     protect: bool,
 }
 
+impl FromKernel<'_> {
+    /// Fills a page of `size` bytes with what is at `offset`.
+    #[inline]
+    fn fill(&self, frame: &mut Frame<Anon>, size: u64, offset: u64) -> Result<(), FillStop> {
+        let from = offset as usize;
+        let src = self
+            .src
+            .get(from..from + size as usize)
+            .ok_or(FillStop::BadSource)?;
+        match src.first_chunk() {
+            Some(page) if size == PAGE_SIZE => phys::fill_page(frame, page),
+            _ => phys::fill(frame, src),
+        }
+        Ok(())
+    }
+}
+
 impl Filler for FromKernel<'_> {
     const OP: OpSet = OpSet::COPY;
     const COMMAND: Ioctls = Ioctls::COPY;
     const MODES: FillMode = FillMode::DONTWAKE.union(FillMode::WP);
+    const NEW_PAGES: bool = true;
 
     fn goes_over_markers(_vma: &Vma) -> bool {
         true
@@ -33,17 +74,22 @@ impl Filler for FromKernel<'_> {
 
     #[inline]
     fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, Unready> {
-        let mut frame = (ops.alloc)()?;
-        let from = offset as usize;
-        let src = self
-            .src
-            .get(from..from + size as usize)
-            .ok_or(FillStop::BadSource)?;
-        match src.first_chunk() {
-            Some(page) if size == PAGE_SIZE => phys::fill_page(&mut frame, page),
-            _ => phys::fill(&mut frame, src),
-        }
+        let mut frame = ops.alloc.take()?;
+        self.fill(&mut frame, size, offset)?;
         Ok(Filling::Folio(frame.into()))
+    }
+
+    #[inline]
+    fn prepare_pages(
+        &mut self,
+        ops: &UffdOps,
+        wanted: usize,
+        offset: u64,
+        pages: &mut ArrayVec<Folio, CHUNK>,
+    ) -> Result<(), Unready> {
+        new_pages(ops, wanted, offset, pages, |frame, offset| {
+            Ok(self.fill(frame, PAGE_SIZE, offset)?)
+        })
     }
 }
 
@@ -53,10 +99,22 @@ struct FromTask {
     protect: bool,
 }
 
+impl FromTask {
+    /// Fills a base page with what is at `offset`, if that is there.
+    #[inline]
+    fn fill(&self, frame: &mut Frame<Anon>, offset: u64) -> Result<(), Unready> {
+        match uaccess::read_at_once(self.src + offset, phys::page_mut(frame)) {
+            true => Ok(()),
+            false => Err(Unready::MustWait),
+        }
+    }
+}
+
 impl Filler for FromTask {
     const OP: OpSet = OpSet::COPY;
     const COMMAND: Ioctls = Ioctls::COPY;
     const MODES: FillMode = FromKernel::MODES;
+    const NEW_PAGES: bool = true;
 
     fn goes_over_markers(vma: &Vma) -> bool {
         FromKernel::goes_over_markers(vma)
@@ -73,16 +131,26 @@ impl Filler for FromTask {
         if size != PAGE_SIZE {
             return Err(Unready::MustWait);
         }
-        let mut frame = (ops.alloc)()?;
-        if uaccess::read_at_once(self.src + offset, phys::page_mut(&mut frame)) {
-            Ok(Filling::Folio(frame.into()))
-        } else {
-            Err(Unready::MustWait)
-        }
+        let mut frame = ops.alloc.take()?;
+        self.fill(&mut frame, offset)?;
+        Ok(Filling::Folio(frame.into()))
+    }
+
+    #[inline]
+    fn prepare_pages(
+        &mut self,
+        ops: &UffdOps,
+        wanted: usize,
+        offset: u64,
+        pages: &mut ArrayVec<Folio, CHUNK>,
+    ) -> Result<(), Unready> {
+        new_pages(ops, wanted, offset, pages, |frame, offset| {
+            self.fill(frame, offset)
+        })
     }
 
     fn prepare_waiting(&mut self, ops: &UffdOps, _size: u64, offset: u64) -> Result<Filling, FillStop> {
-        let mut frame = (ops.alloc)()?;
+        let mut frame = ops.alloc.take()?;
         match uaccess::on_behalf(|| uaccess::read(self.src + offset, phys::bytes_mut(&mut frame))) {
             Ok(()) => Ok(Filling::Folio(frame.into())),
             Err(_) => Err(FillStop::BadSource),

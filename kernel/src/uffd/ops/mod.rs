@@ -18,7 +18,8 @@ use super::api::{Ioctls, Unavailable};
 use super::ctx::Resolver;
 use crate::mm::addr::{PAGE_SIZE, USER_TOP};
 use crate::mm::range::VirtRange;
-use crate::mm::space::{FillStop, Filler, Immovable};
+use crate::mm::space::{FillStop, Filler, Immovable, Unready};
+use crate::task;
 
 bitflags! {
     /// How to fill. The values are Linux's `UFFDIO_*_MODE_*`.
@@ -194,11 +195,25 @@ impl Resolver {
         if !self.ctx.release().fill_modes(F::OP, F::MODES).contains(mode) {
             return Outcome::Refused(Refusal::UnknownMode);
         }
-        let Some(space) = self.ctx.space() else {
+        let (task, mut counted) = (task::current(), None);
+        let Some(space) = self.ctx.space_by(&task, &mut counted) else {
             return Outcome::Refused(Refusal::SpaceGone);
         };
+        let wake = !mode.contains(FillMode::DONTWAKE);
+        if range.len() == PAGE_SIZE {
+            match space.fill_page(range, &self.ctx, filler) {
+                Ok(()) => {
+                    if wake {
+                        self.ctx.stir(range);
+                    }
+                    return Outcome::Done;
+                }
+                Err(Unready::MustWait | Unready::Stop(FillStop::OutOfMemory)) => {}
+                Err(Unready::Stop(stop)) => return Outcome::Refused(stop.into()),
+            }
+        }
         let (bytes, result) = space.fill(range, &self.ctx, filler);
-        self.finish(range, bytes, !mode.contains(FillMode::DONTWAKE), result)
+        self.finish(range, bytes, wake, result)
     }
 
     /// Wakes whoever waits in the part of `range` that was done, if they shall be woken, and says how it ended.

@@ -3,6 +3,7 @@
 use super::{FillMode, RangeError, check_range};
 use crate::mm::range::VirtRange;
 use crate::mm::space::ProtectStop;
+use crate::task;
 use crate::uffd::api::{Ioctls, Unavailable};
 use crate::uffd::ctx::Resolver;
 
@@ -85,7 +86,9 @@ impl Resolver {
         if !FillMode::DONTWAKE.contains(mode) {
             return Err(WriteProtectError::UnknownMode);
         }
-        let space = self.ctx.space().ok_or(WriteProtectError::SpaceGone)?;
+        let (task, mut counted) = (task::current(), None);
+        let space = self.ctx.space_by(&task, &mut counted);
+        let space = space.ok_or(WriteProtectError::SpaceGone)?;
         space.remove_write_protection(range, &self.ctx)?;
         if !mode.contains(FillMode::DONTWAKE) {
             self.ctx.queue.lock().wake(range.start, range.end);
