@@ -236,26 +236,31 @@ pub fn settle(verdict: Verdict, info: &FaultInfo) -> Result<(), FaultError> {
 
 #[inline(always)]
 fn finish(verdict: Verdict, info: &FaultInfo, task: &Arc<Task>) -> Result<(), FaultError> {
-    let result = match verdict {
+    let error = match verdict {
         Verdict::Resolved | Verdict::Retry => return Ok(()),
-        Verdict::Delegated => uffd::delivery::hand_over(task, info),
+        Verdict::Delegated => match uffd::delivery::hand_over(task, info) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        },
         // Nobody else's fault: look again once somebody has given memory back.
         Verdict::Failed(FaultError::OutOfMemory) if pressure::relieve_touch(RELIEF) => return Ok(()),
-        Verdict::Failed(error) => Err(error),
+        Verdict::Failed(error) => error,
     };
-    result.inspect_err(|error| fail(task, info, *error))
+    Err(fail(task, info, error))
 }
 
+/// The end of a fault that cannot be resolved; says why again.
 #[cold]
-fn fail(task: &Task, info: &FaultInfo, error: FaultError) {
+#[inline(never)]
+fn fail(task: &Task, info: &FaultInfo, error: FaultError) -> FaultError {
     let addr = info.addr;
     task.fault.fail(addr, error);
     if error != FaultError::Killed {
-        return;
+        return error;
     }
     // A thread of a process ends on its way back to user mode.
     if task.thread().is_some() {
-        return;
+        return error;
     }
     if info.origin == Origin::Task {
         task::exit(Outcome::Failed(if task.is_killed() {
@@ -266,6 +271,7 @@ fn fail(task: &Task, info: &FaultInfo, error: FaultError) {
     }
     // The kernel has things on its stack that are to be given back: its access fails, and the task ends afterwards.
     task.kill();
+    error
 }
 
 /// Where and why the current task's last failed access failed.

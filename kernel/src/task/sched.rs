@@ -185,9 +185,11 @@ impl Section {
     #[inline]
     pub(super) fn enter_to_sleep(reason: &WaitReason) -> Self {
         let flags = Machine::disable();
-        if Machine::preempt_count() != 0 || !Machine::were_enabled(flags) {
-            Machine::restore(flags);
-            may_not_sleep(reason);
+        if Machine::preempt_count() != 0 {
+            may_not_sleep(reason, flags);
+        }
+        if !Machine::were_enabled(flags) {
+            may_not_sleep(reason, flags);
         }
         Self(flags)
     }
@@ -202,7 +204,8 @@ impl Section {
 #[track_caller]
 #[cold]
 #[inline(never)]
-fn may_not_sleep(reason: &WaitReason) -> ! {
+fn may_not_sleep(reason: &WaitReason, flags: <Machine as Irq>::Flags) -> ! {
+    Machine::restore(flags);
     match Machine::preempt_count() {
         0 => panic!(
             "a task would wait for {} with interrupts off: a lock is held",

@@ -68,9 +68,13 @@ impl Trap {
     /// Out of that byte.
     #[inline]
     pub(super) const fn from_bits(bits: u8) -> Self {
-        const KINDS: [TrapKind; 3] = [TrapKind::Missing, TrapKind::Minor, TrapKind::WriteProtect];
+        let kind = match bits >> 1 {
+            0 => TrapKind::Missing,
+            1 => TrapKind::Minor,
+            _ => TrapKind::WriteProtect,
+        };
         Self {
-            kind: KINDS[(bits >> 1) as usize],
+            kind,
             write: bits & 1 != 0,
         }
     }

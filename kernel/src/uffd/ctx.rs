@@ -244,11 +244,14 @@ impl Uffd {
     pub fn read_event_if(&self, mut admit: impl FnMut(&Event) -> bool) -> Result<Event, ReadError> {
         let me = task::current();
         loop {
-            match self.ctx.next_event(Some(&me), &mut admit) {
-                Err(ReadError::WouldBlock) if me.has_signal() => return self.ctx.stop_reading(&me),
-                Err(ReadError::WouldBlock) => task::park_on(&READING, self.ctx.number()),
-                result => return result,
+            match self.ctx.next_unless_quiet(&me, &mut admit) {
+                None | Some(Err(ReadError::WouldBlock)) => {}
+                Some(result) => return result,
             }
+            if me.has_signal() {
+                return self.ctx.stop_reading(&me);
+            }
+            task::park_on(&READING, self.ctx.number());
             // Delivered while this task slept: it is off the list of readers, and no lock is needed.
             if let Some(fault) = me.fault.inbox.take() {
                 return Ok(fault.told_by(&self.ctx));
@@ -269,7 +272,7 @@ impl Uffd {
     /// # Errors
     /// [`ReadError::NotAdmitted`] also.
     pub fn try_read_event_if(&self, admit: impl FnOnce(&Event) -> bool) -> Result<Event, ReadError> {
-        self.ctx.next_event(None, admit)
+        self.ctx.next_event(admit)
     }
 
     /// Whether a read would find something (Linux: POLLIN): a fault or an event that is not read yet.

@@ -90,7 +90,7 @@ impl World {
     /// Nobody waits, and there is nothing to read.
     fn assert_at_rest(&self) {
         assert_eq!(self.wake(), 0, "nobody is left in the queue");
-        assert_eq!(self.ctx.next_event(None, |_| true), Err(ReadError::WouldBlock));
+        assert_eq!(self.ctx.next_event(|_| true), Err(ReadError::WouldBlock));
     }
 
     /// Fills the page and wakes who waits for it, as COPY does.
@@ -161,7 +161,7 @@ fn loom_fill_that_comes_before_the_read_is_not_missed() {
         world.fill();
         join(faulter);
         assert_eq!(
-            world.ctx.next_event(None, |_| true),
+            world.ctx.next_event(|_| true),
             Err(ReadError::WouldBlock),
             "its message is gone"
         );
@@ -248,7 +248,7 @@ fn loom_task_that_is_killed_takes_its_event_with_it_unless_it_is_read() {
         let (its, victim) = (world.clone(), Arc::clone(&task));
         let unmapper = thread::spawn(move || task.run_as(|| its.unmap()));
         victim.kill();
-        let read = world.ctx.next_event(None, |_| true);
+        let read = world.ctx.next_event(|_| true);
         assert!(read == UNMAPPED || read == Err(ReadError::WouldBlock), "{read:?}");
         join(unmapper);
         // Before it was announced there was nothing to read; afterwards there is nothing left.

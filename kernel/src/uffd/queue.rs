@@ -21,6 +21,8 @@ use super::waiters::Waiters;
 use crate::arch::{Clock, Machine};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
+use crate::mm::memtype::Granule;
+use crate::sync::SpinGuard;
 use crate::task::link::FaultAdapter;
 use crate::task::{self, Task};
 
@@ -215,14 +217,8 @@ impl Ctx {
     #[inline(always)]
     pub(super) fn enqueue(self: &Arc<Self>, task: &Arc<Task>, fault: Fault) -> Result<(), FaultError> {
         let mut queue = self.queue.lock();
-        match queue.state {
-            State::Open => {}
-            State::Orphaned(policy) if policy.queues() => {}
-            State::Orphaned(MonitorDeath::Poison | MonitorDeath::Kill) => {
-                drop(queue);
-                return self.call_up(task, fault);
-            }
-            State::Orphaned(_) | State::Closed | State::Fresh => return Err(FaultError::MonitorGone),
+        if queue.state != State::Open && !queue.state.queues() {
+            return self.refuse_fault(queue, task, fault);
         }
         if let Some(Monitor { id: monitor, .. }) = queue.monitor
             && monitor == task.id()
@@ -248,6 +244,24 @@ impl Ctx {
         }
         drop(queue);
         Ok(())
+    }
+
+    /// The rest of [`Self::enqueue`] at a context that queues nothing any more.
+    #[cold]
+    #[inline(never)]
+    fn refuse_fault(
+        self: &Arc<Self>,
+        queue: SpinGuard<'_, Queue>,
+        task: &Arc<Task>,
+        fault: Fault,
+    ) -> Result<(), FaultError> {
+        match queue.state {
+            State::Orphaned(MonitorDeath::Poison | MonitorDeath::Kill) => {
+                drop(queue);
+                self.call_up(task, fault)
+            }
+            _ => Err(FaultError::MonitorGone),
+        }
     }
 
     /// Queues the event that `task` announces; it then has to sleep until [`EventSlot::is_queued`] says no. Whoever sleeps
@@ -316,27 +330,28 @@ impl Ctx {
         !queue.pending.is_empty() || !queue.events.is_empty()
     }
 
-    /// The oldest fault, or else the oldest event if `admit` takes it; or else `me`, if given, is among the readers from
-    /// now on and has to sleep.
-    #[inline(always)]
-    pub(super) fn next_event(
-        &self,
-        me: Option<&Arc<Task>>,
-        admit: impl FnOnce(&Event) -> bool,
-    ) -> Result<Event, ReadError> {
-        let mut queue = self.queue.lock();
-        if let Some(me) = me
-            && queue.is_quiet()
-            && me.fault.inbox.is_empty()
-        {
-            queue.readers.enter(me);
-            drop(queue);
-            return Err(ReadError::WouldBlock);
-        }
-        self.next_queued(&mut queue, me, admit)
+    /// The oldest fault, or else the oldest event if `admit` takes it.
+    pub(super) fn next_event(&self, admit: impl FnOnce(&Event) -> bool) -> Result<Event, ReadError> {
+        self.next_queued(&mut self.queue.lock(), None, admit)
     }
 
-    /// The rest of [`Self::next_event`] when there may be something.
+    /// [`Self::next_event`] for `me`, which is among the readers from now on and has to sleep when there is nothing: `None`, or
+    /// [`ReadError::WouldBlock`].
+    #[inline(always)]
+    pub(super) fn next_unless_quiet(
+        &self,
+        me: &Arc<Task>,
+        admit: impl FnOnce(&Event) -> bool,
+    ) -> Option<Result<Event, ReadError>> {
+        let mut queue = self.queue.lock();
+        if queue.is_quiet() && me.fault.inbox.is_empty() {
+            queue.readers.enter(me);
+            return None;
+        }
+        Some(self.next_queued(&mut queue, Some(me), admit))
+    }
+
+    /// The rest of both when there may be something.
     #[inline(never)]
     fn next_queued(
         &self,
@@ -378,10 +393,11 @@ impl Ctx {
     /// The message about a fault.
     #[inline]
     pub(super) fn describe(&self, fault: Fault, task: &Task) -> Pagefault {
-        let addr = if self.has(Features::EXACT_ADDRESS) {
-            fault.addr
-        } else {
-            fault.addr.align_down(fault.granule.size())
+        let addr = match fault.granule {
+            _ if self.has(Features::EXACT_ADDRESS) => fault.addr,
+            // The sizes as constants.
+            Granule::Base => fault.addr.align_down(Granule::Base.size()),
+            Granule::Huge => fault.addr.align_down(Granule::Huge.size()),
         };
         self.message(fault.trap, addr, task)
     }
