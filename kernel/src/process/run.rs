@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 
 use super::exec::Program;
 use super::limits::Limits;
-use super::signal::deliver::{Next, settle};
+use super::signal::deliver::{Next, deliver, settle};
 use super::signal::{Actions, SignalSet, force, of_exception};
 use super::table::{Claim, Pid};
 use super::{Credentials, Ending, Process, Scheduling, Thread, exit, oom, process, rseq, thread, with_tree};
@@ -163,12 +163,13 @@ fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
             Exit::PageFault(info) => {
                 // The handler that it is sent to asks about restartable sequences; without one the process ends.
                 if let Some(error) = failed {
-                    impossible_access(thread, &info, error, registers.error);
+                    impossible_access(thread, &info, error, registers, extra);
                 }
             }
             Exit::Exception { vector, error } => {
                 thread.note_trap(vector.into(), error, None);
-                force(thread, of_exception(vector, registers.rip, extra));
+                let info = of_exception(vector, registers.rip, extra);
+                deliver(thread, info, registers, extra);
             }
             Exit::Interrupt => {
                 thread.process().timers.intervals.look(thread.process());
@@ -183,8 +184,14 @@ fn is_canonical(address: u64) -> bool {
     (address as i64) << 16 >> 16 == address as i64
 }
 
-/// An access that the CPU reported with the error code `code` cannot be made.
-fn impossible_access(thread: &Arc<Thread>, info: &FaultInfo, error: FaultError, code: u64) {
+/// An access that the CPU reported cannot be made.
+fn impossible_access(
+    thread: &Arc<Thread>,
+    info: &FaultInfo,
+    error: FaultError,
+    registers: &mut Registers,
+    extra: &mut Extra,
+) {
     match error {
         // Nobody could be ended for it but the thread itself.
         FaultError::OutOfMemory | FaultError::Killed => {
@@ -194,12 +201,10 @@ fn impossible_access(thread: &Arc<Thread>, info: &FaultInfo, error: FaultError, 
         }
         _ => {
             let signal = linux::signal(error);
-            let error_code = code | u64::from(info.addr >= USER_TOP);
+            let error_code = registers.error | u64::from(info.addr >= USER_TOP);
             thread.note_trap(14, error_code, Some(info.addr));
-            force(
-                thread,
-                SigInfo::fault(signal.number, signal.code, info.addr.as_u64()),
-            );
+            let info = SigInfo::fault(signal.number, signal.code, info.addr.as_u64());
+            deliver(thread, info, registers, extra);
         }
     }
 }

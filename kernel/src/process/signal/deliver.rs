@@ -104,6 +104,18 @@ fn work(
     Next::UserMode
 }
 
+/// A signal for what `thread`, the current one, has just done in user mode, as [`force`]. With a handler, and nothing else to look
+/// for, it is not queued to be taken out again: it would come first.
+pub fn deliver(thread: &Arc<Thread>, info: SigInfo, registers: &mut Registers, extra: &mut Extra) {
+    let action = thread.process().signals.action(info.signal);
+    let is_handled = !matches!(action.handler, SIG_DFL | SIG_IGN);
+    if is_handled && !thread.signals.blocked().contains(info.signal) && !thread.signals.has_notice() {
+        handle(thread, &info, &action, registers, extra);
+    } else {
+        force(thread, info);
+    }
+}
+
 /// Has the handler run next.
 fn handle(
     thread: &Arc<Thread>,
