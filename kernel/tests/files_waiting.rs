@@ -9,7 +9,7 @@ use common::{World, eventually, returned};
 use kernel::abi::errno::Errno;
 use kernel::file::epoll::{EpollFile, Event, How};
 use kernel::file::eventfd::EventFile;
-use kernel::file::pipe::Pipe;
+use kernel::file::pipe::{Pipe, PipeFile};
 use kernel::file::poll::{self, Watched};
 use kernel::file::{OpenFile, OpenFlags, Readiness, Sink, Source};
 use kernel::syscall::Error;
@@ -111,6 +111,30 @@ fn a_poll_of_a_task_that_is_killed_ends() {
     eventually("it waits", || task.state() == State::Parked);
     task.kill();
     assert!(matches!(returned(poller), Err(Error::Restart(_))));
+}
+
+#[test]
+fn a_reader_that_finds_another_one_waits_for_what_that_leaves() {
+    let world = World::new();
+    let (reads, writes) = Pipe::pair(OpenFlags::empty());
+    assert_eq!(writes.write(&mut Source::kernel(b"xy"), false), Ok(2));
+    let first = reads.as_file::<PipeFile>().expect("an end of a pipe").pipe();
+    let mut second = None;
+    let taken = first.offer(false, 1, |bytes| {
+        assert_eq!(bytes, b"x");
+        let reads = Arc::clone(&reads);
+        let reader = world.spawn("second", move || {
+            let mut bytes = [0; 2];
+            let read = reads.read(&mut Sink::kernel(&mut bytes), false);
+            (read, bytes[0])
+        });
+        let task = Arc::clone(reader.task());
+        eventually("it waits", || task.state() == State::Parked);
+        second = Some(reader);
+        Ok(1)
+    });
+    assert_eq!(taken, Ok(1));
+    assert_eq!(returned(second.expect("it was started")), (Ok(1), b'y'));
 }
 
 /// An epoll, and what it reports.
