@@ -271,7 +271,14 @@ fn a_script_goes_to_the_program_that_its_first_line_names() {
     assert!(said.err.contains(&words), "{}", said.err);
     let said = xtask(&["run", "--timeout", "60", &script]);
     assert_eq!(said.status, Some(126), "{}", said.all());
-    assert!(said.err.contains("first line"), "{}", said.err);
+    assert!(said.err.contains("/bin/prog"), "{}", said.err);
+}
+
+#[test]
+fn an_emulator_that_does_not_start_says_why() {
+    let said = xtask(&["run", "--cpu", "no-such-cpu", program()]);
+    assert_eq!(said.status, Some(125), "{}", said.all());
+    assert!(said.err.contains("'no-such-cpu'"), "{}", said.err);
 }
 
 #[test]

@@ -87,3 +87,16 @@ fn numbers_out_of_range_are_refused_with_the_option_and_its_range() {
         xtask(&["qemu", "restore", option, value]).expect(Status::Usage, &[option, wanted]);
     }
 }
+
+#[test]
+fn a_filter_that_fits_no_test_is_refused() {
+    xtask(&[
+        "test",
+        "--rung",
+        "kernel",
+        "--machine",
+        "qemu-pvh",
+        "no_such_test",
+    ])
+    .expect(Status::Usage, &["no test", "no_such_test", "0 passed"]);
+}

@@ -101,6 +101,12 @@ impl Archive {
         self.places.contains_key(name)
     }
 
+    /// Whether there is an entry of this name and it is a symbolic link.
+    pub fn is_symlink(&self, name: &str) -> bool {
+        let place = self.places.get(name);
+        place.is_some_and(|place| self.entries[*place].mode & !PERMISSIONS == SYMLINK)
+    }
+
     /// The names of the entries, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.name.as_str())

@@ -22,6 +22,8 @@ pub struct Tally {
     pub failed: u64,
     /// Tests that were not run, a skipped rung counting as one.
     pub skipped: u64,
+    /// Whether any test program had a test to run, or ended badly before it could say so.
+    pub had_tests: bool,
     notes: Vec<String>,
 }
 
@@ -55,6 +57,7 @@ impl Tally {
         self.passed += counted.passed;
         self.skipped += counted.ignored;
         self.failed += counted.failed;
+        self.had_tests |= counted != Counted::NOTHING;
         if counted.failed > 0 {
             self.notes.push(format!("failed: {} in {name}", counted.failed));
         } else if !counted.ended_well {
@@ -158,6 +161,14 @@ fn ask_group_to_end(group: u32) {
 }
 
 impl Counted {
+    /// What a program says in which no test fits the filter.
+    const NOTHING: Self = Self {
+        passed: 0,
+        failed: 0,
+        ignored: 0,
+        ended_well: true,
+    };
+
     /// Counts a closing line: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
     fn count(&mut self, line: &str) {
         let Some((_, result)) = line.split_once("test result:") else {
@@ -211,6 +222,25 @@ mod tests {
             tally.summary(),
             "failed: broken ended with an error\nskipped bochs: not installed\n2 passed, 1 failed, 1 skipped"
         );
+    }
+
+    #[test]
+    fn programs_without_a_test_to_run_are_told_from_others() {
+        let mut tally = Tally::default();
+        tally.add(
+            "other",
+            counted("echo 'test result: ok. 0 passed; 0 failed; 0 ignored; 7 filtered out'"),
+        );
+        tally.skip("bochs", "not installed");
+        assert!(!tally.had_tests);
+        for script in [
+            "echo 'test result: ok. 0 passed; 0 failed; 1 ignored'",
+            "exit 101",
+        ] {
+            let mut tally = tally.clone();
+            tally.add("this", counted(script));
+            assert!(tally.had_tests, "{script}");
+        }
     }
 
     #[test]

@@ -164,7 +164,9 @@ fn show(
         ui.note(&format!("warning: {change}"));
     }
     if verdict.status == Status::Host || verdict.status == Status::Died {
-        show_log(launch, ui);
+        for line in launch.emulator_said() {
+            ui.note(&line);
+        }
     }
     if job.wants_report {
         ui.output(&format!("report: {}", shown(&run.save()?)));
@@ -228,19 +230,4 @@ pub fn render_panic(panic: &PanicReport) -> String {
         out += &format!("\n  {frame}");
     }
     out
-}
-
-/// The last lines of what the emulator itself said.
-fn show_log(launch: &Launch, ui: &Ui) {
-    let Ok(log) = std::fs::read(&launch.log) else {
-        return;
-    };
-    let log = String::from_utf8_lossy(&log);
-    // QEMU says on every start which features of the CPU model it cannot emulate.
-    let tells =
-        |line: &&str| !line.trim().is_empty() && !line.contains("TCG doesn't support requested feature");
-    let lines: Vec<&str> = log.lines().filter(tells).collect();
-    for line in lines.iter().skip(lines.len().saturating_sub(10)) {
-        ui.note(&format!("emulator: {line}"));
-    }
 }

@@ -38,7 +38,7 @@ pub struct Args {
     /// A variable of the program's environment; without a value it is that of this environment
     #[arg(long, value_name = "KEY[=VALUE]")]
     env: Vec<OsString>,
-    /// Put the interpreter and the shared libraries of dynamic programs there, as they are on this machine
+    /// Put what dynamic programs and scripts need there, as it is on this machine: interpreters and shared libraries
     #[arg(long)]
     libs: bool,
     /// Huge pages of 2 MiB to set aside for the program
@@ -110,7 +110,7 @@ fn attempt(args: &Args, request: &Request) -> anyhow::Result<Ending> {
     Ok(run.ending)
 }
 
-/// Shows what the console said of a failure.
+/// Shows what the console and the emulator said of a failure.
 fn explain(run: &Run, verbose: bool) {
     let ui = Ui::new(true);
     if let Some(panic) = boot::named_panic(&run.job, &run.outcome, &ui) {
@@ -125,6 +125,9 @@ fn explain(run: &Run, verbose: bool) {
         let skipped = lines.len().saturating_sub(SHOWN);
         lines[skipped..].iter().for_each(|line| say(&format!("| {line}")));
     }
+    run.emulator
+        .iter()
+        .for_each(|line| say(&format!("faultline: {line}")));
 }
 
 /// Prints on standard error.

@@ -108,6 +108,13 @@ pub fn run(args: &Args) -> anyhow::Result<Status> {
         return Ok(Status::Interrupted);
     }
     println!("\n{}", tally.summary());
+    // A name that is misspelt must not look like tests that pass.
+    if let Some(filter) = &args.filter
+        && !tally.had_tests
+    {
+        eprintln!("error: no test that was looked at has {filter:?} in its name");
+        return Ok(Status::Usage);
+    }
     Ok(if tally.failed == 0 {
         Status::Success
     } else {

@@ -62,6 +62,22 @@ pub struct Launch {
     pub debugger: Option<String>,
 }
 
+impl Launch {
+    /// The last lines of the emulator's own messages, as they are shown when it did not start or died.
+    pub fn emulator_said(&self) -> Vec<String> {
+        let Ok(log) = std::fs::read(&self.log) else {
+            return Vec::new();
+        };
+        let log = String::from_utf8_lossy(&log);
+        // QEMU says on every start which features of the CPU model it cannot emulate.
+        let tells =
+            |line: &&str| !line.trim().is_empty() && !line.contains("TCG doesn't support requested feature");
+        let lines: Vec<&str> = log.lines().filter(tells).collect();
+        let last = lines.iter().skip(lines.len().saturating_sub(10));
+        last.map(|line| format!("emulator: {line}")).collect()
+    }
+}
+
 /// Where a stream of a machine comes out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Channel {

@@ -12,17 +12,22 @@ const PROGRAM_HEADER: usize = 56;
 const CLASS_64: u8 = 2;
 const LITTLE_ENDIAN: u8 = 1;
 const X86_64: u16 = 62;
+const ET_DYN: u16 = 3;
 const PT_INTERP: u32 = 3;
 /// Longest path of Linux.
 const PATH_MAX: u64 = 4096;
+/// Bytes of a file that are looked at for the line of a script (Linux: `BINPRM_BUF_SIZE`).
+const FIRST_LINE: usize = 256;
 
 /// What a file is to execve(2).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// An x86-64 ELF, and the interpreter that it asks for.
     Elf(Option<PathBuf>),
-    /// Begins with `#!`.
-    Script,
+    /// Shared code that a program loads: for x86-64, and without an interpreter of its own.
+    Shared,
+    /// Begins with `#!`; the program that this line names.
+    Script(Option<PathBuf>),
     /// Nothing that is executed here; why.
     Other(&'static str),
 }
@@ -34,9 +39,9 @@ pub enum Kind {
 pub fn kind_of(path: &Path) -> io::Result<Kind> {
     let mut file = File::open(path)?;
     let mut header = Vec::new();
-    file.by_ref().take(HEADER as u64).read_to_end(&mut header)?;
-    if header.starts_with(b"#!") {
-        return Ok(Kind::Script);
+    file.by_ref().take(FIRST_LINE as u64).read_to_end(&mut header)?;
+    if let Some(line) = header.strip_prefix(b"#!") {
+        return Ok(Kind::Script(named_by(line)));
     }
     if !header.starts_with(MAGIC) {
         return Ok(Kind::Other("it is neither an ELF nor a script"));
@@ -46,11 +51,23 @@ pub fn kind_of(path: &Path) -> io::Result<Kind> {
         .get(18..20)
         .map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
     match machine {
-        Some(X86_64) if is_64 => Ok(Kind::Elf(interpreter(&mut file, &header)?)),
+        Some(X86_64) if is_64 => Ok(match interpreter(&mut file, &header)? {
+            None if header[16..18] == ET_DYN.to_le_bytes() => Kind::Shared,
+            interpreter => Kind::Elf(interpreter),
+        }),
         // What is cut off before its machine is for the kernel to refuse.
         None => Ok(Kind::Elf(None)),
         Some(_) => Ok(Kind::Other("it is an ELF for another machine; x86-64 is wanted")),
     }
+}
+
+/// The first word of a script's line behind `#!`.
+fn named_by(line: &[u8]) -> Option<PathBuf> {
+    let line = line.split(|byte| matches!(byte, b'\n' | 0)).next()?;
+    let word = line
+        .split(|byte| matches!(byte, b' ' | b'\t'))
+        .find(|word| !word.is_empty())?;
+    String::from_utf8(word.to_vec()).ok().map(PathBuf::from)
 }
 
 /// The content of PT_INTERP.
@@ -118,7 +135,14 @@ mod tests {
 
     #[test]
     fn programs_are_told_by_their_first_bytes() {
-        assert_eq!(kind(b"#!/bin/sh\n"), Kind::Script);
+        for (line, named) in [
+            (&b"#!/bin/sh\n"[..], Some("/bin/sh")),
+            (b"#! /usr/bin/env\tbash -x\necho", Some("/usr/bin/env")),
+            (b"#!prog", Some("prog")),
+            (b"#! \n/bin/sh", None),
+        ] {
+            assert_eq!(kind(line), Kind::Script(named.map(PathBuf::from)));
+        }
         assert_eq!(kind(&elf(X86_64, None)), Kind::Elf(None));
         assert_eq!(
             kind(&elf(X86_64, Some("/lib64/ld.so"))),
@@ -135,6 +159,16 @@ mod tests {
         ] {
             assert!(matches!(kind(bytes), Kind::Other(why) if why.contains(word)));
         }
+    }
+
+    #[test]
+    fn shared_code_is_told_from_programs() {
+        let mut shared = elf(X86_64, None);
+        shared[16] = ET_DYN as u8;
+        assert_eq!(kind(&shared), Kind::Shared);
+        let mut program = elf(X86_64, Some("/lib64/ld.so"));
+        program[16] = ET_DYN as u8;
+        assert_eq!(kind(&program), Kind::Elf(Some("/lib64/ld.so".into())));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The shared libraries of a dynamic program: asked of its own interpreter, as ldd(1) does. The program is not run.
+//! The shared libraries of a dynamic program, and of shared code that it loads: asked of the program's own interpreter, as ldd(1)
+//! does. The program is not run.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,28 @@ const CACHE: &str = "/etc/ld.so.cache";
 /// # Errors
 /// A sentence: the interpreter is not here or cannot list, or a library is missing.
 pub fn of(program: &Path, interpreter: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut paths = vec![interpreter.to_owned()];
+    for found in list(program, interpreter)? {
+        let path = found.map_err(|line| format!("a library is missing on this machine: {line}"))?;
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    if Path::new(CACHE).is_file() {
+        paths.push(CACHE.into());
+    }
+    Ok(paths)
+}
+
+/// The libraries that shared code would have `interpreter` load, as far as they are here: whether a program ever loads it is not
+/// known, and a module for a library that nobody has installed harms nobody.
+pub fn of_shared(object: &Path, interpreter: &Path) -> Vec<PathBuf> {
+    let found = list(object, interpreter).unwrap_or_default();
+    found.into_iter().flatten().collect()
+}
+
+/// What `interpreter` would load for `program`: paths on this machine, or the line that says that there is none.
+fn list(program: &Path, interpreter: &Path) -> Result<Vec<Result<PathBuf, String>>, String> {
     if !interpreter.is_file() {
         return Err(format!(
             "its interpreter {} is not on this machine",
@@ -34,60 +57,59 @@ pub fn of(program: &Path, interpreter: &Path) -> Result<Vec<PathBuf>, String> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{line} failed: {}", said.trim()));
     }
-    let mut paths = vec![interpreter.to_owned()];
-    for path in listed(&String::from_utf8_lossy(&output.stdout))? {
-        if !paths.contains(&path) {
-            paths.push(path);
-        }
-    }
-    if Path::new(CACHE).is_file() {
-        paths.push(CACHE.into());
-    }
-    Ok(paths)
+    Ok(listed(&String::from_utf8_lossy(&output.stdout)))
 }
 
 /// The paths in what an interpreter lists: `libc.so.6 => /lib/libc.so.6 (0x…)`, or the path alone. What has no path is no file.
-fn listed(text: &str) -> Result<Vec<PathBuf>, String> {
+fn listed(text: &str) -> Vec<Result<PathBuf, String>> {
     let mut paths = Vec::new();
     for line in text.lines().map(str::trim) {
         let found = line.split_once(" => ").map_or(line, |(_, found)| found);
         if found == "not found" {
-            return Err(format!("a library is missing on this machine: {line}"));
+            paths.push(Err(line.to_owned()));
+            continue;
         }
         let path = found.rsplit_once(" (0x").map_or(found, |(path, _)| path);
         if path.starts_with('/') {
-            paths.push(path.into());
+            paths.push(Ok(path.into()));
         }
     }
-    Ok(paths)
+    paths
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn paths(text: &str) -> Vec<PathBuf> {
+        listed(text).into_iter().map(Result::unwrap).collect()
+    }
+
     #[test]
     fn both_listings_are_understood() {
         let glibc = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
                      \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         assert_eq!(
-            listed(glibc).unwrap(),
+            paths(glibc),
             [
                 Path::new("/lib/x86_64-linux-gnu/libc.so.6"),
                 Path::new("/lib64/ld-linux-x86-64.so.2")
             ]
         );
         let musl = "\t/lib/ld-musl-x86_64.so.1 (0x7f)\n\tlibc.so => /lib/ld-musl-x86_64.so.1 (0x7f)\n";
-        assert_eq!(
-            listed(musl).unwrap(),
-            vec![Path::new("/lib/ld-musl-x86_64.so.1"); 2]
-        );
-        assert!(listed("\tstatically linked\n").unwrap().is_empty());
+        assert_eq!(paths(musl), vec![Path::new("/lib/ld-musl-x86_64.so.1"); 2]);
+        assert!(paths("\tstatically linked\n").is_empty());
     }
 
     #[test]
-    fn a_missing_library_is_named() {
-        let error = listed("\tlibnone.so.1 => not found\n").unwrap_err();
-        assert!(error.contains("libnone.so.1"), "{error}");
+    fn a_missing_library_is_named_and_the_others_are_found() {
+        let found = listed("\tlibnone.so.1 => not found\n\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n");
+        assert_eq!(
+            found,
+            [
+                Err("libnone.so.1 => not found".into()),
+                Ok("/lib/libc.so.6".into())
+            ]
+        );
     }
 }

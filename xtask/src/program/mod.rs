@@ -27,6 +27,7 @@ use crate::machine::qemu::Qemu;
 use crate::paths::RunDir;
 use crate::record::Record;
 use crate::session::{self, Limits, Listener, Outcome};
+use crate::status::Status;
 use crate::verdict::{Verdict, judge};
 
 pub mod elf;
@@ -52,6 +53,8 @@ pub struct Run {
     pub ending: Ending,
     /// The kernel's console, line by line.
     pub console: Vec<String>,
+    /// What the emulator said of its own when it did not start or died, line by line.
+    pub emulator: Vec<String>,
     /// The job, for the names of a panic.
     pub job: Job,
     /// What was said and how the emulator ended.
@@ -138,10 +141,15 @@ pub fn run(
     if let Some(cause) = machine.cause_of_death(&launch) {
         verdict.reason = format!("{}: {cause}", verdict.reason);
     }
+    let emulator = match verdict.status {
+        Status::Host | Status::Died => launch.emulator_said(),
+        _ => Vec::new(),
+    };
     let ending = conclude(&outcome, &verdict, unwritten);
     Ok(Run {
         ending,
         console,
+        emulator,
         job,
         outcome,
     })

@@ -44,7 +44,7 @@ pub struct Request {
     pub env: Vec<OsString>,
     /// `HOST` or `HOST:GUEST`.
     pub files: Vec<OsString>,
-    /// Whether to pack the interpreter and the shared libraries of dynamic programs.
+    /// Whether to pack what dynamic programs, scripts and shared code need besides themselves.
     pub libs: bool,
 }
 
@@ -52,6 +52,9 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Packing {
     archive: Archive,
+    /// Shared code that was packed where it is on the host, and the interpreter of the first dynamic program.
+    shared: Vec<PathBuf>,
+    interpreter: Option<PathBuf>,
     /// What was left out, a sentence each.
     pub notes: Vec<String>,
 }
@@ -71,6 +74,8 @@ impl Packing {
     pub fn new(request: &Request) -> Result<Self, Refusal> {
         let mut packing = Self {
             archive: Archive::new(),
+            shared: Vec::new(),
+            interpreter: None,
             notes: Vec::new(),
         };
         let program = guest_path(text(&request.program)?)?;
@@ -84,6 +89,9 @@ impl Packing {
         // A file that was put at the program's place is meant, whatever the host has there.
         if !packing.archive.contains(name(&program)) {
             packing.program(Path::new(&request.program), &program, request.libs)?;
+        }
+        if request.libs {
+            packing.libraries_of_shared_code()?;
         }
         Ok(packing)
     }
@@ -122,17 +130,29 @@ impl Packing {
         }
         self.regular(host, guest, &about)?;
         if with_libs {
-            self.libraries(host)?;
-        } else if let Kind::Elf(Some(interpreter)) = kind
-            && !self.archive.contains(name(text(interpreter.as_os_str())?))
-        {
-            return Err(Ending::NotExecutable(format!(
-                "it is linked dynamically, and its interpreter {} is not in the file system; --libs packs it, and the \
-                 libraries with it",
-                interpreter.display()
-            )));
+            return self.libraries(host);
         }
-        Ok(())
+        let (what, needed) = match &kind {
+            Kind::Elf(Some(interpreter)) => ("it is linked dynamically, and its interpreter", interpreter),
+            Kind::Script(Some(program)) if program.is_absolute() => {
+                ("its first line names a program, and", program)
+            }
+            _ => return Ok(()),
+        };
+        if self.may_have(text(needed.as_os_str())?) {
+            return Ok(());
+        }
+        Err(Ending::NotExecutable(format!(
+            "{what} {} is not in the file system; --libs packs it, and the libraries with it",
+            needed.display()
+        )))
+    }
+
+    /// Whether the program may find this path: it was packed, or lies where a packed symbolic link may lead elsewhere.
+    fn may_have(&self, guest: &str) -> bool {
+        let path = name(guest);
+        let mut above = path.match_indices('/').map(|(end, _)| &path[..end]);
+        self.archive.contains(path) || above.any(|path| self.archive.is_symlink(path))
     }
 
     /// Packs one `--file`.
@@ -165,20 +185,52 @@ impl Packing {
         Ok(())
     }
 
-    /// Packs the interpreter and the libraries of `host`, if it has any, where they are on the host.
+    /// Packs what `host` needs to be executed, where it is on the host: the interpreter and the libraries of a dynamic program,
+    /// or the program that a script is for, with those.
     fn libraries(&mut self, host: &Path) -> Result<(), Refusal> {
         let kind = kind_of(host).map_err(|error| wrong(format!("{}: {error}", host.display())))?;
-        let Kind::Elf(Some(interpreter)) = kind else {
-            return Ok(());
-        };
-        for library in libs::of(host, &interpreter).map_err(Ending::NotExecutable)? {
-            let about = library
-                .metadata()
-                .map_err(|error| wrong(format!("{}: {error}", library.display())))?;
-            let guest = guest_path(text(library.as_os_str())?)?;
-            self.regular(&library, &guest, &about)?;
+        match kind {
+            Kind::Elf(Some(interpreter)) => {
+                for library in libs::of(host, &interpreter).map_err(Ending::NotExecutable)? {
+                    self.as_on_the_host(&library)?;
+                }
+                self.interpreter.get_or_insert(interpreter);
+            }
+            Kind::Shared => self.shared.push(host.to_owned()),
+            // What was put in its place is meant, whatever the host has there. One that is nowhere is refused by the kernel.
+            Kind::Script(Some(program)) => {
+                if program.is_absolute() && !self.may_have(text(program.as_os_str())?) && program.is_file() {
+                    self.as_on_the_host(&program)?;
+                    return self.libraries(&program);
+                }
+            }
+            Kind::Elf(None) | Kind::Script(None) | Kind::Other(_) => {}
         }
         Ok(())
+    }
+
+    /// Packs the libraries of shared code, which a program may load by itself. What was packed by name stays.
+    fn libraries_of_shared_code(&mut self) -> Result<(), Refusal> {
+        let Some(interpreter) = self.interpreter.clone() else {
+            return Ok(());
+        };
+        for object in core::mem::take(&mut self.shared) {
+            for library in libs::of_shared(&object, &interpreter) {
+                if !self.may_have(text(library.as_os_str())?) {
+                    self.as_on_the_host(&library)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs a file of the host at its own place.
+    fn as_on_the_host(&mut self, path: &Path) -> Result<(), Refusal> {
+        let about = path
+            .metadata()
+            .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+        let guest = guest_path(text(path.as_os_str())?)?;
+        self.regular(path, &guest, &about)
     }
 
     fn regular(&mut self, host: &Path, guest: &str, about: &Metadata) -> Result<(), Refusal> {
@@ -217,6 +269,10 @@ impl Packing {
         if about.is_dir() {
             self.directory(host, guest, &about)
         } else if about.is_file() {
+            // What is put elsewhere comes from a system of its own, whose libraries are not this machine's.
+            if host == Path::new(guest) && matches!(kind_of(host), Ok(Kind::Shared)) {
+                self.shared.push(host.to_owned());
+            }
             self.regular(host, guest, &about)
         } else if about.is_symlink() {
             let target =
@@ -362,11 +418,11 @@ fn environment(changes: &[OsString]) -> Result<Vec<u8>, Refusal> {
 mod tests {
     use super::*;
 
-    /// A folder with an executable script `prog`, the cheapest program there is.
+    /// A folder with an executable script `prog`, the cheapest program there is. What it is for is left to the kernel.
     fn folder() -> (tempfile::TempDir, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("prog");
-        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::write(&path, "#!sh\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let path = path.to_str().unwrap().to_owned();
         (dir, path)
@@ -515,5 +571,70 @@ mod tests {
         let all = names(&request);
         assert!(all.iter().any(|name| name.contains("libc.so")), "{all:?}");
         assert!(all.iter().any(|name| name.contains("ld-")), "{all:?}");
+    }
+
+    #[test]
+    fn a_script_needs_the_program_that_its_first_line_names() {
+        let (_dir, prog) = folder();
+        fs::write(&prog, "#!/bin/sh\n").unwrap();
+        let (code, why) = refused(&request(&prog, &[]));
+        assert!(
+            code == 126 && why.contains("/bin/sh") && why.contains("--libs"),
+            "{code} {why}"
+        );
+        let with_libs = Request {
+            libs: true,
+            ..request(&prog, &[])
+        };
+        let all = names(&with_libs);
+        assert!(all.iter().any(|name| name == "bin/sh"), "{all:?}");
+        // One that was put there is not replaced, nor one behind a symbolic link.
+        let placed = format!("{prog}:/bin/sh");
+        assert!(
+            names(&request(&prog, &[&placed]))
+                .iter()
+                .any(|name| name == "bin/sh")
+        );
+        let (root, _) = folder();
+        std::os::unix::fs::symlink("usr/bin", root.path().join("bin")).unwrap();
+        let all = names(&request(&prog, &[&format!("{}:/", root.path().display())]));
+        assert!(!all.iter().any(|name| name == "bin/sh"), "{all:?}");
+    }
+
+    #[test]
+    fn libraries_of_shared_code_are_packed_too() {
+        let me = std::env::current_exe().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let module = dir.path().join("module.so");
+        let built = std::process::Command::new("cc")
+            .args([
+                "-shared",
+                "-nostdlib",
+                "-x",
+                "c",
+                "/dev/null",
+                "-Wl,--no-as-needed",
+                "-lresolv",
+                "-o",
+            ])
+            .arg(&module)
+            .status();
+        assert!(
+            built.is_ok_and(|status| status.success()),
+            "Rust's own linker is there"
+        );
+        let folder = dir.path().to_str().unwrap();
+        let of = |files: &[&str]| {
+            names(&Request {
+                libs: true,
+                ..request(me.to_str().unwrap(), files)
+            })
+        };
+        let has = |names: &[String]| names.iter().any(|name| name.contains("libresolv.so"));
+        assert!(!has(&of(&[])));
+        assert!(has(&of(&[folder])));
+        assert!(has(&of(&[module.to_str().unwrap()])));
+        // Elsewhere it belongs to a system of its own.
+        assert!(!has(&of(&[&format!("{folder}:/usr/lib")])));
     }
 }
