@@ -5,11 +5,12 @@ use guest_tests::proc::page;
 use guest_tests::region::*;
 use guest_tests::sys::call;
 use guest_tests::touch::{peek, poke};
-use guest_tests::transcript::{check, ok};
+use guest_tests::transcript::{answer, check, ok};
 use guest_tests::uffd::*;
 
 pub fn run() {
     shared();
+    allocated_ahead();
     private();
     others();
     protected();
@@ -113,6 +114,35 @@ fn shared() {
         "ok 1p",
     );
     check("3.8 shmem shared: reads again", peek(dst.page(2)), "0x20");
+}
+
+/// A page that was allocated and never used is a hole to SEEK_DATA, also while somebody waits for it.
+fn allocated_ahead() {
+    let uffd = Uffd::with(0);
+    let object = memfd(1);
+    let dst = Region::shared("dst", object, 1);
+    call(libc::SYS_fallocate, &[object as usize, 0, 0, PAGE]).expect("fallocate works");
+    uffd.watch(&dst, MINOR);
+    let data = || {
+        answer(call(
+            libc::SYS_lseek,
+            &[object as usize, 0, libc::SEEK_DATA as usize],
+        ))
+    };
+    let reader = read(dst.start);
+    check(
+        "3.8 allocated ahead: a reader",
+        outcome(&uffd, &reader),
+        "fault flags 4 at dst",
+    );
+    check("3.8 allocated ahead: data meanwhile", data(), "ENXIO");
+    check(
+        "3.8 allocated ahead: for the reader",
+        uffd.cont(dst.start, PAGE, 0),
+        "ok 1p",
+    );
+    check("3.8 allocated ahead: data afterwards", data(), "0");
+    check("3.8 allocated ahead: the reader sees", reader.finish(), "0x00");
 }
 
 fn private() {
