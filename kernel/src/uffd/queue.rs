@@ -22,7 +22,6 @@ use crate::arch::{Clock, Machine};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultError;
 use crate::mm::memtype::Granule;
-use crate::sync::SpinGuard;
 use crate::task::link::FaultAdapter;
 use crate::task::{self, Task};
 
@@ -218,7 +217,9 @@ impl Ctx {
     pub(super) fn enqueue(self: &Arc<Self>, task: &Arc<Task>, fault: Fault) -> Result<(), FaultError> {
         let mut queue = self.queue.lock();
         if queue.state != State::Open && !queue.state.queues() {
-            return self.refuse_fault(queue, task, fault);
+            let state = queue.state;
+            drop(queue);
+            return self.refuse_fault(state, task, fault);
         }
         if let Some(Monitor { id: monitor, .. }) = queue.monitor
             && monitor == task.id()
@@ -246,20 +247,17 @@ impl Ctx {
         Ok(())
     }
 
-    /// The rest of [`Self::enqueue`] at a context that queues nothing any more.
+    /// The rest of [`Self::enqueue`] at a context that queues nothing any more, which is not locked.
     #[cold]
     #[inline(never)]
     fn refuse_fault(
         self: &Arc<Self>,
-        queue: SpinGuard<'_, Queue>,
+        state: State,
         task: &Arc<Task>,
         fault: Fault,
     ) -> Result<(), FaultError> {
-        match queue.state {
-            State::Orphaned(MonitorDeath::Poison | MonitorDeath::Kill) => {
-                drop(queue);
-                self.call_up(task, fault)
-            }
+        match state {
+            State::Orphaned(MonitorDeath::Poison | MonitorDeath::Kill) => self.call_up(task, fault),
             _ => Err(FaultError::MonitorGone),
         }
     }
