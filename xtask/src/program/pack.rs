@@ -52,7 +52,8 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Packing {
     archive: Archive,
-    /// Shared code that was packed where it is on the host, and the interpreter of the first dynamic program.
+    /// Shared code, and programs in directories, that were packed where they are on the host; and the interpreter of the first
+    /// dynamic program.
     shared: Vec<PathBuf>,
     interpreter: Option<PathBuf>,
     /// What was left out, a sentence each.
@@ -209,13 +210,24 @@ impl Packing {
         Ok(())
     }
 
-    /// Packs the libraries of shared code, which a program may load by itself. What was packed by name stays.
+    /// Packs the libraries of shared code, which a program may load by itself, and of the programs in directories. What was packed
+    /// by name stays.
     fn libraries_of_shared_code(&mut self) -> Result<(), Refusal> {
-        let Some(interpreter) = self.interpreter.clone() else {
-            return Ok(());
-        };
-        for object in core::mem::take(&mut self.shared) {
-            for library in libs::of_shared(&object, &interpreter) {
+        let objects = core::mem::take(&mut self.shared);
+        let own: Vec<Option<PathBuf>> = objects
+            .iter()
+            .map(|object| match kind_of(object) {
+                Ok(Kind::Elf(interpreter)) => interpreter,
+                _ => None,
+            })
+            .collect();
+        let usual = self.interpreter.clone();
+        let usual = usual.or_else(|| own.iter().flatten().next().cloned());
+        for (object, own) in objects.iter().zip(own) {
+            let Some(interpreter) = own.or_else(|| usual.clone()) else {
+                continue;
+            };
+            for library in libs::of_shared(object, &interpreter) {
                 if !self.may_have(text(library.as_os_str())?) {
                     self.as_on_the_host(&library)?;
                 }
@@ -270,7 +282,7 @@ impl Packing {
             self.directory(host, guest, &about)
         } else if about.is_file() {
             // What is put elsewhere comes from a system of its own, whose libraries are not this machine's.
-            if host == Path::new(guest) && matches!(kind_of(host), Ok(Kind::Shared)) {
+            if host == Path::new(guest) && matches!(kind_of(host), Ok(Kind::Shared | Kind::Elf(Some(_)))) {
                 self.shared.push(host.to_owned());
             }
             self.regular(host, guest, &about)
@@ -634,6 +646,17 @@ mod tests {
         assert!(!has(&of(&[])));
         assert!(has(&of(&[folder])));
         assert!(has(&of(&[module.to_str().unwrap()])));
+        // A program in a directory has them too.
+        let copy = dir.path().join("prog");
+        fs::copy(&me, &copy).unwrap();
+        let all = names(&Request {
+            libs: true,
+            ..request(copy.to_str().unwrap(), &[folder])
+        });
+        assert!(
+            has(&all) && all.iter().any(|name| name.contains("libc.so")),
+            "{all:?}"
+        );
         // Elsewhere it belongs to a system of its own.
         assert!(!has(&of(&[&format!("{folder}:/usr/lib")])));
     }
