@@ -134,6 +134,35 @@ impl From<NoRoomForView> for SlotError {
 }
 
 impl SlotRequest {
+    /// What `space` has in `range`, seen at `at`; the guest may store to it, and that is not noted.
+    pub fn of_space(at: GuestPhysAddr, space: &Arc<Space>, range: VirtRange) -> Self {
+        Self {
+            at,
+            len: range.len(),
+            backing: Backing::Space {
+                space: Arc::clone(space),
+                addr: range.start,
+            },
+            read_only: false,
+            log_dirty: false,
+        }
+    }
+
+    /// All of `object`, seen at `at`; the guest may store to it, and that is not noted.
+    pub fn of_object(at: GuestPhysAddr, object: &Arc<Object>, userfaults: Option<Userfaults>) -> Self {
+        Self {
+            at,
+            len: object.size(),
+            backing: Backing::Object {
+                object: Arc::clone(object),
+                offset: 0,
+                userfaults,
+            },
+            read_only: false,
+            log_dirty: false,
+        }
+    }
+
     /// The range for the guest, if the request makes sense in itself.
     pub(crate) fn checked(&self, bits: u8) -> Result<GuestRange, SlotError> {
         let start = match &self.backing {

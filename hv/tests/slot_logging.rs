@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Guest, World, gpa, page, part, returned, slot_of};
+use common::{Guest, World, gpa, page, part, request, returned};
 use hv::memslot::SlotRequest;
 use hv::soft::{Soft, SoftFormat};
 use hv::vendor::{Features, Vendor};
@@ -18,11 +18,6 @@ for_both! {
     a_page_that_is_taken_away_keeps_its_stores
     logging_starts_with_nothing_and_ends_with_nothing
     a_copy_that_follows_the_log_ends_equal
-}
-
-fn request<F: SoftFormat>(world: &World<F>, pages: u64) -> (SlotRequest, VirtRange) {
-    let range = world.map(pages);
-    (slot_of(&world.space, range), range)
 }
 
 /// A guest whose stores are logged, and the slot's range.

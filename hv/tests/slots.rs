@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{AT, World, bytes, gpa, page, part, returned, slot_of, slot_of_object, until_it_waits};
+use common::{AT, World, bytes, gpa, page, part, request, returned, slot_of, slot_of_object, until_it_waits};
 use hv::bitmap::Bitmap;
 use hv::memslot::{Backing, SlotError, SlotRequest};
 use hv::soft::{self, SoftFormat};
@@ -14,7 +14,6 @@ use kernel::mm::addr::{GuestPhysAddr, PAGE_SIZE, USER_TOP, VirtAddr};
 use kernel::mm::cache::Object;
 use kernel::mm::memtype::guest_memfd::GUEST_MEMFD;
 use kernel::mm::memtype::hugetlb::HUGETLB;
-use kernel::mm::range::VirtRange;
 use kernel::uffd::{Features as UffdFeatures, Modes, Uffd};
 
 for_both! {
@@ -26,11 +25,6 @@ for_both! {
     slots_are_found_at_both_ends
     a_read_only_slot_of_an_object_is_read_only
     a_removed_slot_lets_waiters_in_its_space_go
-}
-
-fn request<F: SoftFormat>(world: &World<F>, pages: u64) -> (SlotRequest, VirtRange) {
-    let range = world.map(pages);
-    (slot_of(&world.space, range), range)
 }
 
 fn odd_ranges_are_refused_by_name<F: SoftFormat>() {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use hv::bitmap::Bitmap;
 use hv::exit::Exit;
 use hv::memory::GuestMemory;
-use hv::memslot::{Backing, SlotId, SlotRequest};
+use hv::memslot::{SlotId, SlotRequest};
 use hv::soft::{Op, Soft, SoftFormat, SoftVcpu};
 use hv::state::Registers;
 use hv::userfault::{Delivery, Outcome, Userfaults};
@@ -112,25 +112,12 @@ pub fn delegated_slot(
         bitmap: Arc::clone(bitmap),
         delivery,
     };
-    SlotRequest {
-        at,
-        ..slot_of_object(object, Some(userfaults))
-    }
+    SlotRequest::of_object(at, object, Some(userfaults))
 }
 
 /// A slot at [`AT`] for all of `object`.
 pub fn slot_of_object(object: &Arc<Object>, userfaults: Option<Userfaults>) -> SlotRequest {
-    SlotRequest {
-        at: AT,
-        len: object.size(),
-        backing: Backing::Object {
-            object: Arc::clone(object),
-            offset: 0,
-            userfaults,
-        },
-        read_only: false,
-        log_dirty: false,
-    }
+    SlotRequest::of_object(AT, object, userfaults)
 }
 
 /// A context that serves the guest's memory.
@@ -156,16 +143,13 @@ pub fn guest_fault(kind: TrapKind, page: u64, write: bool) -> Result<Event, Read
 
 /// A slot at [`AT`] for all of `range`.
 pub fn slot_of(space: &Arc<Space>, range: VirtRange) -> SlotRequest {
-    SlotRequest {
-        at: AT,
-        len: range.len(),
-        backing: Backing::Space {
-            space: Arc::clone(space),
-            addr: range.start,
-        },
-        read_only: false,
-        log_dirty: false,
-    }
+    SlotRequest::of_space(AT, space, range)
+}
+
+/// New memory of so many pages, and a slot at [`AT`] for it that is to be asked for.
+pub fn request<F: SoftFormat>(world: &World<F>, pages: u64) -> (SlotRequest, VirtRange) {
+    let range = world.map(pages);
+    (slot_of(&world.space, range), range)
 }
 
 /// The address of page number `page` from [`AT`] on.

@@ -3,12 +3,10 @@
 use alloc::sync::Arc;
 
 use hv::memory::GuestMemory;
-use hv::memslot::{Backing, SlotRequest};
-use hv::userfault::Userfaults;
+use hv::memslot::SlotRequest;
 use hv::vcpu::{Image, Vcpu};
 use hv::vendor::{Features, Vendor};
 use hv::vm::Vm;
-use kernel::mm::cache::Object;
 use kernel::mm::pt::Entry;
 use kernel::mm::range::GuestRange;
 
@@ -18,31 +16,8 @@ use crate::apps::common::Region;
 
 /// A slot that shows the pages of `region` from `first` on.
 pub fn of_region(at: GuestRange, region: &Region, first: usize) -> SlotRequest {
-    SlotRequest {
-        at: at.start,
-        len: at.len(),
-        backing: Backing::Space {
-            space: Arc::clone(&region.space),
-            addr: region.address(first),
-        },
-        read_only: false,
-        log_dirty: false,
-    }
-}
-
-/// A slot that shows all of `object`.
-pub fn of_object(at: GuestRange, object: &Arc<Object>, userfaults: Option<Userfaults>) -> SlotRequest {
-    SlotRequest {
-        at: at.start,
-        len: at.len(),
-        backing: Backing::Object {
-            object: Arc::clone(object),
-            offset: 0,
-            userfaults,
-        },
-        read_only: false,
-        log_dirty: false,
-    }
+    let pages = region.part(first..first + at.pages() as usize);
+    SlotRequest::of_space(at.start, &region.space, pages)
 }
 
 /// A machine with these slots.

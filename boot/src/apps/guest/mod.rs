@@ -38,7 +38,7 @@ pub use cpu::{Job, on_this_cpu};
 pub use drive::{Ended, GuestError, Limit, SavePoint, run_to_end, run_to_point};
 pub use frames::Unreturned;
 pub use layout::Layout;
-pub use machine::{assemble, of_object, of_region, resident, vcpu};
+pub use machine::{assemble, of_region, resident, vcpu};
 pub use options::Guest;
 pub use origin::{Origin, load};
 pub use reference::{Reference, other_status};

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use hv::loader::{self, GuestBytes, LoadError, Setting};
+use hv::memslot::SlotRequest;
 use hv::vcpu::{Image, Vcpu};
 use hv::vendor::{Features, Vendor};
 use kernel::arch::{Clock, Machine};
@@ -12,7 +13,7 @@ use kernel::mm::fault::Origin as OnBehalf;
 use kernel::mm::memtype::guest_memfd::GUEST_MEMFD;
 use kernel::mm::uaccess::AccessError;
 
-use super::machine::{assemble, of_object, of_region, vcpu};
+use super::machine::{assemble, of_region, vcpu};
 use super::saved::{Saved, save_object, save_region};
 use super::{Console, Guest};
 use crate::apps::AppError;
@@ -75,7 +76,7 @@ impl<V: Vendor> Origin<V> {
         let start = load(guest, &ordinary)?;
         let slots = [
             of_region(layout.ordinary, &ordinary, 0),
-            of_object(layout.delegated, &delegated, None),
+            SlotRequest::of_object(layout.delegated.start, &delegated, None),
         ];
         let vm = assemble::<V>(features, &layout, slots, console)?;
         Ok(Self {

@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 
 use hv::bitmap::Bitmap;
+use hv::memslot::SlotRequest;
 use hv::userfault::{Delivery, Userfaults};
 use hv::vcpu::Vcpu;
 use hv::vendor::{Features, Vendor};
@@ -13,7 +14,7 @@ use kernel::uffd::{Features as UffdFeatures, Modes, Uffd};
 
 use crate::apps::AppError;
 use crate::apps::common::Region;
-use crate::apps::guest::{Console, Saved, assemble, of_object, of_region, resident, vcpu};
+use crate::apps::guest::{Console, Saved, assemble, of_region, resident, vcpu};
 
 /// The machine.
 pub struct Target<V: Vendor> {
@@ -46,11 +47,11 @@ impl<V: Vendor> Target<V> {
             bitmap: Arc::clone(&bitmap),
             delivery: Delivery::Exit,
         };
-        let mut store = of_object(layout.store(), &saved.delegated, None);
+        let mut store = SlotRequest::of_object(layout.store().start, &saved.delegated, None);
         store.read_only = true;
         let slots = [
             of_region(layout.ordinary, &ordinary, 0),
-            of_object(layout.delegated, &delegated, Some(userfaults)),
+            SlotRequest::of_object(layout.delegated.start, &delegated, Some(userfaults)),
             store,
         ];
         let vm = assemble::<V>(features, &layout, slots, console)?;

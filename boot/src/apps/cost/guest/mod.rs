@@ -15,7 +15,7 @@ use hv::bitmap::Bitmap;
 use hv::fpu::AREA;
 use hv::hypercall::Telling;
 use hv::memory::{AccessError, GuestMemory};
-use hv::memslot::{Backing, SlotError, SlotRequest};
+use hv::memslot::{SlotError, SlotRequest};
 use hv::state::{Registers, SystemState, TableRegister};
 use hv::userfault::{Delivery, MemoryFault, Userfaults};
 use hv::vcpu::{Image, Stop, Timer, Vcpu};
@@ -254,21 +254,10 @@ impl<V: Vendor> Stage<V> {
     }
 
     fn show(&self, at: GuestPhysAddr, range: VirtRange) -> Result<(), GuestCostError> {
-        let backing = Backing::Space {
-            space: Arc::clone(&self.space),
-            addr: range.start,
-        };
-        self.add(at, range.len(), backing)
+        self.add(SlotRequest::of_space(at, &self.space, range))
     }
 
-    fn add(&self, at: GuestPhysAddr, len: u64, backing: Backing) -> Result<(), GuestCostError> {
-        let request = SlotRequest {
-            at,
-            len,
-            backing,
-            read_only: false,
-            log_dirty: false,
-        };
+    fn add(&self, request: SlotRequest) -> Result<(), GuestCostError> {
         self.memory.add(request).map(drop).map_err(GuestCostError::Slot)
     }
 
@@ -294,15 +283,12 @@ impl<V: Vendor> Stage<V> {
         }
         let bitmap = Arc::new(Bitmap::new(self.pages).map_err(|_| GuestCostError::OutOfFrames)?);
         bitmap.set_all();
-        let backing = Backing::Object {
-            object: Arc::clone(&object),
-            offset: 0,
-            userfaults: Some(Userfaults {
-                bitmap: Arc::clone(&bitmap),
-                delivery: Delivery::Exit,
-            }),
+        let userfaults = Userfaults {
+            bitmap: Arc::clone(&bitmap),
+            delivery: Delivery::Exit,
         };
-        self.add(self.region_in_guest().start, self.len(), backing)?;
+        let at = self.region_in_guest().start;
+        self.add(SlotRequest::of_object(at, &object, Some(userfaults)))?;
         (self.object, self.bitmap) = (Some(object), Some(bitmap));
         Ok(())
     }

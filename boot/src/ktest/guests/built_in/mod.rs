@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use hv::bitmap::Bitmap;
 use hv::loader::{Setting, load};
 use hv::memory::GuestMemory;
-use hv::memslot::{Backing, SlotRequest};
+use hv::memslot::SlotRequest;
 use hv::userfault::{Delivery, Userfaults};
 use hv::vcpu::{Image, Stop, Vcpu};
 use hv::vendor::Vendor;
@@ -124,15 +124,8 @@ impl<V: Vendor> Machine<V> {
             (STORE, &store, None, true),
         ] {
             let request = SlotRequest {
-                at,
-                len: object.size(),
-                backing: Backing::Object {
-                    object: Arc::clone(object),
-                    offset: 0,
-                    userfaults,
-                },
                 read_only,
-                log_dirty: false,
+                ..SlotRequest::of_object(at, object, userfaults)
             };
             memory.add(request).map_err(text)?;
         }

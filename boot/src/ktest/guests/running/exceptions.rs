@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use hv::bitmap::Bitmap;
-use hv::memslot::{Backing, SlotRequest};
+use hv::memslot::SlotRequest;
 use hv::state::{Registers, TableRegister};
 use hv::userfault::{Delivery, MemoryFault, Outcome, Userfaults};
 use hv::vcpu::{Fatal, Stop, Vcpu};
@@ -160,20 +160,11 @@ impl<V: Vendor> Scene<V> {
         let object = Object::new(&GUEST_MEMFD, PAGES * PAGE_SIZE);
         let bitmap = Arc::new(Bitmap::new(PAGES).map_err(text)?);
         bitmap.set_all();
-        let request = SlotRequest {
-            at: page(0),
-            len: object.size(),
-            backing: Backing::Object {
-                object: Arc::clone(&object),
-                offset: 0,
-                userfaults: Some(Userfaults {
-                    bitmap: Arc::clone(&bitmap),
-                    delivery: Delivery::Exit,
-                }),
-            },
-            read_only: false,
-            log_dirty: false,
+        let userfaults = Userfaults {
+            bitmap: Arc::clone(&bitmap),
+            delivery: Delivery::Exit,
         };
+        let request = SlotRequest::of_object(page(0), &object, Some(userfaults));
         host.memory.add(request).map_err(text)?;
         let low = handler & 0xffff | 8 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
         let gate = IDT + VECTOR * 16;

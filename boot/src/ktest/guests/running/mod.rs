@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 
 use hv::fpu::AREA;
 use hv::memory::GuestMemory;
-use hv::memslot::{Backing, SlotRequest};
+use hv::memslot::SlotRequest;
 use hv::state::{Registers, SystemState};
 use hv::vcpu::{Image, Stop, Timer, Vcpu};
 use hv::vendor::Vendor;
@@ -106,16 +106,7 @@ impl<V: Vendor> Host<V> {
 
     /// Shows `range` of the space to the guest.
     pub fn show(&self, at: u64, range: VirtRange) -> Result<(), String> {
-        let request = SlotRequest {
-            at: GuestPhysAddr::new(at),
-            len: range.len(),
-            backing: Backing::Space {
-                space: Arc::clone(&self.space),
-                addr: range.start,
-            },
-            read_only: false,
-            log_dirty: false,
-        };
+        let request = SlotRequest::of_space(GuestPhysAddr::new(at), &self.space, range);
         self.memory.add(request).map(drop).map_err(text)
     }
 
