@@ -55,20 +55,8 @@ impl PtFormat for Ept {
         super::caps::max_leaf()
     }
 
-    fn can_encode(entry: &Entry, level: Level) -> bool {
-        match entry {
-            Entry::Absent(_) => true,
-            Entry::Table(_) => level > Level::PAGE,
-            Entry::Leaf(leaf) => {
-                level <= Level::UPPER
-                    && leaf.frame.as_u64() & (level.frames() - 1) == 0
-                    && !leaf
-                        .attr
-                        .flags
-                        .intersects(AttrFlags::GLOBAL.union(AttrFlags::FORKED))
-                    && rights_are_possible(leaf.prot)
-            }
-        }
+    fn can_encode_leaf(leaf: &Leaf) -> bool {
+        !leaf.attr.flags.intersects(super::MEANINGLESS) && rights_are_possible(leaf.prot)
     }
 
     #[inline]

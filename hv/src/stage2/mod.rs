@@ -28,11 +28,14 @@ pub use npt::Npt;
 pub(crate) use table::Tables;
 pub use table::{Entered, Stage2, View};
 
-use kernel::mm::pt::Marker;
+use kernel::mm::pt::{AttrFlags, Marker};
 
 /// What the entry of an absent page remembers whose violations may be the guest's own business: a convertible one, in the
 /// SDM's words (vol. 3C, 26.5.7.1). Nothing is write-protected at stage 2 before it is there, so the marker is free.
 pub const DELEGATED: Marker = Marker::UffdWp;
+
+/// Flags that no leaf of stage 2 can have, in either format.
+const MEANINGLESS: AttrFlags = AttrFlags::GLOBAL.union(AttrFlags::FORKED);
 
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@
 
 use kernel::arch::Stage1;
 use kernel::mm::addr::{GuestPhysAddr, Pfn};
-use kernel::mm::pt::{AttrFlags, Entry, Leaf, Level, Prot, PtFormat};
+use kernel::mm::pt::{Entry, Leaf, Level, Prot, PtFormat};
 
 /// The format.
 #[derive(Debug)]
@@ -33,14 +33,10 @@ impl PtFormat for Npt {
         super::caps::max_leaf()
     }
 
-    fn can_encode(entry: &Entry, level: Level) -> bool {
-        let nothing = AttrFlags::GLOBAL.union(AttrFlags::FORKED);
-        let means_nothing =
-            |leaf: &Leaf| leaf.attr.flags.intersects(nothing) || leaf.prot.contains(Prot::USER);
-        match entry {
-            Entry::Leaf(leaf) if means_nothing(leaf) => false,
-            _ => Stage1::can_encode(entry, level),
-        }
+    fn can_encode_leaf(leaf: &Leaf) -> bool {
+        !leaf.attr.flags.intersects(super::MEANINGLESS)
+            && !leaf.prot.contains(Prot::USER)
+            && Stage1::can_encode_leaf(leaf)
     }
 
     #[inline]

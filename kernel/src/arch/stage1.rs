@@ -50,17 +50,9 @@ impl PtFormat for Stage1 {
         super::max_leaf()
     }
 
-    fn can_encode(entry: &Entry, level: Level) -> bool {
-        match entry {
-            Entry::Absent(_) => true,
-            Entry::Table(_) => level > Level::PAGE,
-            Entry::Leaf(leaf) => {
-                level <= Level::UPPER
-                    && leaf.frame.as_u64() & (level.frames() - 1) == 0
-                    // Whatever is allowed implies loading, and a leaf without rights has none for user mode either.
-                    && (leaf.prot.is_empty() || leaf.prot.contains(Prot::READ))
-            }
-        }
+    fn can_encode_leaf(leaf: &Leaf) -> bool {
+        // Whatever is allowed implies loading, and a leaf without rights has none for user mode either.
+        leaf.prot.is_empty() || leaf.prot.contains(Prot::READ)
     }
 
     #[inline(always)]

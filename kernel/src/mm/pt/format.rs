@@ -266,8 +266,20 @@ pub trait PtFormat: Sized + core::fmt::Debug + 'static {
     /// Largest level at which this machine may have leaves.
     fn max_leaf() -> Level;
 
-    /// Whether the format can say this; for example x86-64 cannot grant writing without reading.
-    fn can_encode(entry: &Entry, level: Level) -> bool;
+    /// Whether the format has these rights and attributes; for example x86-64 cannot grant writing without reading.
+    fn can_encode_leaf(leaf: &Leaf) -> bool;
+
+    /// Whether the format can say this: a leaf that is also aligned to its size.
+    fn can_encode(entry: &Entry, level: Level) -> bool {
+        match entry {
+            Entry::Absent(_) => true,
+            Entry::Table(_) => level > Level::PAGE,
+            Entry::Leaf(leaf) => {
+                let aligned = leaf.frame.as_u64() & (level.frames() - 1) == 0;
+                level <= Level::UPPER && aligned && Self::can_encode_leaf(leaf)
+            }
+        }
+    }
 
     /// The entry's bits.
     fn encode(entry: &Entry, level: Level) -> u64;
