@@ -76,14 +76,7 @@ impl TimerFile {
     /// ENOMEM.
     pub fn set(&self, setting: Setting, is_absolute: bool, flags: u32) -> Result<Setting, Errno> {
         let before = self.get();
-        let now = clock::now(self.clock);
-        let interval = match is_absolute {
-            true if !setting.value.is_zero() => Interval {
-                at: Some(setting.value),
-                every: setting.interval,
-            },
-            _ => Interval::of(setting, now),
-        };
+        let interval = Interval::set(setting, is_absolute, clock::now(self.clock));
         let mut state = self.state.lock();
         let old = state.timer.take();
         (state.interval, state.count, state.flags) = (interval, 0, flags);

@@ -68,11 +68,22 @@ impl Interval {
         }
     }
 
-    /// Set at `now`.
+    /// Set at `now`, to a time from then on.
     pub fn of(setting: Setting, now: Duration) -> Self {
         Self {
             at: (!setting.value.is_zero()).then(|| now.saturating_add(setting.value)),
             every: setting.interval,
+        }
+    }
+
+    /// Set at `now`, to a time from then on or to one of the same clock.
+    pub fn set(setting: Setting, is_absolute: bool, now: Duration) -> Self {
+        match is_absolute {
+            true if !setting.value.is_zero() => Self {
+                at: Some(setting.value),
+                every: setting.interval,
+            },
+            _ => Self::of(setting, now),
         }
     }
 

@@ -102,14 +102,7 @@ impl PosixTimer {
     pub fn set(self: &Arc<Self>, setting: Setting, is_absolute: bool) -> Setting {
         let before = self.get();
         self.stop();
-        let now = clock::now(self.clock);
-        let interval = match is_absolute {
-            true if !setting.value.is_zero() => Interval {
-                at: Some(setting.value),
-                every: setting.interval,
-            },
-            _ => Interval::of(setting, now),
-        };
+        let interval = Interval::set(setting, is_absolute, clock::now(self.clock));
         self.overrun.store(0, Ordering::Relaxed);
         self.state.lock().0 = interval;
         self.arm();
