@@ -3,15 +3,12 @@
 use serde_json::Value;
 use xtask::status::Status;
 
-use crate::{Said, figure, noise, random_file, xtask};
+use crate::{Said, figure, noise, random_file, reported, xtask};
 
 const PAGES: usize = 64;
 
 fn clone(machine: &[&str], args: &[&str]) -> Said {
-    let mut all = machine.to_vec();
-    all.extend(["--timeout", "300", "--json", "clone"]);
-    all.extend(args);
-    xtask(&all)
+    reported(machine, &["clone"], args)
 }
 
 /// Four clones of a file of 64 pages: all of them are verified, and each page was fetched once.

@@ -3,13 +3,10 @@
 use serde_json::Value;
 use xtask::status::Status;
 
-use crate::{Said, figure, xtask};
+use crate::{Said, figure, reported, xtask};
 
 fn clone(machine: &[&str], args: &[&str]) -> Said {
-    let mut all = machine.to_vec();
-    all.extend(["--timeout", "300", "--json", "guest-clone", "--delegated", "1M"]);
-    all.extend(args);
-    xtask(&all)
+    reported(machine, &["guest-clone", "--delegated", "1M"], args)
 }
 
 /// Clones that come to the end of the guest that they were saved from, in exactly the memory that this takes.

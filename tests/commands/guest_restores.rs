@@ -4,16 +4,13 @@ use serde_json::Value;
 use xtask::status::Status;
 
 use crate::guest_elf::{HELLO, LOOP, elf, file};
-use crate::{Said, figure, xtask};
+use crate::{Said, figure, reported, xtask};
 
 /// Pages of the delegated memory in these tests.
 const PAGES: u64 = 256;
 
 fn restore(machine: &[&str], args: &[&str]) -> Said {
-    let mut all = machine.to_vec();
-    all.extend(["--timeout", "300", "--json", "guest-restore", "--delegated", "1M"]);
-    all.extend(args);
-    xtask(&all)
+    reported(machine, &["guest-restore", "--delegated", "1M"], args)
 }
 
 /// A restore that succeeds: nothing was there when the guest went on, and all of its delegated memory is verified.

@@ -4,23 +4,13 @@ use serde_json::Value;
 use xtask::status::Status;
 
 use crate::guest_elf::{HELLO, elf, file};
-use crate::{Said, figure, xtask};
+use crate::{Said, figure, reported, xtask};
 
 /// Pages of both memories in these tests.
 const PAGES: u64 = 4096 + 256;
 
 fn snapshot(machine: &[&str], args: &[&str]) -> Said {
-    let mut all = machine.to_vec();
-    all.extend([
-        "--timeout",
-        "300",
-        "--json",
-        "guest-snapshot",
-        "--delegated",
-        "1M",
-    ]);
-    all.extend(args);
-    xtask(&all)
+    reported(machine, &["guest-snapshot", "--delegated", "1M"], args)
 }
 
 /// A snapshot that succeeds: every page was saved once, some because the guest stored to it.

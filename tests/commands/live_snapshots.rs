@@ -3,13 +3,10 @@
 use serde_json::Value;
 use xtask::status::Status;
 
-use crate::{Said, figure, xtask};
+use crate::{Said, figure, reported, xtask};
 
 fn snapshot(machine: &[&str], args: &[&str]) -> Said {
-    let mut all = machine.to_vec();
-    all.extend(["--timeout", "300", "--json", "snapshot"]);
-    all.extend(args);
-    xtask(&all)
+    reported(machine, &["snapshot"], args)
 }
 
 /// A snapshot of 256 pages that succeeds: all of them are verified.

@@ -116,6 +116,11 @@ pub fn xtask<A: AsRef<std::ffi::OsStr>>(args: &[A]) -> Said {
     command(args).output().expect("the binary was just built").into()
 }
 
+/// Runs an application for its report as JSON. `app` is its name, and what all tests of a file give it.
+pub fn reported(machine: &[&str], app: &[&str], args: &[&str]) -> Said {
+    xtask(&[machine, &["--timeout", "300", "--json"], app, args].concat())
+}
+
 /// A temporary folder with a file of `len` bytes in it that do not compress, the same for the same seed.
 pub fn random_file(len: usize, seed: u64) -> (TempDir, String) {
     let dir = tempfile::tempdir().expect("the temporary folder is writable");
