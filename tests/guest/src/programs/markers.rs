@@ -36,6 +36,16 @@ fn prepare(uffd: &Uffd, area: &Region) {
     );
 }
 
+/// An anonymous and a shared region, prepared.
+fn both_kinds() -> (Uffd, Region, Region) {
+    let uffd = Uffd::with(feature::WP_UNPOPULATED);
+    let area = Region::anon("area", 4);
+    prepare(&uffd, &area);
+    let shared = Region::shared("shared", memfd(4), 4);
+    prepare(&uffd, &shared);
+    (uffd, area, shared)
+}
+
 fn anon_dropped() {
     let uffd = Uffd::with(feature::WP_UNPOPULATED);
     let area = Region::anon("area", 4);
@@ -136,12 +146,7 @@ fn truncated() {
 
 /// A child without EVENT_FORK.
 fn forked() {
-    let uffd = Uffd::with(feature::WP_UNPOPULATED);
-    let area = Region::anon("area", 4);
-    prepare(&uffd, &area);
-    let object = memfd(4);
-    let shared = Region::shared("shared", object, 4);
-    prepare(&uffd, &shared);
+    let (uffd, area, shared) = both_kinds();
     let child = fork(|| {
         check("4.6 fork, child: anon page", page(area.start), "present");
         check("4.6 fork, child: anon marker", page(area.page(1)), "empty");
@@ -245,12 +250,7 @@ fn moved() {
 }
 
 fn closed() {
-    let uffd = Uffd::with(feature::WP_UNPOPULATED);
-    let area = Region::anon("area", 4);
-    prepare(&uffd, &area);
-    let object = memfd(4);
-    let shared = Region::shared("shared", object, 4);
-    prepare(&uffd, &shared);
+    let (uffd, area, shared) = both_kinds();
     drop(uffd);
     check("4.6 close: anon page", page(area.start), "present");
     check("4.6 close: anon marker", page(area.page(1)), "empty");
