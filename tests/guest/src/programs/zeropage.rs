@@ -78,7 +78,7 @@ fn shared() {
     );
     check(
         "3.6 shmem shared: it is in the file now",
-        ok_blocks(object, 2),
+        pages_of(object),
         "2 pages",
     );
     check(
@@ -94,7 +94,7 @@ fn shared() {
 }
 
 /// How many pages the file has.
-fn ok_blocks(fd: i32, _pages: usize) -> String {
+fn pages_of(fd: i32) -> String {
     let mut about = [0u64; 18];
     call(libc::SYS_fstat, &[fd as usize, about.as_mut_ptr() as usize]).expect("fstat works");
     format!("{} pages", about[8] / 8)
@@ -133,7 +133,7 @@ fn private() {
     );
     check(
         "3.6 shmem private: the file has one page",
-        ok_blocks(object, 1),
+        pages_of(object),
         "1 pages",
     );
     check(
