@@ -1,6 +1,7 @@
 //! userfaultfd(2): the descriptor, its commands with the field that each gives back, and the messages.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use crate::errno::Errno;
 use crate::region::{PAGE, Region, place};
@@ -62,6 +63,9 @@ pub const USER_MODE_ONLY: i32 = 1;
 
 /// What stands in an output field before the call.
 pub const UNTOUCHED: i64 = 0x5a5a_5a5a;
+
+/// How long a message may take.
+const IN_TIME: Duration = Duration::from_secs(5);
 
 /// A userfaultfd.
 pub struct Uffd {
@@ -239,15 +243,19 @@ impl Uffd {
         }
     }
 
-    /// The next message, waited for: `none` when there is none in time.
+    /// The next message, waited for: `None` when there is none in time. Time is what counts, not tries: one that was there to
+    /// be polled may be taken back before it is read.
     pub fn next(&self) -> Option<Message> {
-        for _ in 0..50 {
+        let begin = Instant::now();
+        loop {
             let _ = self.poll(100);
             if let Ok(message) = self.read() {
                 return Some(message);
             }
+            if begin.elapsed() > IN_TIME {
+                return None;
+            }
         }
-        None
     }
 
     /// The next message in words, waited for.
