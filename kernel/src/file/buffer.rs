@@ -118,14 +118,17 @@ fn failed(part: Segment, error: uaccess::AccessError) -> (usize, Errno) {
     (done, on_behalf(OnBehalf::Copy, error.why))
 }
 
-/// Copies `bytes` to a part of the current task's memory that is as long: how many, and why not all.
+/// Copies to or from all of a part of the current task's memory, by `access`: how many bytes, and why not all.
 #[inline(always)]
-fn store(part: Segment, bytes: &[u8]) -> (usize, Result<(), Errno>) {
+fn transferred(
+    part: Segment,
+    access: impl FnOnce() -> Result<(), uaccess::AccessError>,
+) -> (usize, Result<(), Errno>) {
     if task::current().is_killed() {
         return (0, Err(Errno::EINTR));
     }
-    match uaccess::on_behalf(|| uaccess::write(part.addr, bytes)) {
-        Ok(()) => (bytes.len(), Ok(())),
+    match uaccess::on_behalf(access) {
+        Ok(()) => (part.len, Ok(())),
         Err(error) => {
             let (count, errno) = failed(part, error);
             (count, Err(errno))
@@ -133,19 +136,16 @@ fn store(part: Segment, bytes: &[u8]) -> (usize, Result<(), Errno>) {
     }
 }
 
+/// Copies `bytes` to a part of the current task's memory that is as long: how many, and why not all.
+#[inline(always)]
+fn store(part: Segment, bytes: &[u8]) -> (usize, Result<(), Errno>) {
+    transferred(part, || uaccess::write(part.addr, bytes))
+}
+
 /// Fills `out` from a part of the current task's memory that is as long: how many bytes of it, and why not all.
 #[inline(always)]
 fn fetch(part: Segment, out: &mut [u8]) -> (usize, Result<(), Errno>) {
-    if task::current().is_killed() {
-        return (0, Err(Errno::EINTR));
-    }
-    match uaccess::on_behalf(|| uaccess::read(part.addr, out)) {
-        Ok(()) => (out.len(), Ok(())),
-        Err(error) => {
-            let (count, errno) = failed(part, error);
-            (count, Err(errno))
-        }
-    }
+    transferred(part, || uaccess::read(part.addr, out))
 }
 
 impl<'a> Sink<'a> {
