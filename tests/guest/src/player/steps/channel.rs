@@ -157,10 +157,11 @@ pub fn drop_one_message(channel: usize) -> bool {
 
 /// Unregisters a range. False when it cannot be.
 pub fn unregister(channel: usize, start: usize, len: usize) -> bool {
-    const UNREGISTER: usize = 0x8010_aa01;
     let argument = [start, len];
-    let command = [descriptor(channel), UNREGISTER, argument.as_ptr() as usize];
-    sys::call(libc::SYS_ioctl, &command).is_ok()
+    ioctl("unreg").is_ok_and(|(command, _)| {
+        let words = [descriptor(channel), command, argument.as_ptr() as usize];
+        sys::call(libc::SYS_ioctl, &words).is_ok()
+    })
 }
 
 /// Closes a channel. False when it was not open.
