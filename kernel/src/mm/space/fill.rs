@@ -12,7 +12,7 @@ use super::put::is_plain;
 use crate::arch::Stage1;
 use crate::mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::mm::cache::{Claim, Lookup};
-use crate::mm::frame::{Folio, OutOfFrames};
+use crate::mm::frame::{Anon, Folio, Frame, OutOfFrames};
 use crate::mm::memtype::{AllocError, Granule, Modes, OpSet, Supply, UffdOps};
 use crate::mm::pressure::{self, MAX_RELIEFS};
 use crate::mm::pt::{Cursor, Level};
@@ -21,7 +21,7 @@ use crate::mm::vma::Vma;
 use crate::uffd::{Ctx, FillMode, Ioctls};
 
 /// Pages that are prepared before the table is locked.
-pub const CHUNK: usize = 16;
+const CHUNK: usize = 16;
 
 /// What goes into an entry.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub trait Filler {
     /// Whether it maps what the cache has, so that there is nothing to prepare.
     const FROM_CACHE: bool = false;
 
-    /// Whether it brings a new page for each that it fills ([`Self::prepare_pages`]).
+    /// Whether it brings a new page for each that it fills ([`Self::fill_new`]).
     const NEW_PAGES: bool = false;
 
     /// Whether it goes over entries that remember something (a write-protect or poison marker).
@@ -81,18 +81,12 @@ pub trait Filler {
     /// It cannot be had, or not like this.
     fn prepare(&mut self, ops: &UffdOps, size: u64, offset: u64) -> Result<Filling, Unready>;
 
-    /// [`Self::prepare`] of `wanted` base pages at once, the first of them `offset` bytes into the range: pages with their contents
-    /// go to `pages`, which has room for them.
+    /// Gives `page`, a new base page, the contents for `offset` bytes into the range. As for [`Self::prepare`], nothing here may
+    /// sleep.
     ///
     /// # Errors
-    /// Why it is not all of them.
-    fn prepare_pages(
-        &mut self,
-        _ops: &UffdOps,
-        _wanted: usize,
-        _offset: u64,
-        _pages: &mut ArrayVec<Folio, CHUNK>,
-    ) -> Result<(), Unready> {
+    /// They cannot be had, or not like this.
+    fn fill_new(&mut self, _page: &mut Frame<Anon>, _offset: u64) -> Result<(), Unready> {
         unreachable!("a filler that brings no new pages")
     }
 
@@ -354,9 +348,8 @@ impl Space {
         offset: u64,
         filler: &mut F,
     ) -> (u64, Result<(), Unready>) {
-        let wanted = CHUNK.min(rest.pages() as usize);
         let mut pages = ArrayVec::<Folio, CHUNK>::new();
-        let prepared = filler.prepare_pages(ops, wanted, offset, &mut pages);
+        let prepared = new_pages(ops, rest.pages() as usize, offset, filler, &mut pages);
         let len = pages.len() as u64 * PAGE_SIZE;
         let mut table = self.table.lock();
         let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + len));
@@ -389,6 +382,27 @@ fn is_cached(vma: &Vma, at: VirtAddr, page: Pfn) -> bool {
         let found = vma.ty.lookup(&backing.object, vma.offset_of(at));
         matches!(found, Lookup::Present(folio) if folio.pfn() == page)
     })
+}
+
+/// Up to `wanted` new base pages with their contents, the first of them `offset` bytes into the range, as many as `pages` has
+/// room for.
+#[inline]
+fn new_pages<F: Filler>(
+    ops: &UffdOps,
+    wanted: usize,
+    offset: u64,
+    filler: &mut F,
+    pages: &mut ArrayVec<Folio, CHUNK>,
+) -> Result<(), Unready> {
+    let mut fresh = ArrayVec::<_, CHUNK>::new();
+    let taken = ops.alloc.take_some(wanted, &mut fresh);
+    let mut offset = offset;
+    for mut page in fresh.drain(..) {
+        filler.fill_new(&mut page, offset)?;
+        pages.push(page.into());
+        offset += PAGE_SIZE;
+    }
+    Ok(taken?)
 }
 
 /// The table with the pool's promised pages as its supply, where one was promised.

@@ -64,7 +64,7 @@ mod zap;
 pub use advise::AdviseError;
 pub use around::set_pages_around;
 pub use discard::DiscardError;
-pub use fill::{CHUNK, FillStop, Filler, Filling, Unready};
+pub use fill::{FillStop, Filler, Filling, Unready};
 pub use fork::ForkError;
 pub use guard::GuardError;
 pub use lock::LockError;

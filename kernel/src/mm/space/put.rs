@@ -121,23 +121,11 @@ impl Space {
         pages: &mut impl Iterator<Item = Folio>,
     ) -> (u64, Result<(), FillStop>) {
         let (prot, flags) = filled(vma, filler.protects());
-        let (prot, attr) = (self.leaf_prot(prot), Attr::flags(flags));
-        let plain = is_plain(vma);
-        let mut done = 0;
-        loop {
-            if plain {
-                done += cursor.install_vacant(pages, prot, attr) * PAGE_SIZE;
-            }
-            let Some(page) = pages.next() else {
-                return (done, Ok(()));
-            };
-            let put = self.put(vma, Granule::Base, filler, cursor, Filling::Folio(page));
-            if put.is_err() {
-                return (done, put);
-            }
-            cursor.advance(Level::PAGE);
-            done += PAGE_SIZE;
-        }
+        let leaf = (self.leaf_prot(prot), Attr::flags(flags));
+        let at_a_glance = is_plain(vma).then_some(leaf);
+        put_each(cursor, Granule::Base, at_a_glance, pages, |cursor, page| {
+            self.put(vma, Granule::Base, filler, cursor, Filling::Folio(page))
+        })
     }
 
     /// Maps the first pages of `rest` that the object behind the area has: up to a hole, as many as are found in one go.
@@ -166,26 +154,18 @@ impl Space {
             RunStart::BeyondEnd => return (0, Err(FillStop::BeyondEnd)),
         }
         let mut cursor = table.cursor(VirtRange::new(rest.start, rest.start + run.len() as u64 * step));
-        let (leaf_prot, attr) = (self.leaf_prot(prot), Attr::flags(flags));
-        let mut folios = run.drain();
-        let mut done = 0;
-        loop {
-            if granule == Granule::Base {
-                done += cursor.install_vacant(&mut folios, leaf_prot, attr) * PAGE_SIZE;
-            }
-            let Some(folio) = folios.next() else {
-                return (done, Ok(()));
-            };
-            let put = match granule {
-                Granule::Base => self.put_over_markers(Level::PAGE, folio, prot, flags, &mut cursor),
-                Granule::Huge => self.put_over_markers(Level::MID, folio, prot, flags, &mut cursor),
-            };
-            if put.is_err() {
-                return (done, put);
-            }
-            cursor.advance(granule.level());
-            done += step;
-        }
+        let leaf = (self.leaf_prot(prot), Attr::flags(flags));
+        let at_a_glance = (granule == Granule::Base).then_some(leaf);
+        put_each(
+            &mut cursor,
+            granule,
+            at_a_glance,
+            &mut run.drain(),
+            |cursor, folio| match granule {
+                Granule::Base => self.put_over_markers(Level::PAGE, folio, prot, flags, cursor),
+                Granule::Huge => self.put_over_markers(Level::MID, folio, prot, flags, cursor),
+            },
+        )
     }
 
     #[inline(always)]
@@ -293,6 +273,33 @@ impl Space {
             Some(_) => Ok(()),
             None => Err(FillStop::Exists),
         }
+    }
+}
+
+/// Puts pages into the entries from the cursor on: all at once, as leaves `at_a_glance`, while those are vacant, and otherwise
+/// each by `put`. Returns the bytes done, and why not all of them.
+#[inline(always)]
+fn put_each(
+    cursor: &mut Cursor<'_, Stage1>,
+    granule: Granule,
+    at_a_glance: Option<(Prot, Attr)>,
+    pages: &mut impl Iterator<Item = Folio>,
+    mut put: impl FnMut(&mut Cursor<'_, Stage1>, Folio) -> Result<(), FillStop>,
+) -> (u64, Result<(), FillStop>) {
+    let mut done = 0;
+    loop {
+        if let Some((prot, attr)) = at_a_glance {
+            done += cursor.install_vacant(pages, prot, attr) * PAGE_SIZE;
+        }
+        let Some(page) = pages.next() else {
+            return (done, Ok(()));
+        };
+        let outcome = put(cursor, page);
+        if outcome.is_err() {
+            return (done, outcome);
+        }
+        cursor.advance(granule.level());
+        done += granule.size();
     }
 }
 

@@ -1,38 +1,16 @@
 //! COPY: fill absent pages with given bytes.
 
-use arrayvec::ArrayVec;
-
 use super::{FillMode, Outcome, RangeError};
 use crate::mm::addr::{PAGE_SIZE, USER_TOP, VirtAddr};
-use crate::mm::frame::{Anon, Folio, Frame};
+use crate::mm::frame::{Anon, Frame};
 use crate::mm::memtype::{OpSet, UffdOps};
 use crate::mm::phys;
 use crate::mm::range::VirtRange;
-use crate::mm::space::{CHUNK, FillStop, Filler, Filling, Unready};
+use crate::mm::space::{FillStop, Filler, Filling, Unready};
 use crate::mm::uaccess;
 use crate::mm::vma::Vma;
 use crate::uffd::Resolver;
 use crate::uffd::api::Ioctls;
-
-/// New pages that `copy` is called with, and the offset of each; `wanted` of them, the first of them at `offset`.
-#[inline]
-fn new_pages(
-    ops: &UffdOps,
-    wanted: usize,
-    offset: u64,
-    pages: &mut ArrayVec<Folio, CHUNK>,
-    mut copy: impl FnMut(&mut Frame<Anon>, u64) -> Result<(), Unready>,
-) -> Result<(), Unready> {
-    let mut fresh = ArrayVec::<_, CHUNK>::new();
-    let taken = ops.alloc.take_some(wanted, &mut fresh);
-    let mut offset = offset;
-    for mut frame in fresh.drain(..) {
-        copy(&mut frame, offset)?;
-        pages.push(frame.into());
-        offset += PAGE_SIZE;
-    }
-    Ok(taken?)
-}
 
 /// Takes pages out of kernel memory.
 struct FromKernel<'a> {
@@ -80,16 +58,8 @@ impl Filler for FromKernel<'_> {
     }
 
     #[inline]
-    fn prepare_pages(
-        &mut self,
-        ops: &UffdOps,
-        wanted: usize,
-        offset: u64,
-        pages: &mut ArrayVec<Folio, CHUNK>,
-    ) -> Result<(), Unready> {
-        new_pages(ops, wanted, offset, pages, |frame, offset| {
-            Ok(self.fill(frame, PAGE_SIZE, offset)?)
-        })
+    fn fill_new(&mut self, page: &mut Frame<Anon>, offset: u64) -> Result<(), Unready> {
+        Ok(self.fill(page, PAGE_SIZE, offset)?)
     }
 }
 
@@ -97,17 +67,6 @@ impl Filler for FromKernel<'_> {
 struct FromTask {
     src: VirtAddr,
     protect: bool,
-}
-
-impl FromTask {
-    /// Fills a base page with what is at `offset`, if that is there.
-    #[inline]
-    fn fill(&self, frame: &mut Frame<Anon>, offset: u64) -> Result<(), Unready> {
-        match uaccess::read_at_once(self.src + offset, phys::page_mut(frame)) {
-            true => Ok(()),
-            false => Err(Unready::MustWait),
-        }
-    }
 }
 
 impl Filler for FromTask {
@@ -132,21 +91,16 @@ impl Filler for FromTask {
             return Err(Unready::MustWait);
         }
         let mut frame = ops.alloc.take()?;
-        self.fill(&mut frame, offset)?;
+        self.fill_new(&mut frame, offset)?;
         Ok(Filling::Folio(frame.into()))
     }
 
     #[inline]
-    fn prepare_pages(
-        &mut self,
-        ops: &UffdOps,
-        wanted: usize,
-        offset: u64,
-        pages: &mut ArrayVec<Folio, CHUNK>,
-    ) -> Result<(), Unready> {
-        new_pages(ops, wanted, offset, pages, |frame, offset| {
-            self.fill(frame, offset)
-        })
+    fn fill_new(&mut self, page: &mut Frame<Anon>, offset: u64) -> Result<(), Unready> {
+        match uaccess::read_at_once(self.src + offset, phys::page_mut(page)) {
+            true => Ok(()),
+            false => Err(Unready::MustWait),
+        }
     }
 
     fn prepare_waiting(&mut self, ops: &UffdOps, _size: u64, offset: u64) -> Result<Filling, FillStop> {
