@@ -19,7 +19,7 @@ pub enum Touched {
 impl Model {
     /// The outcome of the next look at a fault; the fault is queued if it is delegated.
     pub fn touch(&mut self, task: usize, number: usize, store: bool) -> Touched {
-        let cell = self.spaces[TASK_SPACES[task]][number];
+        let cell = &mut self.spaces[TASK_SPACES[task]][number];
         let Some(area) = cell.area else {
             return Touched::Failed(FaultError::Unmapped);
         };
@@ -30,6 +30,11 @@ impl Model {
             return Touched::Failed(FaultError::Poisoned);
         }
         let modes = area.modes();
+        // What a registration has left whose place another one has taken is forgotten before anybody is asked.
+        if cell.content == Content::Marked && !modes.contains(Modes::WP) && number < BASE_CELLS {
+            cell.content = Content::Nothing;
+        }
+        let cell = *cell;
         let mut kind = None;
         if cell.is_absent() {
             kind = match self.cached(&area) {
