@@ -352,7 +352,7 @@ kernel_test!(
         let space = program()?;
         let (fresh, copied) = common::run(&space, || {
             let read = |extra: &mut Extra| {
-                let area: Box<[u8]> = extra.fpu_area().bytes.into();
+                let area: Box<[u8]> = extra.fpu_area().into();
                 // XMM0 stands at 160 (SDM vol. 1, 10.5.1).
                 u64::from_le_bytes(area[160..168].try_into().expect("eight bytes"))
             };

@@ -4,20 +4,21 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::arch::user::{Exit, FpuArea, Registers, Request, TRAILER, label_area};
+use crate::arch::user::{Exit, FpuFormat, Registers, Request, TRAILER};
 use crate::arch::{Cpu, MAX_CPUS, Machine};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::FaultInfo;
 
-/// Bytes of x87, SSE and AVX registers, as XSAVE writes them.
-const FPU_SIZE: usize = 832;
-/// Which these are.
-const COMPONENTS: u64 = 7;
+/// x87, SSE and AVX registers, as XSAVE writes them.
+const FORMAT: FpuFormat = FpuFormat {
+    components: 7,
+    size: 832,
+};
 
 /// As on bare metal.
 #[derive(Clone, Debug)]
 pub struct Extra {
-    fpu: [u8; FPU_SIZE + TRAILER],
+    fpu: [u8; FORMAT.size + TRAILER],
     fs_base: u64,
     gs_base: u64,
 }
@@ -25,7 +26,7 @@ pub struct Extra {
 impl Default for Extra {
     fn default() -> Self {
         Self {
-            fpu: [0; FPU_SIZE + TRAILER],
+            fpu: [0; FORMAT.size + TRAILER],
             fs_base: 0,
             gs_base: 0,
         }
@@ -44,20 +45,38 @@ impl Extra {
         Box::new(self.clone())
     }
 
-    /// The x87, SSE and AVX registers.
-    pub fn fpu_area(&mut self) -> FpuArea<'_> {
-        label_area(&mut self.fpu, COMPONENTS);
-        FpuArea {
-            bytes: &self.fpu,
-            components: COMPONENTS,
-        }
+    /// How x87, SSE and AVX registers are saved.
+    pub fn fpu_format() -> FpuFormat {
+        FORMAT
     }
 
-    /// Has `read` write to the area and say how far; the rest is reset, and all of it if it says nothing.
-    pub fn set_fpu_area(&mut self, read: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        let len = read(&mut self.fpu);
-        self.fpu[len.unwrap_or(0)..].fill(0);
-        len.is_some()
+    /// The x87, SSE and AVX registers.
+    pub fn fpu_area(&mut self) -> &[u8] {
+        FORMAT.label_area(&mut self.fpu);
+        &self.fpu
+    }
+
+    /// The CPU holds none.
+    pub fn save_fpu_at_once(&mut self, _at: VirtAddr) -> bool {
+        false
+    }
+
+    /// Sets those of `components` from an area that `read` reads, and resets the others, or all.
+    pub fn set_fpu_area(
+        &mut self,
+        components: Option<u64>,
+        mut read: impl FnMut(usize, &mut [u8]) -> bool,
+    ) -> bool {
+        let is_set = read(0, &mut self.fpu) && FORMAT.put_right(&mut self.fpu, components);
+        if !is_set {
+            self.fpu.fill(0);
+        }
+        is_set
+    }
+
+    /// The CPU holds none.
+    pub fn load_fpu_at_once(&mut self, _at: VirtAddr) -> bool {
+        false
     }
 
     /// Sets them as a program finds them.

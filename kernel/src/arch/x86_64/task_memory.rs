@@ -57,13 +57,13 @@ fn find(rip: u64) -> Option<&'static Fixup> {
 
 /// Whether `[addr, addr + len)` can be task memory at all.
 #[inline]
-fn in_task_half(addr: VirtAddr, len: usize) -> bool {
+pub(super) fn in_task_half(addr: VirtAddr, len: usize) -> bool {
     addr.checked_add(len as u64).is_some_and(|end| end <= USER_TOP)
 }
 
-/// Lets the kernel at pages of user mode while `access` runs, which is one of the accesses below and nothing else.
+/// Lets the kernel at pages of user mode while `access` runs, which is an access with a [`Fixup`] and nothing else.
 #[inline(always)]
-fn with_user_pages<R>(access: impl FnOnce() -> R) -> R {
+pub(super) fn with_user_pages<R>(access: impl FnOnce() -> R) -> R {
     let prevented = features().contains(Features::SMAP);
     if prevented {
         // SAFETY: the CPU has the instruction; only what the CPU may touch changes. Not `nomem`: the access stays behind it.

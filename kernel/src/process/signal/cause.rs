@@ -28,14 +28,14 @@ pub fn of_exception(vector: u8, rip: u64, extra: &mut Extra) -> SigInfo {
 
 /// Exceptions that the x87 has raised and that are not masked: the low bits of its status word and its control word.
 fn x87_exceptions(extra: &mut Extra) -> u32 {
-    let bytes = extra.fpu_area().bytes;
+    let bytes = extra.fpu_area();
     let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
     u32::from(word(2) & !word(0) & 0x3f)
 }
 
 /// The same for SSE: MXCSR has both, the masks 7 bits further up.
 fn sse_exceptions(extra: &mut Extra) -> u32 {
-    let bytes = extra.fpu_area().bytes;
+    let bytes = extra.fpu_area();
     let mxcsr = u32::from_le_bytes(bytes[24..28].try_into().expect("4 bytes"));
     mxcsr & !(mxcsr >> 7) & 0x3f
 }

@@ -7,8 +7,11 @@
 //!   low    where the handler returns to                                 ◄── RSP, as if the handler had been called
 //! ```
 //!
-//! What comes back is an allegation: segments and flags are put right, registers that XRSTOR would not take are reset, and an
-//! address that is not canonical is found before user mode is entered (`run`).
+//! The registers on top go straight between the CPU and the task's memory where it has them loaded and the memory is there, as
+//! they mostly do; else by a copy of them.
+//!
+//! What comes back is an allegation: segments and flags are put right, a frame with registers that XRSTOR would not take is none,
+//! and an address that is not canonical is found before user mode is entered (`run`).
 
 use alloc::sync::Arc;
 use core::mem::MaybeUninit;
@@ -17,7 +20,7 @@ use super::{Action, AltStack, SignalSet};
 use crate::abi::errno::Errno;
 use crate::abi::signal::{SA_ONSTACK, SA_RESTORER, SIGINFO_SIZE, SS_AUTODISARM, STACK_SIZE, SigInfo};
 use crate::arch::Extra;
-use crate::arch::user::{LEGACY, Registers, TRAILER, USER_CODE, USER_STACK, ends_label, labelled_len};
+use crate::arch::user::{FP_XSTATE_MAGIC2, LABEL, Registers, USER_CODE, USER_STACK};
 use crate::mm::addr::VirtAddr;
 use crate::mm::uaccess::{self, on_behalf};
 use crate::process::Thread;
@@ -91,15 +94,18 @@ pub fn push(
     registers: &mut Registers,
     extra: &mut Extra,
 ) -> Result<(), BadFrame> {
-    let area = extra.fpu_area();
-    let is_extended = area.components != 0;
-    let place = place(frame, registers.rsp, area.bytes.len() as u64).ok_or(BadFrame)?;
+    let format = Extra::fpu_format();
+    let is_extended = format.components != 0;
+    let place = place(frame, registers.rsp, format.frame_len() as u64).ok_or(BadFrame)?;
     if frame.action.flags & SA_RESTORER == 0 {
         return Err(BadFrame);
     }
     let bytes = layout(frame, registers, place, is_extended);
+    let state = VirtAddr::new(place.state);
     let written = on_behalf(|| {
-        uaccess::write(VirtAddr::new(place.state), area.bytes)?;
+        if !extra.save_fpu_at_once(state) {
+            uaccess::write(state, extra.fpu_area())?;
+        }
         uaccess::write(VirtAddr::new(place.pointer), &bytes)
     });
     written.map_err(|_| BadFrame)?;
@@ -231,34 +237,37 @@ fn restore_state(at: u64, extra: &mut Extra) -> Result<(), BadFrame> {
         extra.reset_fpu();
         return Ok(());
     }
-    match extra.set_fpu_area(|area| read_state(at, area)) {
-        true => Ok(()),
-        false => Err(BadFrame),
-    }
+    load_state(VirtAddr::new(at), extra).inspect_err(|_| extra.reset_fpu())
 }
 
-/// Reads what is at `at` into `area`, which has room for a label behind it: all of it if it is labelled, or the legacy part. How
-/// much that is; `None` if it cannot be read.
-fn read_state(at: u64, area: &mut [u8]) -> Option<usize> {
+fn load_state(at: VirtAddr, extra: &mut Extra) -> Result<(), BadFrame> {
+    let components = saved_components(at)?;
+    // As XRSTOR and FXRSTOR want it.
+    if !at.is_aligned(if components.is_some() { 64 } else { 16 }) {
+        return Err(BadFrame);
+    }
+    let all = Extra::fpu_format().components;
+    let has_all = components.is_some_and(|components| components & all == all);
+    if has_all && extra.load_fpu_at_once(at) {
+        return Ok(());
+    }
     let read = |from: usize, out: &mut [u8]| {
-        on_behalf(|| uaccess::read(VirtAddr::new(at.wrapping_add(from as u64)), out)).is_ok()
+        let from = VirtAddr::new(at.as_u64().wrapping_add(from as u64));
+        on_behalf(|| uaccess::read(from, out)).is_ok()
     };
-    let size = area.len() - TRAILER;
-    let (legacy, rest) = area.split_at_mut(LEGACY);
-    if !read(0, legacy) {
-        return None;
-    }
-    let Some(len) = labelled_len(legacy, size) else {
-        return Some(LEGACY);
+    extra.set_fpu_area(components, read).then_some(()).ok_or(BadFrame)
+}
+
+/// The components at `at`, if what is there is labelled at both ends.
+fn saved_components(at: VirtAddr) -> Result<Option<u64>, BadFrame> {
+    let behind = |bytes: usize| VirtAddr::new(at.as_u64().wrapping_add(bytes as u64));
+    let words = on_behalf(|| uaccess::read_words(behind(LABEL))).map_err(|_| BadFrame)?;
+    let Some((components, len)) = Extra::fpu_format().labelled(&words) else {
+        return Ok(None);
     };
-    let rest = &mut rest[..len - LEGACY + TRAILER];
-    if read(LEGACY, rest) {
-        return Some(if ends_label(rest) { len } else { LEGACY });
-    }
-    // It must be there if its end is.
-    let mut end = [0; TRAILER];
-    let ends = read(len, &mut end) && ends_label(&end);
-    (!ends).then_some(LEGACY)
+    let mut end = [0; size_of::<u32>()];
+    on_behalf(|| uaccess::read(behind(len), &mut end)).map_err(|_| BadFrame)?;
+    Ok((end == FP_XSTATE_MAGIC2.to_le_bytes()).then_some(components))
 }
 
 #[cfg(all(test, not(loom)))]

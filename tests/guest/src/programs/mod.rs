@@ -44,6 +44,7 @@ mod register_masks;
 mod remap;
 mod secret;
 mod sigbus;
+mod signal_frames;
 mod signals;
 mod special;
 mod timers;
@@ -128,6 +129,7 @@ programs! {
     memfd: Everywhere, 30, "memfd_create, seals, fallocate, mappings beside read and write";
     secret: Everywhere, 20, "memfd_secret(2)";
     futex: Everywhere, 30, "futex(2)";
+    signal_frames: Everywhere, 20, "x87 and vector registers that a handler changes in its frame";
     signals: Everywhere, 30, "masks, queues, handlers, alternate stacks, restarts";
     timers: Everywhere, 40, "clocks, sleeps, alarms, interval timers, timerfd";
     processes: Everywhere, 40, "fork, clone, exit and the ways to wait";

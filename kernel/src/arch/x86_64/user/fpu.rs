@@ -13,7 +13,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use raw_cpuid::CpuId;
 use x86_64::registers::control::{Cr4, Cr4Flags};
 
-use crate::arch::user::{HEADER, LEGACY, TRAILER, label_area};
+use crate::arch::user::{FP_XSTATE_MAGIC2, FpuFormat, HEADER, LABEL, LEGACY, TRAILER};
+use crate::arch::x86_64::task_memory::{AT_ONCE, in_task_half, with_user_pages};
+use crate::mm::addr::VirtAddr;
 
 /// x87, SSE and AVX.
 const WANTED: u64 = 7;
@@ -90,13 +92,21 @@ pub(super) fn widen() {
 }
 
 /// Bytes of an area.
-pub fn size() -> usize {
+fn size() -> usize {
     SIZE.load(Ordering::Relaxed) as usize
 }
 
 /// The components in an area, as in XCR0; 0 when it has only the legacy part.
-pub fn components() -> u64 {
+fn components() -> u64 {
     COMPONENTS.load(Ordering::Relaxed)
+}
+
+/// How this machine saves the registers.
+pub(super) fn format() -> FpuFormat {
+    FpuFormat {
+        components: components(),
+        size: size(),
+    }
 }
 
 impl Fpu {
@@ -122,14 +132,12 @@ impl Fpu {
             self.lines[..lines].copy_from_slice(&INITIAL[..lines]);
             self.is_initial = false;
         }
-        match components() {
-            0 => &self.bytes_mut()[..LEGACY],
-            components => {
-                let bytes = self.bytes_mut();
-                label_area(bytes, components);
-                bytes
-            }
+        let format = format();
+        let bytes = &mut self.bytes_mut()[..format.frame_len()];
+        if format.components != 0 {
+            format.label_area(bytes);
         }
+        bytes
     }
 
     /// The area, and the bytes of a label behind it.
@@ -145,32 +153,24 @@ impl Fpu {
     }
 
     /// See [`Extra::set_fpu_area`](super::Extra::set_fpu_area).
-    pub(super) fn set(&mut self, read: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
-        let len = read(self.bytes_mut());
-        self.is_initial = len.is_none();
-        self.put_right(len.unwrap_or(0));
-        len.is_some()
-    }
-
-    /// Makes the area, whose first `len` bytes may be anything, one that the CPU loads.
-    fn put_right(&mut self, len: usize) {
-        let bytes = self.bytes_mut();
-        // Bits of MXCSR that no CPU has.
-        bytes[26..28].fill(0);
-        let known = components();
-        if known == 0 {
-            return;
-        }
-        // Components that the bytes do not reach are as at the start, not as they were.
-        let reached = len.clamp(LEGACY + HEADER, size());
-        bytes[reached..size()].fill(0);
-        let header = &mut bytes[LEGACY..LEGACY + HEADER];
-        let present = match len >= LEGACY + HEADER {
-            true => u64::from_le_bytes(header[..8].try_into().expect("8 bytes")) & known,
-            false => 3,
+    pub(super) fn set(
+        &mut self,
+        components: Option<u64>,
+        mut read: impl FnMut(usize, &mut [u8]) -> bool,
+    ) -> bool {
+        let format = format();
+        let area = &mut self.bytes_mut()[..format.size];
+        let is_read = match components {
+            None => read(0, &mut area[..LEGACY]),
+            // What is behind the header is not looked at where that says that nothing is.
+            Some(components) => {
+                let (first, rest) = area.split_at_mut(LEGACY + HEADER);
+                read(0, first) && (u64::from(first[LEGACY]) & components < 4 || read(LEGACY + HEADER, rest))
+            }
         };
-        header.fill(0);
-        header[..8].copy_from_slice(&present.to_le_bytes());
+        let is_set = is_read && format.put_right(area, components);
+        self.is_initial = !is_set;
+        is_set
     }
 
     #[inline]
@@ -225,4 +225,81 @@ impl Fpu {
             },
         }
     }
+}
+
+/// Saves the registers that the CPU has loaded to the frame of a signal at `at`, labelled, if that memory can be written as the page
+/// tables stand; says whether it could. Else nobody is asked, and what is there is undefined. Preemption is off.
+pub(super) fn save_to_frame(at: VirtAddr) -> bool {
+    let format = format();
+    if format.components == 0 || !in_task_half(at, format.frame_len()) {
+        return false;
+    }
+    // XSAVE leaves all but the first word of its header as it finds it.
+    let mut before = [0; (LEGACY - LABEL + HEADER) / 8];
+    before[..6].copy_from_slice(&format.label());
+    let mut failed = 1u32;
+    // SAFETY: the instructions write to task memory only, and read the words above; an impossible access goes on at label 9 with
+    // `failed` still 1. DF is clear (ABI).
+    with_user_pages(|| unsafe {
+        asm!(
+            "2: rep movsq",
+            "3: xsave64 [{at}]",
+            // x87 and SSE are there even in their initial state: handlers look at them.
+            "4: or byte ptr [{at} + {header}], 3",
+            "5: mov dword ptr [{at} + {size}], {end}",
+            "xor {failed:e}, {failed:e}",
+            "9:",
+            ".pushsection .fixups, \"a\"",
+            ".quad 2b, 9b, {when}",
+            ".quad 3b, 9b, {when}",
+            ".quad 4b, 9b, {when}",
+            ".quad 5b, 9b, {when}",
+            ".popsection",
+            when = const AT_ONCE,
+            at = in(reg) at.as_u64(),
+            header = const LEGACY,
+            size = in(reg) format.size,
+            end = const FP_XSTATE_MAGIC2,
+            failed = inout(reg) failed,
+            inout("rcx") before.len() => _,
+            inout("rdi") at.as_u64() + LABEL as u64 => _,
+            inout("rsi") before.as_ptr() => _,
+            in("eax") u32::MAX,
+            in("edx") u32::MAX,
+            options(nostack),
+        );
+    });
+    failed == 0
+}
+
+/// Loads all components from the frame of a signal at `at`, if they can be read there as the page tables stand and the CPU takes
+/// them; says whether so. Else nobody is asked, and the registers are undefined. Preemption is off.
+pub(super) fn load_from_frame(at: VirtAddr) -> bool {
+    if components() == 0 || !in_task_half(at, size()) {
+        return false;
+    }
+    let mut failed = 1u32;
+    let mut mxcsr = 0u32;
+    // SAFETY: the instruction reads task memory only; an impossible access, or what is no area, goes on at label 9 with `failed`
+    // still 1. Nobody but user mode uses what it loads.
+    with_user_pages(|| unsafe {
+        asm!(
+            "2: xrstor64 [{at}]",
+            "xor {failed:e}, {failed:e}",
+            "9:",
+            "stmxcsr [{mxcsr}]",
+            ".pushsection .fixups, \"a\"",
+            ".quad 2b, 9b, {when}",
+            ".popsection",
+            when = const AT_ONCE,
+            at = in(reg) at.as_u64(),
+            mxcsr = in(reg) &raw mut mxcsr,
+            failed = inout(reg) failed,
+            in("eax") u32::MAX,
+            in("edx") u32::MAX,
+            options(nostack),
+        );
+    });
+    // QEMU's CPUs take bits that no CPU has.
+    failed == 0 && mxcsr >> 16 == 0
 }

@@ -35,7 +35,7 @@ use x86_64::registers::rflags::RFlags;
 use super::exception::GENERAL_PROTECTION;
 use super::{Machine, interrupt, page_fault, percpu};
 use crate::arch::fault_code::PageFaultCode;
-use crate::arch::user::{Exit, FpuArea, Registers, Request, SYSCALL};
+use crate::arch::user::{Exit, FpuFormat, Registers, Request, SYSCALL};
 use crate::arch::{Cpu, Irq};
 use crate::mm::addr::VirtAddr;
 use crate::mm::fault::{FaultInfo, Origin};
@@ -146,26 +146,45 @@ impl Extra {
         self.gs_base = base.as_u64();
     }
 
-    /// The x87, SSE and AVX registers.
-    pub fn fpu_area(&mut self) -> FpuArea<'_> {
-        self.unload();
-        FpuArea {
-            bytes: self.fpu.labelled(),
-            components: fpu::components(),
-        }
+    /// How x87, SSE and AVX registers are saved.
+    pub fn fpu_format() -> FpuFormat {
+        fpu::format()
     }
 
-    /// Has `read` write what it likes to the area and say how far: components that it does not reach are reset, and what the
-    /// CPU would not load is put right. All are reset if it says nothing; answers whether it did not.
-    pub fn set_fpu_area(&mut self, read: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+    /// The x87, SSE and AVX registers, as a signal's frame has them: what FXSAVE writes, or what XSAVE does, labelled.
+    pub fn fpu_area(&mut self) -> &[u8] {
         self.unload();
-        self.fpu.set(read)
+        self.fpu.labelled()
+    }
+
+    /// Writes the same to the current task's memory, if the CPU holds the registers and the memory is there, and says whether they
+    /// are. Else nobody is asked, and what is there is undefined.
+    pub fn save_fpu_at_once(&mut self, at: VirtAddr) -> bool {
+        self.while_loaded(|_| fpu::save_to_frame(at)).unwrap_or(false)
+    }
+
+    /// Sets those of `components` from an area of which `read` reads the bytes from an offset on, and resets the others; without
+    /// `components`, from what FXSAVE writes. If it cannot read them, or the CPU would not load them, all are reset, and the
+    /// answer is false.
+    pub fn set_fpu_area(
+        &mut self,
+        components: Option<u64>,
+        read: impl FnMut(usize, &mut [u8]) -> bool,
+    ) -> bool {
+        self.unload();
+        self.fpu.set(components, read)
+    }
+
+    /// Sets all components from an area in the current task's memory, if the CPU holds the registers, the memory is there and the
+    /// CPU takes it, and says whether so. Else nobody is asked, and they are undefined.
+    pub fn load_fpu_at_once(&mut self, at: VirtAddr) -> bool {
+        self.while_loaded(|_| fpu::load_from_frame(at)).unwrap_or(false)
     }
 
     /// Sets them as a program finds them.
     pub fn reset_fpu(&mut self) {
-        self.unload();
         self.fpu.reset();
+        self.while_loaded(|fpu| fpu.load());
     }
 
     fn word(&self) -> u64 {
@@ -174,12 +193,20 @@ impl Extra {
 
     /// Has what the CPU holds of this saved; it is loaded again before user mode runs.
     fn unload(&mut self) {
-        Machine::preempt_disable();
-        if percpu::loaded() == self.word() {
-            self.fpu.save();
+        self.while_loaded(|fpu| {
+            fpu.save();
             percpu::set_loaded(NOBODY);
-        }
+        });
+    }
+
+    /// Does `work` if the CPU holds this, and goes on doing so meanwhile: with preemption off.
+    #[inline]
+    fn while_loaded<R>(&mut self, work: impl FnOnce(&mut Fpu) -> R) -> Option<R> {
+        Machine::preempt_disable();
+        let is_loaded = percpu::loaded() == self.word();
+        let result = is_loaded.then(|| work(&mut self.fpu));
         Machine::preempt_enable();
+        result
     }
 
     /// Has this CPU hold it; says whether it did not. If it did, nobody else's user mode has run here since. Interrupts are off.
