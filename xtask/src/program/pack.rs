@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use super::Ending;
 use super::elf::{Kind, kind_of};
-use super::libs;
+use super::libs::Search;
 use crate::cpio::Archive;
 use crate::process::which;
 
@@ -56,6 +56,7 @@ pub struct Packing {
     /// dynamic program.
     shared: Vec<PathBuf>,
     interpreter: Option<PathBuf>,
+    search: Search,
     /// What was left out, a sentence each.
     pub notes: Vec<String>,
 }
@@ -73,16 +74,18 @@ impl Packing {
     /// # Errors
     /// The program is not there or cannot be executed, or something else is wrong with the request.
     pub fn new(request: &Request) -> Result<Self, Refusal> {
+        let env = environment(&request.env)?;
         let mut packing = Self {
             archive: Archive::new(),
             shared: Vec::new(),
             interpreter: None,
+            search: Search::new(|name| env.get(OsStr::new(name)).cloned()),
             notes: Vec::new(),
         };
         let program = guest_path(text(&request.program)?)?;
         let argv = [&request.program].into_iter().chain(&request.args);
         packing.member("args", strings(argv.map(OsString::as_os_str)));
-        packing.member("env", environment(&request.env)?);
+        packing.member("env", variables(&env));
         packing.member("program", program.clone().into_bytes());
         for file in &request.files {
             packing.file_argument(file, request.libs)?;
@@ -192,7 +195,11 @@ impl Packing {
         let kind = kind_of(host).map_err(|error| wrong(format!("{}: {error}", host.display())))?;
         match kind {
             Kind::Elf(Some(interpreter)) => {
-                for library in libs::of(host, &interpreter).map_err(Ending::NotExecutable)? {
+                for library in self
+                    .search
+                    .of(host, &interpreter)
+                    .map_err(Ending::NotExecutable)?
+                {
                     self.as_on_the_host(&library)?;
                 }
                 self.interpreter.get_or_insert(interpreter);
@@ -227,7 +234,7 @@ impl Packing {
             let Some(interpreter) = own.or_else(|| usual.clone()) else {
                 continue;
             };
-            for library in libs::of_shared(object, &interpreter) {
+            for library in self.search.of_shared(object, &interpreter) {
                 if !self.may_have(text(library.as_os_str())?) {
                     self.as_on_the_host(&library)?;
                 }
@@ -400,7 +407,7 @@ fn strings<'a>(all: impl Iterator<Item = &'a OsStr>) -> Vec<u8> {
         .collect()
 }
 
-fn environment(changes: &[OsString]) -> Result<Vec<u8>, Refusal> {
+fn environment(changes: &[OsString]) -> Result<BTreeMap<OsString, OsString>, Refusal> {
     let mut all: BTreeMap<OsString, OsString> = DEFAULT_ENV
         .iter()
         .map(|(key, value)| (OsString::from(key), OsString::from(value)))
@@ -416,14 +423,19 @@ fn environment(changes: &[OsString]) -> Result<Vec<u8>, Refusal> {
             all.insert(OsString::from_vec(key.to_vec()), value);
         }
     }
+    Ok(all)
+}
+
+/// The member that carries an environment.
+fn variables(env: &BTreeMap<OsString, OsString>) -> Vec<u8> {
     let pair = |(key, value): (&OsString, &OsString)| {
         let mut pair = key.clone();
         pair.push("=");
         pair.push(value);
         pair
     };
-    let pairs: Vec<OsString> = all.iter().map(pair).collect();
-    Ok(strings(pairs.iter().map(OsString::as_os_str)))
+    let pairs: Vec<OsString> = env.iter().map(pair).collect();
+    strings(pairs.iter().map(OsString::as_os_str))
 }
 
 #[cfg(test)]
@@ -500,7 +512,10 @@ mod tests {
             b"./x\0two words\0\0"
         );
         let env = environment(&["B=1=2".into(), "HOME=/".into(), "FAULTLINE_NOT_SET".into()]).unwrap();
-        assert_eq!(env, b"B=1=2\0HOME=/\0PATH=/usr/local/bin:/usr/bin:/bin\0");
+        assert_eq!(
+            variables(&env),
+            b"B=1=2\0HOME=/\0PATH=/usr/local/bin:/usr/bin:/bin\0"
+        );
         assert!(environment(&["=x".into()]).is_err());
     }
 
@@ -508,7 +523,7 @@ mod tests {
     fn a_variable_without_a_value_is_our_own() {
         let path = std::env::var("PATH").unwrap();
         let env = environment(&["PATH".into()]).unwrap();
-        assert!(String::from_utf8_lossy(&env).contains(&format!("PATH={path}\0")));
+        assert!(String::from_utf8_lossy(&variables(&env)).contains(&format!("PATH={path}\0")));
     }
 
     #[test]
@@ -613,27 +628,60 @@ mod tests {
         assert!(!all.iter().any(|name| name == "bin/sh"), "{all:?}");
     }
 
+    /// What Rust's own linker makes of `source`, which is C.
+    fn compile(source: &str, output: &Path, options: &[&str]) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("source.c");
+        fs::write(&file, source).unwrap();
+        let mut cc = std::process::Command::new("cc");
+        let built = cc.arg(&file).args(options).arg("-o").arg(output).status();
+        assert!(
+            built.is_ok_and(|status| status.success()),
+            "Rust's own linker is there"
+        );
+    }
+
+    #[test]
+    fn libraries_are_found_as_the_programs_environment_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().to_str().unwrap();
+        compile(
+            "int own(void) { return 0; }",
+            &dir.path().join("libown.so"),
+            &["-shared"],
+        );
+        let program = dir.path().join("prog");
+        let from = format!("-L{folder}");
+        compile(
+            "int own(void); int main(void) { return own(); }",
+            &program,
+            &[&from, "-lown"],
+        );
+        let mut request = Request {
+            libs: true,
+            ..request(program.to_str().unwrap(), &[])
+        };
+        let (code, why) = refused(&request);
+        assert!(code == 126 && why.contains("libown.so"), "{code} {why}");
+        request.env = vec![format!("LD_LIBRARY_PATH={folder}").into()];
+        let all = names(&request);
+        let place = format!("{folder}/libown.so");
+        assert!(all.iter().any(|name| name == super::name(&place)), "{all:?}");
+        // A thread of a C program that is cancelled needs what the program does not name.
+        if all.iter().any(|name| name.ends_with("/libc.so.6")) {
+            assert!(all.iter().any(|name| name.ends_with("/libgcc_s.so.1")), "{all:?}");
+        }
+    }
+
     #[test]
     fn libraries_of_shared_code_are_packed_too() {
         let me = std::env::current_exe().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let module = dir.path().join("module.so");
-        let built = std::process::Command::new("cc")
-            .args([
-                "-shared",
-                "-nostdlib",
-                "-x",
-                "c",
-                "/dev/null",
-                "-Wl,--no-as-needed",
-                "-lresolv",
-                "-o",
-            ])
-            .arg(&module)
-            .status();
-        assert!(
-            built.is_ok_and(|status| status.success()),
-            "Rust's own linker is there"
+        compile(
+            "",
+            &module,
+            &["-shared", "-nostdlib", "-Wl,--no-as-needed", "-lresolv"],
         );
         let folder = dir.path().to_str().unwrap();
         let of = |files: &[&str]| {
