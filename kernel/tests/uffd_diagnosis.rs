@@ -211,7 +211,7 @@ fn a_fault_that_nobody_reads_is_told_from_one_whose_monitor_has_ended() {
     assert_eq!(uffd.wake(range), Ok(()));
 }
 
-static GATE: WaitReason = WaitReason("the test");
+static GATE: WaitReason = WaitReason::new("the test");
 
 #[test]
 fn a_fault_that_a_handler_is_at_stands_in_the_table() {

@@ -14,7 +14,7 @@ use kernel::mm::range::VirtRange;
 use kernel::mm::uaccess::{self, AccessError};
 use kernel::task::spawn::JoinHandle;
 use kernel::task::{Outcome as Ended, State, Task};
-use kernel::uffd::delivery::hand_over;
+use kernel::uffd::delivery::{Wait, hand_over};
 use kernel::uffd::slot::FaultState;
 use kernel::uffd::{Event, Features, FillMode, Modes, MonitorDeath, Outcome, ReadError, Uffd};
 
@@ -118,7 +118,7 @@ fn resolve(task: &Arc<Task>, addr: VirtAddr) -> Result<(), FaultError> {
         access: Access::Read,
         origin: Origin::Task,
     };
-    task.run_as(|| hand_over(task, &info))
+    task.run_as(|| hand_over(task, &info, Wait::Interruptible))
 }
 
 #[test]

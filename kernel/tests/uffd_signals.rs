@@ -153,6 +153,35 @@ fn a_signal_does_not_abort_what_the_kernel_does_on_a_tasks_behalf() {
 }
 
 #[test]
+fn a_wait_for_a_page_is_uninterruptible_where_the_page_is_looked_up() {
+    let (world, uffd, range) = shared(3);
+    let space = Arc::clone(&world.space);
+    let looked_up = page(range, 2);
+    let toucher = world.spawn_load(range.start);
+    until_it_waits(toucher.task());
+    let copier = spawn_copy(&world, page(range, 1));
+    until_it_waits(copier.task());
+    let finder = world.spawn("finder", move || {
+        space.read_bytes(looked_up, &mut [0; 8], Origin::Kernel)
+    });
+    until_it_waits(finder.task());
+    assert!(!toucher.task().cannot_be_interrupted());
+    assert!(!copier.task().cannot_be_interrupted());
+    assert!(finder.task().cannot_be_interrupted());
+    let before = listed(&uffd);
+    finder.task().interrupt();
+    until_it_sleeps(finder.task());
+    assert_eq!(listed(&uffd), before, "its message is where it was");
+    assert!(finder.task().cannot_be_interrupted());
+    for i in 0..3 {
+        serve(&uffd, page(range, i), 1);
+    }
+    assert_eq!(returned(toucher), Ok(word(1)));
+    assert_eq!(returned(copier), Ok(()));
+    assert_eq!(returned(finder), Ok(()));
+}
+
+#[test]
 fn a_kernel_mode_waiter_is_killable_and_its_call_fails() {
     let (world, uffd, range) = shared(1);
     let caller = spawn_copy(&world, range.start);

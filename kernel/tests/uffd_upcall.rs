@@ -360,7 +360,7 @@ fn two_tasks_on_one_page_call_twice_and_both_go_on() {
     assert_eq!(inside.load(Ordering::Relaxed), 2);
 }
 
-static GATE: WaitReason = WaitReason("the test");
+static GATE: WaitReason = WaitReason::new("the test");
 
 /// A handler that says when it is called and then waits until it is let go on.
 struct Gate {

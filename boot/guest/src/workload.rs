@@ -50,7 +50,7 @@ pub const MARK: u64 = 1;
 
 type Page = [u64; WORDS];
 
-static GO: WaitReason = WaitReason("the start of the rounds");
+static GO: WaitReason = WaitReason::new("the start of the rounds");
 
 /// What a task holds while it loads a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

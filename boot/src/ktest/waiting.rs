@@ -15,7 +15,7 @@ use kernel::task::{self, Completion, State, WaitQueue, WaitReason};
 
 use crate::{ensure, kernel_test};
 
-static REASON: WaitReason = WaitReason("a kernel test");
+static REASON: WaitReason = WaitReason::new("a kernel test");
 
 fn start<T: Send + 'static>(
     name: &str,

@@ -6,6 +6,7 @@
 
 use crate::abi::errno::Errno;
 use crate::mm::addr::VirtAddr;
+use crate::mm::fault::FaultError;
 use crate::mm::uaccess;
 use crate::syscall::Error;
 use crate::task;
@@ -49,6 +50,7 @@ pub struct Source<'a> {
 enum From<'a> {
     Kernel(&'a [u8]),
     Task(Segments<'a>),
+    Pages(Segments<'a>),
 }
 
 /// Parts of a task's memory, and how far they are used up.
@@ -113,7 +115,7 @@ fn total(segments: &[Segment]) -> usize {
 /// What is known of a copy that failed: bytes that were copied, and the error.
 #[cold]
 fn failed(part: Segment, error: uaccess::AccessError) -> (usize, Errno) {
-    let done = error.addr.as_u64().wrapping_sub(part.addr.as_u64());
+    let done = error.addr.as_u64().saturating_sub(part.addr.as_u64());
     let done = usize::try_from(done).unwrap_or(0).min(part.len);
     (done, on_behalf(OnBehalf::Copy, error.why))
 }
@@ -146,6 +148,18 @@ fn store(part: Segment, bytes: &[u8]) -> (usize, Result<(), Errno>) {
 #[inline(always)]
 fn fetch(part: Segment, out: &mut [u8]) -> (usize, Result<(), Errno>) {
     transferred(part, || uaccess::read(part.addr, out))
+}
+
+/// [`fetch`] by way of the tables.
+fn look_up(part: Segment, out: &mut [u8]) -> (usize, Result<(), Errno>) {
+    let task = task::current();
+    transferred(part, || match task.space() {
+        Some(space) => space.read_pinned(part.addr, out),
+        None => Err(uaccess::AccessError {
+            addr: part.addr,
+            why: FaultError::Unmapped,
+        }),
+    })
 }
 
 impl<'a> Sink<'a> {
@@ -288,6 +302,15 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Pages of the current task's memory, which are looked up: whoever would keep them waits for them as such (Linux: `vmsplice`).
+    pub fn pages(segments: &'a [Segment]) -> Self {
+        Self {
+            len: total(segments),
+            from: From::Pages(Segments::new(segments)),
+            done: 0,
+        }
+    }
+
     /// Bytes that have been given.
     pub fn done(&self) -> usize {
         self.done
@@ -334,6 +357,14 @@ impl<'a> Source<'a> {
                     segments.within += count;
                     (count, read)
                 }
+                From::Pages(segments) => {
+                    let Some(part) = segments.next(rest.len()) else {
+                        break;
+                    };
+                    let (count, read) = look_up(part, &mut rest[..part.len]);
+                    segments.within += count;
+                    (count, read)
+                }
             };
             self.done += count;
             at += count;
@@ -362,7 +393,7 @@ impl<'a> Source<'a> {
     /// Goes back over the last `bytes` that were taken: they were not used.
     pub fn give_back(&mut self, bytes: usize) {
         self.done -= bytes;
-        if let From::Task(segments) = &mut self.from {
+        if let From::Task(segments) | From::Pages(segments) = &mut self.from {
             segments.seek(self.done);
         }
     }

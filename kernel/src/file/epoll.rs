@@ -39,9 +39,9 @@ fn nesting() -> &'static SleepLock {
     static NESTING: Once<SleepLock> = Once::new();
     NESTING.call_once(|| SleepLock::new(&OTHERS))
 }
-static OTHERS: WaitReason = WaitReason("another task that has an epoll watch an epoll");
+static OTHERS: WaitReason = WaitReason::uninterruptible("another task that has an epoll watch an epoll");
 
-static WAITING: WaitReason = WaitReason("an event of an epoll");
+static WAITING: WaitReason = WaitReason::new("an event of an epoll");
 
 bitflags! {
     /// How an item is watched, beside [`Readiness`] in the same word.

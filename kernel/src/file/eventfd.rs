@@ -13,7 +13,7 @@ use crate::task::WaitReason;
 /// The largest count.
 const MAX: u64 = u64::MAX - 1;
 
-static WAITING: WaitReason = WaitReason("an event counter");
+static WAITING: WaitReason = WaitReason::new("an event counter");
 
 /// An event counter.
 pub struct EventFile {

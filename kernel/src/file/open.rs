@@ -17,7 +17,8 @@ use crate::sync::SpinLock;
 use crate::syscall::Error;
 use crate::task::{SleepLock, WaitReason};
 
-static POSITION: WaitReason = WaitReason("a call that uses the position of the same open file");
+static POSITION: WaitReason =
+    WaitReason::uninterruptible("a call that uses the position of the same open file");
 
 /// Largest position.
 const MAX_POSITION: u64 = i64::MAX as u64;

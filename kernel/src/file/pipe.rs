@@ -34,9 +34,9 @@ const MAX_PLACES: usize = 256;
 /// `FIONREAD`.
 const FIONREAD: u32 = 0x541b;
 
-static WAITING: WaitReason = WaitReason("the other end of a pipe");
-static READING: WaitReason = WaitReason("another reader of the same pipe");
-static WRITING: WaitReason = WaitReason("another writer to the same pipe");
+static WAITING: WaitReason = WaitReason::new("the other end of a pipe");
+static READING: WaitReason = WaitReason::uninterruptible("another reader of the same pipe");
+static WRITING: WaitReason = WaitReason::uninterruptible("another writer to the same pipe");
 
 /// A pipe, or a named one.
 pub struct Pipe {

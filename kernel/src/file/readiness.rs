@@ -204,7 +204,7 @@ pub struct Poller {
     queue: WaitQueue,
 }
 
-static POLLING: WaitReason = WaitReason("one of several files");
+static POLLING: WaitReason = WaitReason::new("one of several files");
 
 impl Poller {
     /// Nothing has been told.

@@ -10,7 +10,7 @@ use crate::mm::cache::{Object, TruncateError};
 use crate::mm::memtype::secret::SECRET;
 use crate::task::{SleepLock, WaitReason};
 
-static SIZING: WaitReason = WaitReason("the size of secret memory");
+static SIZING: WaitReason = WaitReason::uninterruptible("the size of secret memory");
 
 /// A file of secret memory.
 pub struct SecretFile {

@@ -30,8 +30,8 @@ const OVERHEAD: usize = 768;
 /// `FIONREAD`.
 const FIONREAD: u32 = 0x541b;
 
-static WAITING: WaitReason = WaitReason("the other end of a socket pair");
-static READING: WaitReason = WaitReason("another reader of the same socket");
+static WAITING: WaitReason = WaitReason::new("the other end of a socket pair");
+static READING: WaitReason = WaitReason::uninterruptible("another reader of the same socket");
 
 /// What a pair carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,7 +16,7 @@ use crate::task::timers::{self, Timed, TimerId};
 /// `TFD_IOC_SET_TICKS`.
 const SET_TICKS: u32 = 0x4008_5400;
 
-static WAITING: WaitReason = WaitReason("a timer, by its descriptor");
+static WAITING: WaitReason = WaitReason::new("a timer, by its descriptor");
 
 /// A timer.
 pub struct TimerFile {

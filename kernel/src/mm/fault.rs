@@ -20,6 +20,7 @@ use super::pt::Prot;
 use super::space::Space;
 use crate::task::{self, Outcome, Task, TaskId};
 use crate::uffd;
+use crate::uffd::delivery::Wait;
 
 /// What the access wanted. The numbers are those of the rights.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -209,11 +210,11 @@ pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
         Some(space) => space.step(info, task),
         None => Verdict::Failed(FaultError::Unmapped),
     };
-    finish(verdict, info, task)
+    finish(verdict, info, task, Wait::Interruptible)
 }
 
-/// Handles a fault that the current task has on another space than its own, or that no exception reports; may sleep. `Ok`
-/// means: look again.
+/// Handles a fault that the current task has on another space than its own, or that no exception reports; may sleep, and then
+/// no signal but a fatal one wakes it. `Ok` means: look again.
 ///
 /// # Errors
 /// The access is impossible.
@@ -221,24 +222,24 @@ pub fn handle(info: &FaultInfo) -> Result<(), FaultError> {
 pub fn resolve(space: &Space, info: &FaultInfo) -> Result<(), FaultError> {
     let current = task::current();
     let task = &*current;
-    finish(space.step(info, task), info, task)
+    finish(space.step(info, task), info, task, Wait::Killable)
 }
 
 /// Goes on with a fault of the current task on another space than its own, after one look at it ([`Space::show`]); may
-/// sleep. `Ok` means: look again. No lock is held.
+/// sleep as in [`resolve`]. `Ok` means: look again. No lock is held.
 ///
 /// # Errors
 /// The access is impossible.
 #[inline]
 pub fn settle(verdict: Verdict, info: &FaultInfo) -> Result<(), FaultError> {
-    finish(verdict, info, &task::current())
+    finish(verdict, info, &task::current(), Wait::Killable)
 }
 
 #[inline(always)]
-fn finish(verdict: Verdict, info: &FaultInfo, task: &Arc<Task>) -> Result<(), FaultError> {
+fn finish(verdict: Verdict, info: &FaultInfo, task: &Arc<Task>, wait: Wait) -> Result<(), FaultError> {
     let error = match verdict {
         Verdict::Resolved | Verdict::Retry => return Ok(()),
-        Verdict::Delegated => match uffd::delivery::hand_over(task, info) {
+        Verdict::Delegated => match uffd::delivery::hand_over(task, info, wait) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         },

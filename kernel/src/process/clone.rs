@@ -50,7 +50,7 @@ const KEPT_FREE: u64 = 8;
 /// of them; threads are larger here, and touch more after they have begun).
 const FRAMES_PER_THREAD: u64 = 64;
 
-static VFORK: WaitReason = WaitReason("a vfork child");
+static VFORK: WaitReason = WaitReason::uninterruptible("a vfork child");
 
 /// Makes a thread or a process like the current one, `maker`; gives its number. With `CLONE_VFORK` it returns when the child
 /// uses the maker's memory no more.

@@ -95,11 +95,11 @@ pub struct Process {
     ended: Completion,
 }
 
-static ENDS: WaitReason = WaitReason("the end of process");
-static THREADS: WaitReason = WaitReason("the ends of other threads");
-static CHILDREN: WaitReason = WaitReason("a child");
-static CONTINUES: WaitReason = WaitReason("SIGCONT");
-static SIGNALS: WaitReason = WaitReason("a signal, by its descriptor");
+static ENDS: WaitReason = WaitReason::new("the end of process");
+static THREADS: WaitReason = WaitReason::new("the ends of other threads");
+static CHILDREN: WaitReason = WaitReason::new("a child");
+static CONTINUES: WaitReason = WaitReason::new("SIGCONT");
+static SIGNALS: WaitReason = WaitReason::new("a signal, by its descriptor");
 
 impl Member for Arc<Process> {
     fn note_parent(&self, parent: Pid) {

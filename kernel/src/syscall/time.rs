@@ -222,7 +222,7 @@ fn sleep_on(call: &mut Call<'_>, end: Duration, left: u64) -> Result {
 
 /// Sleeps until a clock shows `time`; false when a signal came first.
 fn sleep_until(call: &Call<'_>, clock: Clock, time: Duration) -> bool {
-    static TIME: WaitReason = WaitReason("time to pass");
+    static TIME: WaitReason = WaitReason::new("time to pass");
     let queue = WaitQueue::new(&TIME);
     let thread = call.thread;
     let timeout = clock::until(clock, time);

@@ -74,7 +74,7 @@ pub(super) struct Ended {
     stack_is_free: Completion,
 }
 
-static JOIN: WaitReason = WaitReason("the end of task");
+static JOIN: WaitReason = WaitReason::new("the end of task");
 
 impl Ended {
     pub(super) fn new(id: TaskId) -> Self {

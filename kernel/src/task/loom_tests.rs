@@ -13,7 +13,7 @@ use loom::thread;
 use super::sleep::Alarm;
 use super::{Completion, SleepLock, Task, WaitQueue, WaitReason, engine, park};
 
-static REASON: WaitReason = WaitReason("loom");
+static REASON: WaitReason = WaitReason::new("loom");
 
 /// Explores `f` with at most `preemptions` forced switches per run, or all of them.
 fn explore(preemptions: Option<usize>, f: impl Fn() + Send + Sync + 'static) {

@@ -104,7 +104,8 @@ impl<'a> Woken<'a> {
 #[track_caller]
 #[inline]
 pub fn park() {
-    park_on(&WaitReason("a wake-up"), 0);
+    static WAKE_UP: WaitReason = WaitReason::new("a wake-up");
+    park_on(&WAKE_UP, 0);
 }
 
 /// [`park`], telling observers what is waited for: the kind, and an address or number that says which one.

@@ -16,7 +16,7 @@ use crate::sync::{IrqLock, Once};
 
 static ENDED: IrqLock<LinkedList<RunAdapter>> = IrqLock::new(LinkedList::new(RunAdapter::NEW));
 static REAPER: Once<Arc<Task>> = Once::new();
-static REASON: WaitReason = WaitReason("tasks that have ended");
+static REASON: WaitReason = WaitReason::new("tasks that have ended");
 
 pub(super) fn start() -> Result<(), SpawnError> {
     let task = spawn("reaper", None, || -> () {

@@ -209,11 +209,11 @@ fn may_not_sleep(reason: &WaitReason, flags: <Machine as Irq>::Flags) -> ! {
     match Machine::preempt_count() {
         0 => panic!(
             "a task would wait for {} with interrupts off: a lock is held",
-            reason.0
+            reason.words()
         ),
         held => panic!(
             "a task would wait for {} with preemption off {held} deep: a lock is held",
-            reason.0
+            reason.words()
         ),
     }
 }
@@ -297,7 +297,7 @@ pub fn preempt() {
 /// Lets everybody else in line run first.
 #[track_caller]
 pub(super) fn yield_now() {
-    let section = Section::enter_to_sleep(&WaitReason("its next turn"));
+    let section = Section::enter_to_sleep(&WaitReason::new("its next turn"));
     rotate(&Machine::local().sched);
     section.leave();
 }
@@ -349,7 +349,7 @@ pub(super) extern "C" fn first(left: *mut usize) -> ! {
 pub(super) fn exit(outcome: Outcome) -> ! {
     current().finish(outcome);
     // Never left: the task does not come back.
-    let _ = Section::enter_to_sleep(&WaitReason("nothing: it has ended"));
+    let _ = Section::enter_to_sleep(&WaitReason::new("nothing: it has ended"));
     let cpu = &Machine::local().sched;
     assert!(!cpu.idle_runs(), "the idle task has ended");
     switch::end_running(cpu);

@@ -3,9 +3,10 @@
 //! | | as Linux's | what it cuts short | lasts |
 //! | --- | --- | --- | --- |
 //! | [`Task::kill`] | fatal signal | every wait that can be, now and later | for good |
-//! | [`Task::interrupt`] | any other | a wait for a page that the task itself touches, and a read of messages | for one wait |
+//! | [`Task::interrupt`] | any other | a wait for a page that an instruction touches, and a read of messages | for one wait |
 //!
-//! Either leaves a token ([`mod@super::park`]) after it is noted down: whoever looks, and then parks, misses neither.
+//! Either leaves a token ([`mod@super::park`]) after it is noted down: whoever looks, and then parks, misses neither. One who parks
+//! and then looks goes by the token, so that a wait which signals do not cut short puts it back (`Task::remind`).
 
 use super::Task;
 use crate::sync::model::atomic::{AtomicU8, Ordering};
@@ -41,11 +42,19 @@ impl Task {
     /// itself, it executes that access again, and a fresh message is sent; if it reads messages, it is told
     /// ([`ReadError::Interrupted`](crate::uffd::ReadError::Interrupted)). Several that come during one wait count as one.
     ///
-    /// What the kernel does on the task's behalf goes on; for a task that runs a thread it faults again and again until the
-    /// page is there, as on Linux.
+    /// What the kernel does on the task's behalf goes on. For a task that runs a thread a copy faults again and again until the
+    /// page is there; whoever looks a page up sleeps on. Both as on Linux.
     pub fn interrupt(&self) {
         self.signals.0.fetch_or(INTERRUPTED, Ordering::AcqRel);
         self.unpark();
+    }
+
+    /// Puts back the token of an interruption of the task, the current one, that has not cut its last wait short.
+    #[inline]
+    pub(crate) fn remind(&self) {
+        if self.is_interrupted() {
+            self.unpark();
+        }
     }
 
     /// Whether the task was interrupted, and nothing has answered that.

@@ -118,7 +118,7 @@ pub fn wait_told<T>(
 /// A lock is held.
 #[track_caller]
 pub fn sleep(duration: Duration) {
-    static REASON: WaitReason = WaitReason("time to pass, until tick");
+    static REASON: WaitReason = WaitReason::new("time to pass, until tick");
     let alarm = Alarm::after(duration);
     while !alarm.has_fired() {
         park_on(&REASON, alarm.task.timer.deadline() as usize);

@@ -24,7 +24,7 @@ pub struct SleepLock {
 pub struct SleepGuard<'a>(&'a SleepLock);
 
 impl SleepLock {
-    /// Free; `reason` is what those wait for who find it taken.
+    /// Free; `reason` is what those wait for who find it taken: no signal lets them do without, but perhaps a fatal one.
     #[cfg(not(loom))]
     pub const fn new(reason: &'static WaitReason) -> Self {
         Self {
@@ -33,7 +33,7 @@ impl SleepLock {
         }
     }
 
-    /// Free; `reason` is what those wait for who find it taken.
+    /// Free; `reason` is what those wait for who find it taken: no signal lets them do without, but perhaps a fatal one.
     #[cfg(loom)]
     pub fn new(reason: &'static WaitReason) -> Self {
         Self {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::task::spawn::spawn_returning;
 
-    static REASON: WaitReason = WaitReason("a test");
+    static REASON: WaitReason = WaitReason::new("a test");
 
     #[test]
     fn who_is_killed_waits_for_no_lock_and_does_not_release_it() {

@@ -13,7 +13,6 @@ use super::signal::Signals;
 use super::sleep::Timer;
 use super::wait::Waiting;
 use super::{engine, table};
-use crate::mm::fault::Origin;
 use crate::mm::space::Space;
 use crate::process::Thread;
 use crate::process::futex::FutexSlot;
@@ -224,11 +223,11 @@ impl Task {
         self.state_unless(self.ended.seems_ended())
     }
 
-    /// Whether it waits for an answer that no signal but a fatal one lets it do without: that of a monitor, to something the
-    /// kernel does for it (Linux: `TASK_UNINTERRUPTIBLE` or `TASK_KILLABLE`).
+    /// Whether no signal but a fatal one cuts short what it waits for, or waited for last ([`WaitReason`]).
+    ///
+    /// [`WaitReason`]: super::WaitReason
     pub fn cannot_be_interrupted(&self) -> bool {
-        let fault = self.fault.is_waiting() && self.fault.origin() != Origin::Task;
-        fault || self.event.is_queued()
+        self.waiting.is_uninterruptible()
     }
 
     fn state_unless(&self, ended: bool) -> State {

@@ -130,12 +130,12 @@ impl Section {
             assert!(
                 held == 0,
                 "a task would wait for {} with preemption off {held} deep: a lock is held",
-                reason.0
+                reason.words()
             );
             assert!(
                 enabled,
                 "a task would wait for {} with interrupts off: a lock is held",
-                reason.0
+                reason.words()
             );
         }
         Self

@@ -38,8 +38,9 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Who waits for the earliest to change.
 fn changed() -> &'static WaitQueue {
+    static EARLIEST: WaitReason = WaitReason::new("the earliest timer");
     static CHANGED: Once<WaitQueue> = Once::new();
-    CHANGED.call_once(|| WaitQueue::new(&WaitReason("the earliest timer")))
+    CHANGED.call_once(|| WaitQueue::new(&EARLIEST))
 }
 
 /// Has `what` told when [`super::now`] shows `at`.
@@ -115,7 +116,7 @@ mod tests {
     use super::super::Completion;
     use super::*;
 
-    static DONE: WaitReason = WaitReason("a timer of the test");
+    static DONE: WaitReason = WaitReason::new("a timer of the test");
 
     /// Sets itself to be due at once, until it is over.
     struct Restless(Arc<Completion>);

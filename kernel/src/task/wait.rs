@@ -24,12 +24,35 @@ use super::{Current, Task, current, park_on};
 use crate::sync::Published;
 use crate::sync::model::Lock;
 
-/// What a task waits for, in words.
+/// What a task waits for, in words, and whether a signal ends that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WaitReason(
-    /// To be read after "waits for".
-    pub &'static str,
-);
+pub struct WaitReason {
+    words: &'static str,
+    uninterruptible: bool,
+}
+
+impl WaitReason {
+    /// A wait that a signal cuts short, or that no program sees; `words` are to be read after "waits for".
+    pub const fn new(words: &'static str) -> Self {
+        Self {
+            words,
+            uninterruptible: false,
+        }
+    }
+
+    /// A wait that goes on whatever signal comes, or whatever but a fatal one (Linux: `TASK_UNINTERRUPTIBLE`,
+    /// `TASK_KILLABLE`).
+    pub const fn uninterruptible(words: &'static str) -> Self {
+        Self {
+            words,
+            uninterruptible: true,
+        }
+    }
+
+    pub(super) fn words(&self) -> &'static str {
+        self.words
+    }
+}
 
 /// What a task waits for at present, or waited for last.
 #[derive(Default, Debug)]
@@ -49,7 +72,12 @@ impl Waiting {
     pub(super) fn get(&self) -> Option<(&'static str, usize)> {
         self.reason
             .get()
-            .map(|reason| (reason.0, self.which.load(Ordering::Relaxed)))
+            .map(|reason| (reason.words, self.which.load(Ordering::Relaxed)))
+    }
+
+    /// Whether only a fatal signal cuts it short, if any does.
+    pub(super) fn is_uninterruptible(&self) -> bool {
+        self.reason.get().is_some_and(|reason| reason.uninterruptible)
     }
 }
 

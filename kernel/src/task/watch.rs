@@ -15,7 +15,7 @@ use crate::uffd::diagnosis;
 use alloc::sync::Arc;
 
 static WATCHER: Once<Arc<Task>> = Once::new();
-static REASON: WaitReason = WaitReason("its next look");
+static REASON: WaitReason = WaitReason::new("its next look");
 /// When the next look is due, in ticks of the clock.
 static DUE: AtomicU64 = AtomicU64::new(u64::MAX);
 

@@ -34,7 +34,7 @@ use crate::sync::model::SpinLock;
 use crate::task::{self, Task, WaitReason};
 
 /// What a monitor in [`Uffd::read_event`] waits for.
-static READING: WaitReason = WaitReason("a message of userfault context");
+static READING: WaitReason = WaitReason::new("a message of userfault context");
 
 /// That the handshake is made; Linux keeps it in the same bit of its word, and shows it.
 pub(super) const READY: u64 = 1 << 31;

@@ -32,7 +32,7 @@ use super::admit::Admission;
 use super::api::{Features, Flags, Ioctls};
 use super::classify::{CacheState, EntryState, classify};
 use super::ctx::{Ctx, Resolver, Uffd};
-use super::delivery::{self, Delivery};
+use super::delivery::{self, Delivery, Wait};
 use super::ops::{FillMode, Outcome, RangeError, Refusal, WakeError};
 use super::release::Release;
 use super::slot::Fault;
@@ -240,7 +240,7 @@ impl Ctx {
                     if !task.fault.is_called() && !still() && self.withdraw_fault(task) {
                         return Ok(());
                     }
-                    delivery::hand_over(task, &info)
+                    delivery::hand_over(task, &info, Wait::Interruptible)
                 })
             }
         };

@@ -33,7 +33,7 @@ use crate::sync::model::atomic::{AtomicBool, Ordering};
 use crate::task::{self, WaitReason};
 
 /// What a task that announces an event waits for.
-static READ: WaitReason = WaitReason("its event to be read at userfault context");
+static READ: WaitReason = WaitReason::uninterruptible("its event to be read at userfault context");
 
 /// A layout change that one context is told about; its fills are refused as long as this lives.
 ///
@@ -79,6 +79,7 @@ impl Change {
                     }
                     task::park_on(&READ, self.ctx.number());
                 }
+                me.remind();
                 me.event.take()
             }
             Err(event) => Some(event),

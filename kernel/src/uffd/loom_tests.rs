@@ -12,7 +12,7 @@ use loom::thread;
 use super::api::Features;
 use super::classify::{Trap, TrapKind};
 use super::ctx::{Ctx, Uffd};
-use super::delivery::queue::hand_over;
+use super::delivery::queue::{Wait, hand_over};
 use super::event::{Event, ReadError};
 use super::layout::Change;
 use super::policy::MonitorDeath;
@@ -66,7 +66,9 @@ impl World {
             }
             self.ctx.enqueue(&task, FAULT)?;
             drop(present);
-            hand_over(&task, &Origin::Task, |task| self.withdraw(task))?;
+            hand_over(&task, &Origin::Task, Wait::Interruptible, |task| {
+                self.withdraw(task)
+            })?;
         }
     }
 
@@ -455,7 +457,7 @@ fn loom_finds_the_lost_wakeup_of_a_fault_queued_after_the_table_is_unlocked() {
             while !*world.present.lock() {
                 world.ctx.enqueue(&task, FAULT).expect("the context is open");
                 let withdraw = |task: &_| world.withdraw(task);
-                hand_over(&task, &Origin::Task, withdraw).expect("nobody kills it");
+                hand_over(&task, &Origin::Task, Wait::Interruptible, withdraw).expect("nobody kills it");
             }
         });
         world.fill();

@@ -15,7 +15,7 @@ use kernel::task::sleep_lock::SleepLock;
 use super::options::Options;
 use crate::apps::common::Snapshot;
 
-static FETCHING: WaitReason = WaitReason("another clone's page to be fetched");
+static FETCHING: WaitReason = WaitReason::uninterruptible("another clone's page to be fetched");
 
 /// The snapshot, and the object that has what was fetched of it.
 pub struct Job {

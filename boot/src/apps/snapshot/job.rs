@@ -7,8 +7,8 @@ use kernel::task::{Completion, WaitReason};
 use crate::apps::AppError;
 use crate::apps::common::Live;
 
-static READY: WaitReason = WaitReason("the writer to have written for a while");
-static ARMED: WaitReason = WaitReason("the region to be write-protected");
+static READY: WaitReason = WaitReason::new("the writer to have written for a while");
+static ARMED: WaitReason = WaitReason::new("the region to be write-protected");
 
 /// The image, and how far things are.
 pub struct Job {

@@ -25,7 +25,7 @@ pub enum Stream {
     Both,
 }
 
-static INPUT: WaitReason = WaitReason("standard input");
+static INPUT: WaitReason = WaitReason::new("standard input");
 
 /// Those who wait for input.
 fn readers() -> &'static Notifier {

@@ -21,7 +21,7 @@ pub enum RandomFile {
     Urandom,
 }
 
-static NEVER: WaitReason = WaitReason("random bytes");
+static NEVER: WaitReason = WaitReason::new("random bytes");
 
 /// Nobody is ever told anything.
 fn nobody() -> &'static Notifier {

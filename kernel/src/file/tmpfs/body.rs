@@ -15,8 +15,8 @@ use crate::mm::memtype::shmem::SHMEM;
 use crate::sync::SpinLock;
 use crate::task::{SleepLock, WaitReason};
 
-static FILLING: WaitReason = WaitReason("the contents of a file of the initial archive");
-static WRITING: WaitReason = WaitReason("a write to the same file by another task");
+static FILLING: WaitReason = WaitReason::uninterruptible("the contents of a file of the initial archive");
+static WRITING: WaitReason = WaitReason::uninterruptible("a write to the same file by another task");
 
 bitflags! {
     /// What can never be done to a file again (`F_ADD_SEALS`).

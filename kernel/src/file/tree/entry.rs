@@ -16,7 +16,7 @@ use crate::abi::errno::Errno;
 use crate::sync::SpinLock;
 use crate::task::{SleepGuard, SleepLock, WaitReason};
 
-static CHANGING: WaitReason = WaitReason("a change of the tree of files by another task");
+static CHANGING: WaitReason = WaitReason::uninterruptible("a change of the tree of files by another task");
 
 /// What the entries of a tree share.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ use crate::task::{self, WaitReason};
 use crate::uffd::linux::{self, Opener, message};
 use crate::uffd::{Event, ReadError, Release, Uffd, Watcher};
 
-static READING: WaitReason = WaitReason("a message of a userfault descriptor");
+static READING: WaitReason = WaitReason::new("a message of a userfault descriptor");
 
 /// Whether everybody may watch accesses of the kernel (`vm.unprivileged_userfaultfd`).
 pub static EVERYBODY_MAY: AtomicBool = AtomicBool::new(false);

@@ -20,7 +20,7 @@ pub const MAX_SIZE: u64 = i64::MAX as u64;
 /// Frames that are asked back when a call finds none.
 const RELIEF: u64 = 16;
 
-static LAYOUT: WaitReason = WaitReason("a change of a memory object by another task");
+static LAYOUT: WaitReason = WaitReason::uninterruptible("a change of a memory object by another task");
 
 /// Bytes `[start, end)` of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,8 @@
 //! Memory of a space as the kernel reaches it on somebody's behalf: through the tables, page by page.
 //!
 //! The caller need not be a task of the space. Faults are the space's all the same: its userfault contexts are asked, and
-//! the caller sleeps until they have answered. A context that is told about the tasks' own accesses only is not asked, nor
+//! the caller sleeps until they have answered, or it is killed; other signals wait, whereas a copy by [`uaccess`] is tried again
+//! and again once there is one. A context that is told about the tasks' own accesses only is not asked, nor
 //! is any on behalf of somebody who cannot wait ([`Origin`]).
 //!
 //! | system call on Linux | here | raises |
@@ -10,7 +11,7 @@
 //! | `write` from memory | [`uaccess::on_behalf`], a read | a load's |
 //! | `MADV_POPULATE_READ`, `MADV_POPULATE_WRITE` | [`Space::populate`] | a load's, a store's |
 //! | `mlock` | [`Space::populate_to_lock`] | a store's where a private area may be written, else a load's |
-//! | `process_vm_readv` | [`Space::read_pinned`] | a load's |
+//! | `process_vm_readv`, `vmsplice` into a pipe | [`Space::read_pinned`] | a load's |
 //! | `process_vm_writev`, `O_DIRECT` reads | [`Space::write_bytes`] | a store's |
 //! | `futex` on a word | [`Space::populate`] as for a store, then a load | a store's |
 //! | `/proc/pid/mem` | the two above with [`Origin::Debugger`] | none: it fails |
@@ -21,6 +22,7 @@
 //! A debugger reads what may not be read, and writes to private memory that may not be written: it gets a page of its space's own
 //! first, as a store would, and the entry stays as it is.
 //!
+//! [`uaccess`]: crate::mm::uaccess
 //! [`uaccess::on_behalf`]: crate::mm::uaccess::on_behalf
 
 use super::Space;

@@ -27,7 +27,7 @@ type Bucket = LinkedList<FutexAdapter>;
 
 static TABLE: [SpinLock<Bucket>; BUCKETS] =
     [const { SpinLock::new(LinkedList::new(FutexAdapter::NEW)) }; BUCKETS];
-static WORD: WaitReason = WaitReason("a futex");
+static WORD: WaitReason = WaitReason::new("a futex");
 
 /// What a task waits for in `futex`.
 #[derive(Debug, Default)]

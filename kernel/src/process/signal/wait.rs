@@ -11,7 +11,7 @@ use crate::process::timer::PosixTimer;
 use crate::syscall::{Error, Restart};
 use crate::task::{WaitQueue, WaitReason};
 
-static SIGNAL: WaitReason = WaitReason("a signal");
+static SIGNAL: WaitReason = WaitReason::new("a signal");
 
 /// Takes the next signal of `thread`, the current one, that is in `wanted`.
 #[inline]

@@ -247,7 +247,7 @@ pub fn vmsplice(call: &mut Call<'_>) -> Result {
     let parts = segments(array, count)?;
     let nowait = flags & NONBLOCK != 0;
     let moved = if open.status().writes() {
-        open.write(&mut Source::task(&parts), nowait)?
+        open.write(&mut Source::pages(&parts), nowait)?
     } else {
         open.read(&mut Sink::task(&parts), nowait)?
     };

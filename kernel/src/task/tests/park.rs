@@ -50,7 +50,7 @@ fn two_tasks_hand_over_to_each_other() {
 
 #[test]
 fn parked_task_shows_what_it_waits_for() {
-    static REASON: task::WaitReason = task::WaitReason("a test");
+    static REASON: task::WaitReason = task::WaitReason::new("a test");
     let sleeper = spawn("sleeper", None, || task::park_on(&REASON, 0x1234)).unwrap();
     while sleeper.state() != State::Parked {
         std::thread::yield_now();

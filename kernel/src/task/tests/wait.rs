@@ -9,7 +9,7 @@ use std::vec::Vec;
 use crate::sync::SpinLock;
 use crate::task::{self, Completion, Outcome, WaitQueue, WaitReason, spawn};
 
-static REASON: WaitReason = WaitReason("a test");
+static REASON: WaitReason = WaitReason::new("a test");
 
 #[test]
 fn items_reach_waiters_without_loss_or_doubling() {

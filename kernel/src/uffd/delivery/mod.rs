@@ -20,6 +20,7 @@ use crate::task::Task;
 pub mod queue;
 pub mod upcall;
 
+pub use queue::Wait;
 pub use upcall::{FaultHandler, Handled, Upcall};
 
 /// How a context hands over its faults.
@@ -72,15 +73,15 @@ impl Ctx {
     }
 }
 
-/// Hands over the fault of `task`, the current one, that was delivered because of the access in `info`. No lock is held.
-/// `Ok` means: execute the access again.
+/// Hands over the fault of `task`, the current one, that was delivered because of the access in `info`, and that it waits for
+/// as `wait` says. No lock is held. `Ok` means: execute the access again.
 ///
 /// # Errors
 /// It was not resolved, and executing the access again would not change that.
 #[inline(always)]
-pub fn hand_over(task: &Arc<Task>, info: &FaultInfo) -> Result<(), FaultError> {
+pub fn hand_over(task: &Arc<Task>, info: &FaultInfo, wait: Wait) -> Result<(), FaultError> {
     if task.fault.is_called() {
         return upcall::run(task);
     }
-    queue::hand_over(task, &info.origin, ctx::withdraw_fault)
+    queue::hand_over(task, &info.origin, wait, ctx::withdraw_fault)
 }

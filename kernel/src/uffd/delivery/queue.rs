@@ -4,10 +4,10 @@
 //! it and going to sleep amount to one switch of stacks, past the run queue; and so does the monitor's next read, back to
 //! the task it has just woken.
 //!
-//! The wait ends early when the task is killed, and when it is interrupted in an access of its own or runs a thread: the fault
-//! is withdrawn, and its message with it unless it was read. The access then fails, or is executed again and sends a fresh
-//! message, as on Linux. Whether there is a signal is looked at only by a task that was told something and still waits; one that was
-//! killed before it faults is not queued.
+//! The wait ends early when the task is killed, and, if it is [`Wait::Interruptible`], when the task is interrupted in an access
+//! of its own or runs a thread: the fault is withdrawn, and its message with it unless it was read. The access then fails, or is
+//! executed again and sends a fresh message, as on Linux. Whether there is a signal is looked at only by a task that was told
+//! something and still waits; one that was killed before it faults is not queued.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +19,30 @@ use crate::uffd::event::Pagefault;
 
 use crate::task::{self, Task, TaskId, WaitReason};
 
-/// What a faulting task waits for.
-static SERVED: WaitReason = WaitReason("a page from its monitor");
+/// What a task waits for whose fault an instruction has raised.
+static SERVED: WaitReason = WaitReason::new("a page from its monitor");
+/// The same of one that looks the page up.
+static LOOKED_UP: WaitReason = WaitReason::uninterruptible("a page from its monitor");
+
+/// What may cut short the wait for a page, apart from a fatal signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// Any signal: an instruction has raised the fault, in user mode or in the kernel, and is executed again (Linux:
+    /// `FAULT_FLAG_INTERRUPTIBLE`).
+    Interruptible,
+    /// Nothing: the kernel looks the page up in the tables, as `mlock` and `process_vm_readv` do (Linux: `get_user_pages`).
+    Killable,
+}
+
+impl Wait {
+    #[inline(always)]
+    const fn reason(self) -> &'static WaitReason {
+        match self {
+            Self::Interruptible => &SERVED,
+            Self::Killable => &LOOKED_UP,
+        }
+    }
+}
 
 /// Sleeps until somebody wakes `task`, the current one, whose fault is queued because of an access on the account of
 /// `origin`. A wait that is cut short ends with `withdraw`, which takes the fault off its queue. No lock is held.
@@ -31,15 +53,19 @@ static SERVED: WaitReason = WaitReason("a page from its monitor");
 pub(in crate::uffd) fn hand_over(
     task: &Arc<Task>,
     origin: &Origin,
+    wait: Wait,
     withdraw: impl FnOnce(&Arc<Task>),
 ) -> Result<(), FaultError> {
     loop {
         // Woken already: then this returns at once.
-        task::park_on(&SERVED, task.fault.addr().as_u64() as usize);
+        task::park_on(wait.reason(), task.fault.addr().as_u64() as usize);
         if !task.fault.is_waiting() {
+            if wait == Wait::Killable {
+                task.remind();
+            }
             return Ok(());
         }
-        if let Some(result) = cut_short(task, *origin) {
+        if let Some(result) = cut_short(task, *origin, wait) {
             withdraw(task);
             return result;
         }
@@ -49,13 +75,16 @@ pub(in crate::uffd) fn hand_over(
 /// How the wait of `task` ends because of a signal, if it does.
 #[cold]
 #[inline(never)]
-fn cut_short(task: &Task, origin: Origin) -> Option<Result<(), FaultError>> {
+fn cut_short(task: &Task, origin: Origin, wait: Wait) -> Option<Result<(), FaultError>> {
     if task.is_killed() {
         return Some(Err(FaultError::Killed));
     }
+    if wait == Wait::Killable {
+        return None;
+    }
     match origin {
         Origin::Task => task.take_interrupt().then_some(Ok(())),
-        // As Linux: a call on a thread's behalf tries again and again until the page is there, with a message each time, and
+        // As Linux: a copy on a thread's behalf tries again and again until the page is there, with a message each time, and
         // sleeps no more. What interrupted it is answered when the call has ended.
         Origin::Kernel if task.thread().is_some() && task.is_interrupted() => {
             task.unpark();

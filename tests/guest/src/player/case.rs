@@ -68,7 +68,6 @@ impl Play {
                 step.line,
                 self.control.slot(step.actor).answer()
             ),
-            Some(_) if process::is_on_behalf(step.what) => write!(line, "{number} {} -> waits", step.line),
             Some(look) => write!(line, "{number} {} -> waits {}", step.line, char::from(look.state)),
         };
         self.write_counts(&mut line);
@@ -106,10 +105,16 @@ impl Play {
             "r" | "w" | "sysread" | "syswrite" if step.actor < THREADS && self.is_being_dropped(step) => {
                 Some("not tried: perhaps a stale translation")
             }
-            // A task that waits within a system call would turn in circles.
-            "signal" if in_verb(&["r", "w"]) < steps_waiting().count() => Some("not tried: a busy loop"),
+            // A task whose system call copies to or from the page that it waits for would turn in circles.
+            "signal" if in_verb(&["r", "w"]) < self.interruptible() => Some("not tried: a busy loop"),
             _ => None,
         }
+    }
+
+    /// How many wait so that a signal would wake them.
+    fn interruptible(&self) -> usize {
+        let looks = self.waiting.iter().flatten();
+        looks.filter(|look| look.state != b'D').count()
     }
 
     /// Whether a thread touches what another one is dropping, while that one waits until an event is read. Since madvise(2)
@@ -185,7 +190,7 @@ impl Play {
     fn note_disorder(&self, before: &Looks, now: &Looks) {
         let tells = |actor: usize, look: &Look| {
             let step = self.case.steps.get(self.control.slot(actor).step());
-            look.state == b'D' && !step.is_some_and(|step| process::is_on_behalf(step.what))
+            look.state == b'D' && !step.is_some_and(|step| process::looks_pages_up(step.what))
         };
         let queued_anew = now
             .iter()
@@ -260,16 +265,11 @@ impl Play {
         }
         for (actor, look) in before.iter().enumerate() {
             if let Some(look) = look {
-                let number = self.control.slot(actor).step();
-                let step = self.case.steps.get(number);
-                // How one waits on behalf of somebody is the kernel's affair.
-                let state = match step.is_some_and(|step| process::is_on_behalf(step.what)) {
-                    true => '?',
-                    false => char::from(look.state),
-                };
                 self.control.transcript().line(format_args!(
-                    "{} has not come back from step {number}: {state}",
-                    ACTORS[actor]
+                    "{} has not come back from step {}: {}",
+                    ACTORS[actor],
+                    self.control.slot(actor).step(),
+                    char::from(look.state)
                 ));
             }
         }

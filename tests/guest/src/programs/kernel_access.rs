@@ -13,22 +13,44 @@ const POPULATE_READ: i32 = 22;
 const POPULATE_WRITE: i32 = 23;
 
 /// A way for the kernel to touch a page: its name, the call, and what section 4.4 says.
-struct Access {
-    name: &'static str,
+pub struct Access {
+    pub name: &'static str,
     /// Touches the page that begins at the address, or a word in it.
-    touch: fn(usize) -> Answer,
+    pub touch: fn(usize) -> Answer,
+    /// How it waits for the page: an instruction of the kernel's raises the fault, or the page is looked up.
+    pub waits: Waits,
     /// Flags of the message for a missing page, and what the call answers once there are zeros.
-    missing: (u64, &'static str),
+    pub missing: (u64, &'static str),
     /// What it answers where the kernel may not wait.
     refused: &'static str,
     /// Flags of the message for a protected page, if it writes; what it answers then.
     protected: (Option<u64>, &'static str),
 }
 
-const ACCESSES: &[Access] = &[
+/// How the kernel waits for a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// A signal wakes it, and it touches the page again.
+    Interruptibly,
+    /// Only a fatal signal wakes it.
+    Killably,
+}
+
+impl Waits {
+    /// How a thread looks that waits so.
+    fn look(self) -> &'static str {
+        match self {
+            Self::Interruptibly => "blocked",
+            Self::Killably => "blocked (D)",
+        }
+    }
+}
+
+pub const ACCESSES: &[Access] = &[
     Access {
         name: "read(2) into the page",
         touch: read_into,
+        waits: Waits::Interruptibly,
         missing: (1, "1"),
         refused: "EFAULT",
         protected: (Some(3), "1"),
@@ -36,6 +58,7 @@ const ACCESSES: &[Access] = &[
     Access {
         name: "write(2) from the page",
         touch: write_from,
+        waits: Waits::Interruptibly,
         missing: (0, "1"),
         refused: "EFAULT",
         protected: (None, "1"),
@@ -43,6 +66,7 @@ const ACCESSES: &[Access] = &[
     Access {
         name: "MADV_POPULATE_READ",
         touch: |page| madvise(page, PAGE, POPULATE_READ).map(|()| 0),
+        waits: Waits::Killably,
         missing: (0, "0"),
         refused: "EFAULT",
         protected: (None, "0"),
@@ -50,6 +74,7 @@ const ACCESSES: &[Access] = &[
     Access {
         name: "MADV_POPULATE_WRITE",
         touch: |page| madvise(page, PAGE, POPULATE_WRITE).map(|()| 0),
+        waits: Waits::Killably,
         missing: (1, "0"),
         refused: "EFAULT",
         protected: (Some(3), "0"),
@@ -57,6 +82,7 @@ const ACCESSES: &[Access] = &[
     Access {
         name: "mlock",
         touch: |page| call(libc::SYS_mlock, &[page, PAGE]),
+        waits: Waits::Killably,
         missing: (1, "0"),
         refused: "ENOMEM",
         protected: (Some(3), "0"),
@@ -64,6 +90,7 @@ const ACCESSES: &[Access] = &[
     Access {
         name: "process_vm_readv",
         touch: |page| process_vm(libc::SYS_process_vm_readv, std::process::id(), page),
+        waits: Waits::Killably,
         missing: (0, "8"),
         refused: "EFAULT",
         protected: (None, "8"),
@@ -71,6 +98,7 @@ const ACCESSES: &[Access] = &[
     Access {
         name: "process_vm_writev",
         touch: |page| process_vm(libc::SYS_process_vm_writev, std::process::id(), page),
+        waits: Waits::Killably,
         missing: (1, "8"),
         refused: "EFAULT",
         protected: (Some(3), "8"),
@@ -78,13 +106,50 @@ const ACCESSES: &[Access] = &[
     Access {
         name: "futex wait on a word",
         touch: |page| call(libc::SYS_futex, &[page, libc::FUTEX_WAIT as usize, 12345, 0]),
+        waits: Waits::Killably,
         missing: (1, "EAGAIN"),
         refused: "EFAULT",
         protected: (Some(3), "EAGAIN"),
     },
     Access {
+        name: "futex wait on a private word",
+        touch: |page| {
+            let wait = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+            call(libc::SYS_futex, &[page, wait as usize, 12345, 0])
+        },
+        waits: Waits::Interruptibly,
+        missing: (0, "EAGAIN"),
+        refused: "EFAULT",
+        protected: (None, "EAGAIN"),
+    },
+    Access {
+        name: "process_vm_readv into the page",
+        touch: |page| process_vm_with(libc::SYS_process_vm_readv, page),
+        waits: Waits::Interruptibly,
+        missing: (1, "8"),
+        refused: "EFAULT",
+        protected: (Some(3), "8"),
+    },
+    Access {
+        name: "process_vm_writev from the page",
+        touch: |page| process_vm_with(libc::SYS_process_vm_writev, page),
+        waits: Waits::Interruptibly,
+        missing: (0, "8"),
+        refused: "EFAULT",
+        protected: (None, "8"),
+    },
+    Access {
+        name: "COPY from the page",
+        touch: copy_from,
+        waits: Waits::Interruptibly,
+        missing: (0, "4096"),
+        refused: "EFAULT",
+        protected: (None, "4096"),
+    },
+    Access {
         name: "vmsplice from the page",
         touch: vmsplice_from,
+        waits: Waits::Killably,
         missing: (0, "8"),
         refused: "EFAULT",
         protected: (None, "8"),
@@ -92,6 +157,7 @@ const ACCESSES: &[Access] = &[
     Access {
         name: "gettimeofday storing to the page",
         touch: |page| call(libc::SYS_gettimeofday, &[page, 0]),
+        waits: Waits::Interruptibly,
         missing: (1, "0"),
         refused: "EFAULT",
         protected: (Some(3), "0"),
@@ -99,6 +165,7 @@ const ACCESSES: &[Access] = &[
     Access {
         name: "pipe2 storing to the page",
         touch: |page| call(libc::SYS_pipe2, &[page, 0]),
+        waits: Waits::Interruptibly,
         missing: (1, "0"),
         refused: "EFAULT",
         protected: (Some(3), "0"),
@@ -127,6 +194,7 @@ fn row(access: &Access) {
         outcome(&uffd, &job),
         format!("fault flags {flags} at area"),
     );
+    check(&name("missing, it waits"), job.settle(), access.waits.look());
     uffd.zeropage(at, PAGE, 0);
     check(&name("missing, filled"), job.finish(), done);
     check(&name("missing, one message"), uffd.now(), "EAGAIN");
@@ -205,6 +273,23 @@ fn process_vm(number: i64, pid: u32, page: usize) -> Answer {
     let remote = [page, 8];
     let (local, remote) = (local.as_ptr() as usize, remote.as_ptr() as usize);
     call(number, &[pid as usize, local, 1, remote, 1, 0])
+}
+
+/// The same with the page on this side; on the other there are eight bytes.
+fn process_vm_with(number: i64, page: usize) -> Answer {
+    let bytes = 0u64;
+    let local = [page, 8];
+    let remote = [&raw const bytes as usize, 8];
+    let (local, remote) = (local.as_ptr() as usize, remote.as_ptr() as usize);
+    call(number, &[std::process::id() as usize, local, 1, remote, 1, 0])
+}
+
+/// COPY of the page to one that another context watches.
+fn copy_from(page: usize) -> Answer {
+    let uffd = Uffd::with(0);
+    let area = Region::anon("target", 1);
+    uffd.watch(&area, MISSING);
+    uffd.copy(area.start, page, PAGE, 0).answer.map(|_| PAGE)
 }
 
 /// /proc/self/mem does not wait.

@@ -2,6 +2,7 @@
 
 use guest_tests::child::{ended, fork};
 use guest_tests::job::{self, until};
+use guest_tests::proc::process_state;
 use guest_tests::region::*;
 use guest_tests::sys::{self, Answer, call};
 use guest_tests::touch::{peek, poke, until_byte};
@@ -193,6 +194,20 @@ fn memory() {
     show("fork, parent: what the child filled", peek(private.page(1)));
     show("fork, parent: shared memory", peek(shared.start));
     show("fork, parent: DONTFORK", peek(gone.start));
+    let maker = std::process::id() as i32;
+    let flags = (libc::CLONE_VFORK | libc::SIGCHLD) as usize;
+    let child = match call(libc::SYS_clone, &[flags, 0, 0, 0, 0]) {
+        Ok(0) => {
+            let waits = until(|| process_state(maker) == Some('D'));
+            let _ = call(libc::SYS_exit_group, &[usize::from(waits)]);
+            unreachable!("exit_group does not return");
+        }
+        made => made.expect("clone works"),
+    };
+    show(
+        "clone with VFORK: the maker waits in state D",
+        wait(child as i32, 0),
+    );
     show(
         "vfork and exec: status",
         crate::roles::spawn_and_wait(&["exit", "17"]),

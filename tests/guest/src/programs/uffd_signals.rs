@@ -10,10 +10,16 @@ use guest_tests::touch::peek;
 use guest_tests::transcript::{answer, check, ok};
 use guest_tests::uffd::*;
 
+use super::kernel_access::{ACCESSES, Access, Waits};
+
 pub fn run() {
     signal::catch(libc::SIGUSR1, libc::SA_RESTART, &[]);
     user_mode();
     kernel_mode();
+    for access in ACCESSES {
+        by_access(access);
+    }
+    after_a_look_up();
     killed();
 }
 
@@ -117,9 +123,97 @@ fn kernel_mode() {
     signal::forget();
 }
 
+/// A signal for one who waits in a call: a copy is tried again and again, a page that is looked up is waited for as if there were
+/// no signal. The call is not cut short either way.
+fn by_access(access: &Access) {
+    let touch = access.touch;
+    let (flags, done) = access.missing;
+    let message = format!("fault flags {flags} at area");
+    let name = |what: &str| format!("4.4 signal, {}: {what}", access.name);
+    let uffd = Uffd::with(0);
+    let area = Region::anon("area", 1);
+    uffd.watch(&area, MISSING);
+    let at = area.start;
+    let waiter = job::start(move || answer(touch(at)));
+    check(&name("a waiter"), outcome(&uffd, &waiter), &message);
+    check(
+        &name("sent"),
+        ok(signal::tgkill(waiter.tid(), libc::SIGUSR1)),
+        "ok",
+    );
+    match access.waits {
+        Waits::Interruptibly => again_and_again(&name("the message"), &uffd, &message),
+        Waits::Killably => {
+            check(&name("the waiter"), waiter.settle(), "blocked (D)");
+            check(&name("the message"), uffd.now(), "EAGAIN");
+        }
+    }
+    check(&name("the handler has not run"), signal::count(), "0");
+    check(&name("filled"), uffd.zeropage(at, PAGE, 0), "ok 1p");
+    check(&name("the call"), waiter.finish(), done);
+    check(&name("the handler"), until(|| signal::count() == 1), true);
+    signal::forget();
+}
+
+/// The same message comes three times more.
+fn again_and_again(name: &str, uffd: &Uffd, message: &str) {
+    for _ in 0..3 {
+        check(name, uffd.told(), message);
+    }
+}
+
+/// A signal that comes while a page is looked up is found by the copy that follows in the same call.
+fn after_a_look_up() {
+    let uffd = Uffd::with(0);
+    let (from, to) = (Region::anon("from", 1), Region::anon("to", 1));
+    uffd.watch(&from, MISSING);
+    uffd.watch(&to, MISSING);
+    let (there, here) = (from.start, to.start);
+    let waiter = job::start(move || {
+        let (local, remote) = ([here, 8], [there, 8]);
+        let (local, remote) = (local.as_ptr() as usize, remote.as_ptr() as usize);
+        let number = libc::SYS_process_vm_readv;
+        answer(call(
+            number,
+            &[std::process::id() as usize, local, 1, remote, 1, 0],
+        ))
+    });
+    let name = |what: &str| format!("4.4 signal, process_vm_readv of two pages: {what}");
+    check(
+        &name("it looks one up"),
+        outcome(&uffd, &waiter),
+        "fault flags 0 at from",
+    );
+    check(
+        &name("sent"),
+        ok(signal::tgkill(waiter.tid(), libc::SIGUSR1)),
+        "ok",
+    );
+    check(&name("the waiter"), waiter.settle(), "blocked (D)");
+    check(&name("filled"), uffd.zeropage(there, PAGE, 0), "ok 1p");
+    again_and_again(&name("the other's message"), &uffd, "fault flags 1 at to");
+    check(&name("the other filled"), uffd.zeropage(here, PAGE, 0), "ok 1p");
+    check(&name("the call"), waiter.finish(), "8");
+    check(&name("the handler"), until(|| signal::count() == 1), true);
+    signal::forget();
+}
+
 /// A waiter that is killed takes its message along.
 fn killed() {
-    for (name, in_kernel) in [("in user mode", false), ("in the kernel", true)] {
+    let in_kernel: fn(usize) = |at| {
+        let _ = call(libc::SYS_gettimeofday, &[at, 0]);
+    };
+    let in_look_up: fn(usize) = |at| {
+        let _ = call(libc::SYS_mlock, &[at, PAGE]);
+    };
+    let in_user_mode: fn(usize) = |at| {
+        let _ = peek(at);
+    };
+    for (name, touch) in [
+        ("in user mode", in_user_mode),
+        ("in the kernel", in_kernel),
+        ("in mlock", in_look_up),
+    ] {
         let uffd = Uffd::with(feature::EVENT_FORK);
         let area = Region::anon("area", 1);
         uffd.watch(&area, MISSING);
@@ -127,11 +221,7 @@ fn killed() {
         let forker = fork_in_thread(move || {
             // Not to hold the parent's context.
             let _ = sys::close(fd);
-            if in_kernel {
-                let _ = call(libc::SYS_gettimeofday, &[at, 0]);
-            } else {
-                peek(at);
-            }
+            touch(at);
             0
         });
         let event = uffd.next().expect("a fork is told");

@@ -87,10 +87,10 @@ pub fn fork(words: &mut Words<'_>, out: &mut impl Write) -> Outcome<Option<usize
     Ok(None)
 }
 
-/// Whether the kernel touches memory in the course of the step. How a task sleeps then depends on how the kernel reaches the
-/// page: not a matter of the memory or of the channel.
-pub fn is_on_behalf(what: &str) -> bool {
-    const VERBS: [&str; 7] = ["sysread", "syswrite", "vmread", "vmwrite", "copy", "lock", "move"];
+/// Whether the kernel looks pages up in the course of the step: it waits for one as it does for an event to be read, with no
+/// ear for signals.
+pub fn looks_pages_up(what: &str) -> bool {
+    const VERBS: [&str; 3] = ["vmread", "vmwrite", "lock"];
     let verb = what.split(' ').next().unwrap_or_default();
     VERBS.contains(&verb) || what.contains(" pop")
 }
