@@ -80,7 +80,7 @@ pub fn wait(
     if found != Some(expected) {
         if waiter.leave() {
             // It was woken by somebody who may have meant another.
-            waiter.pass_on(bits);
+            waiter.pass_on();
         }
         return Err(found.map_or(Errno::EFAULT, |_| Errno::EAGAIN).into());
     }

@@ -9,7 +9,7 @@
 
 use alloc::sync::Arc;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 
 use intrusive_collections::LinkedList;
@@ -38,8 +38,8 @@ pub struct FutexSlot {
     bits: AtomicU32,
     /// The bucket of that.
     bucket: AtomicUsize,
-    /// Out of line, and by somebody else.
-    woken: AtomicBool,
+    /// Out of line by somebody else, who meant one of these bits; none: nobody has woken it.
+    woken: AtomicU32,
     /// What the word is one of, unless that is the task's own space.
     kept: SpinLock<Option<Owner>>,
 }
@@ -70,6 +70,12 @@ impl FutexSlot {
         self.bucket.store(bucket, Ordering::Relaxed);
     }
 
+    /// Whether somebody has taken the task out of line.
+    #[inline]
+    fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire) != 0
+    }
+
     /// Whether a wake-up of `key` for `bits` is for it. Its bucket is locked.
     fn is_for(&self, key: &Key, bits: u32) -> bool {
         self.bits.load(Ordering::Relaxed) & bits != 0 && self.key() == *key
@@ -97,7 +103,7 @@ impl Waiter {
         }
         slot.set(&word.key, bucket);
         slot.bits.store(bits, Ordering::Relaxed);
-        slot.woken.store(false, Ordering::Relaxed);
+        slot.woken.store(0, Ordering::Relaxed);
         TABLE[bucket].lock().push_back(Arc::clone(&task));
         Self(task)
     }
@@ -106,23 +112,24 @@ impl Waiter {
     #[inline(always)]
     pub fn sleep(&self, timeout: Option<Duration>, is_over: impl Fn() -> bool) {
         let slot = &self.0.futex;
-        let look = || (slot.woken.load(Ordering::Acquire) || is_over()).then_some(());
+        let look = || (slot.is_woken() || is_over()).then_some(());
         let which = slot.at.load(Ordering::Relaxed) as usize;
         // Whether it was woken is for `leave` to say.
         let _ = wait_told(&WORD, which, timeout, look);
     }
 
-    /// Wakes another in its place, of those who wait with one of `bits`.
+    /// Wakes another in its place, whom the waker may have meant as well.
     #[cold]
-    pub fn pass_on(&self, bits: u32) {
-        wake(&self.0.futex.key(), 1, bits);
+    pub fn pass_on(&self) {
+        let slot = &self.0.futex;
+        wake(&slot.key(), 1, slot.woken.load(Ordering::Relaxed));
     }
 
     /// Gets out of line; true when somebody has woken it.
     #[inline(always)]
     pub fn leave(&self) -> bool {
         // Whoever woke it may be about to unpark it still: that is a look too many in its next wait.
-        self.0.futex.woken.load(Ordering::Acquire) || self.leave_line()
+        self.0.futex.is_woken() || self.leave_line()
     }
 
     #[inline(never)]
@@ -131,7 +138,7 @@ impl Waiter {
         loop {
             let number = slot.bucket.load(Ordering::Relaxed);
             let mut bucket = TABLE[number].lock();
-            if slot.woken.load(Ordering::Acquire) {
+            if slot.is_woken() {
                 return true;
             }
             // It may have been requeued meanwhile.
@@ -188,7 +195,7 @@ fn wake_in(bucket: &mut Bucket, key: &Key, count: usize, bits: u32) -> usize {
         && let Some(task) = take(&mut cursor, key, bits)
     {
         // Under the lock: whoever finds itself out of line with it finds itself woken.
-        task.futex.woken.store(true, Ordering::Release);
+        task.futex.woken.store(bits, Ordering::Release);
         task.unpark();
         woken += 1;
     }
@@ -242,4 +249,57 @@ pub(super) fn requeue(from: &Key, to: &Word, space: &Arc<Space>, wake: usize, re
     drop(lower);
     drop(kept);
     woken + count
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::task::State;
+    use crate::task::spawn::{JoinHandle, spawn_returning};
+
+    fn until(condition: impl Fn() -> bool) {
+        while !condition() {
+            crate::task::yield_now();
+        }
+    }
+
+    /// A task that waits for a word, and then does something else before it leaves; `true` when it was woken.
+    fn waiter(word: &Word, bits: u32, then: impl FnOnce(&Waiter) + Send + 'static) -> JoinHandle<bool> {
+        let word = word.clone();
+        let waits = move || {
+            let waiter = Waiter::enter(&word, bits);
+            waiter.sleep(None, || crate::task::current().is_killed());
+            let woken = waiter.leave();
+            then(&waiter);
+            woken
+        };
+        let task = spawn_returning("waiter", None, waits).expect("the host has threads");
+        until(|| task.task().state() == State::Parked);
+        task
+    }
+
+    #[test]
+    fn who_passes_a_wake_up_on_passes_it_to_one_whom_the_waker_meant() {
+        let _machine = crate::arch::host::SoftMachine::start(crate::arch::host::Config::default());
+        let owner = 0;
+        let key = Key {
+            owner: core::ptr::from_ref(&owner).addr(),
+            at: 8,
+        };
+        let word = Word { key, object: None };
+        let first = waiter(&word, super::super::ANYBODY, Waiter::pass_on);
+        let other = waiter(&word, 2, |_| ());
+        let meant = waiter(&word, 1, |_| ());
+        assert_eq!(wake(&key, 1, 1), 1);
+        until(|| first.task().state() == State::Ended);
+        until(|| {
+            [&other, &meant]
+                .iter()
+                .any(|task| task.task().state() != State::Parked)
+        });
+        other.task().kill();
+        meant.task().kill();
+        let woken = [first, other, meant].map(|task| task.join().ok());
+        assert_eq!(woken, [Some(true), Some(false), Some(true)]);
+    }
 }
