@@ -2,7 +2,9 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use common::{World, eventually, returned};
@@ -11,9 +13,11 @@ use kernel::file::epoll::{EpollFile, Event, How};
 use kernel::file::eventfd::EventFile;
 use kernel::file::pipe::{Pipe, PipeFile};
 use kernel::file::poll::{self, Watched};
-use kernel::file::{OpenFile, OpenFlags, Readiness, Sink, Source};
+use kernel::file::readiness::Listener;
+use kernel::file::{File, Notifier, OpenFile, OpenFlags, Readiness, Sink, Source};
 use kernel::syscall::Error;
-use kernel::task::State;
+use kernel::task::spawn::{JoinHandle, spawn_returning};
+use kernel::task::{State, WaitReason};
 
 fn pipe() -> (Arc<OpenFile>, Arc<OpenFile>) {
     Pipe::pair(OpenFlags::NONBLOCK)
@@ -305,4 +309,159 @@ fn a_wait_is_ended_by_an_event_and_events_that_could_not_be_given_stay() {
     let both = Epoll::new();
     both.add(2, &counter, IN | OUT).unwrap();
     assert_eq!(both.wait(), [(2, IN | OUT)]);
+}
+
+static NOTHING: WaitReason = WaitReason::new("nothing");
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A file that is always readable. The next time that somebody looks, something else happens first.
+struct Interrupted {
+    notifier: Notifier,
+    first: Mutex<Option<Job>>,
+}
+
+impl Interrupted {
+    fn new() -> (Arc<Self>, Arc<OpenFile>) {
+        let file = Arc::new(Self {
+            notifier: Notifier::new(&NOTHING),
+            first: Mutex::new(None),
+        });
+        (Arc::clone(&file), OpenFile::new(file, OpenFlags::RDWR))
+    }
+
+    /// Has a task do something while somebody looks, who goes on when it has ended or waits.
+    fn do_meanwhile<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Arc<Mutex<Option<JoinHandle<T>>>> {
+        let started = Arc::new(Mutex::new(None));
+        let its = Arc::clone(&started);
+        *self.first.lock().unwrap() = Some(Box::new(move || {
+            *its.lock().unwrap() = Some(meanwhile(job));
+        }));
+        started
+    }
+}
+
+impl File for Interrupted {
+    fn label(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+
+    fn readiness(&self, _status: OpenFlags) -> Readiness {
+        let first = self.first.lock().unwrap().take();
+        if let Some(first) = first {
+            first();
+        }
+        Readiness::IN
+    }
+
+    fn notifier(&self) -> Option<&Notifier> {
+        Some(&self.notifier)
+    }
+}
+
+/// A task that has done something when this returns, or waits for the caller.
+fn meanwhile<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let task = spawn_returning("meanwhile", None, job).expect("the host has threads");
+    eventually("it has done it or waits", || {
+        task.task().state() != State::Runnable
+    });
+    task
+}
+
+fn result<T>(started: &Mutex<Option<JoinHandle<T>>>) -> T {
+    returned(started.lock().unwrap().take().expect("somebody looked"))
+}
+
+#[test]
+fn what_lasts_is_found_by_all_who_wait_also_while_one_looks_at_it() {
+    let _world = World::new();
+    let (file, open) = Interrupted::new();
+    let epoll = Epoll::new();
+    epoll.add(1, &open, IN).unwrap();
+    let waits = Arc::clone(&epoll.0);
+    let other = file.do_meanwhile(move || waits.wait(1, None, |_| Ok(())));
+    assert_eq!(epoll.wait(), [(1, IN)]);
+    assert_eq!(result(&other), Ok(1));
+}
+
+#[test]
+fn what_lasts_is_ready_for_an_outer_epoll_also_while_somebody_looks_at_it() {
+    let _world = World::new();
+    let (file, open) = Interrupted::new();
+    let (inner, outer) = (Epoll::new(), Epoll::new());
+    let inner_open = OpenFile::new(Arc::clone(&inner.0) as Arc<_>, OpenFlags::RDWR);
+    inner.add(1, &open, IN).unwrap();
+    outer.add(2, &inner_open, IN).unwrap();
+    let looked = file.do_meanwhile(move || outer.wait());
+    assert_eq!(inner.wait(), [(1, IN)]);
+    assert_eq!(result(&looked), [(2, IN)]);
+}
+
+#[test]
+fn an_event_that_could_not_be_given_goes_to_another_who_waits() {
+    let _world = World::new();
+    let (_, open) = Interrupted::new();
+    let epoll = Epoll::new();
+    epoll.add(1, &open, IN | How::EDGE.bits()).unwrap();
+    let other = Mutex::new(None);
+    let refused = epoll.0.wait(1, None, |_| {
+        let waits = Arc::clone(&epoll.0);
+        *other.lock().unwrap() = Some(meanwhile(move || waits.wait(1, None, |_| Ok(()))));
+        Err(Error::Errno(Errno::EFAULT))
+    });
+    assert_eq!(refused, Err(Error::Errno(Errno::EFAULT)));
+    assert_eq!(result(&other), Ok(1));
+}
+
+#[test]
+fn one_shot_that_is_wanted_again_while_it_is_reported_comes_again() {
+    let _world = World::new();
+    let (file, open) = Interrupted::new();
+    let epoll = Epoll::new();
+    let events = IN | How::ONE_SHOT.bits();
+    epoll.add(1, &open, events).unwrap();
+    let (changes, its) = (Arc::clone(&epoll.0), Arc::clone(&open));
+    let modified = file.do_meanwhile(move || changes.modify(1, &its, Event { events, data: 2 }));
+    let mut found = epoll.wait();
+    assert_eq!(result(&modified), Ok(()));
+    found.extend(epoll.wait());
+    assert_eq!(found.last(), Some(&(2, IN)), "all of {found:?}");
+}
+
+/// Told by an epoll; goes on once nobody has that but perhaps who tells.
+struct UntilClosed {
+    epoll: Weak<EpollFile>,
+    told: AtomicBool,
+}
+
+impl Listener for UntilClosed {
+    fn notify(&self, _changed: Readiness) {
+        self.told.store(true, Ordering::Release);
+        while self.epoll.strong_count() > 1 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn an_epoll_may_be_closed_while_a_file_tells_it() {
+    let world = World::new();
+    let counter = OpenFile::new(EventFile::new(0, false), OpenFlags::RDWR);
+    let epoll = Epoll::new();
+    epoll.add(1, &counter, IN).unwrap();
+    let listener = Arc::new(UntilClosed {
+        epoll: Arc::downgrade(&epoll.0),
+        told: AtomicBool::new(false),
+    });
+    let notifier = epoll.0.notifier().expect("an epoll changes");
+    notifier.add(Arc::clone(&listener) as Arc<_>).unwrap();
+    let teller = world.spawn("teller", move || {
+        counter.write(&mut Source::kernel(&1_u64.to_ne_bytes()), false)
+    });
+    eventually("the epoll is told", || listener.told.load(Ordering::Acquire));
+    drop(epoll);
+    assert_eq!(returned(teller), Ok(8));
 }

@@ -10,8 +10,11 @@
 //! An item stands in the line at most once, and the line has room for all: being told takes no memory. An item does not keep
 //! its file open; when the file is closed for good, its items are taken out.
 //!
-//! **Locks**, in this order: a notifier's list (of a watched file), `line`, an item's `state`; `items` is not held together with
-//! any of them.
+//! What is watched changes, and the line is looked through, by one task at a time, which has its *turn* (Linux: `ep->mtx`): while
+//! it has taken items out of the line that are to go back, nobody else finds them missing.
+//!
+//! **Locks**, in this order: an epoll's `turn`, then that of one that it watches; a notifier's list (of a watched file), `line`, an
+//! item's `state`. `items` is not held together with any but `turn`.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
@@ -42,6 +45,8 @@ fn nesting() -> &'static SleepLock {
 static OTHERS: WaitReason = WaitReason::uninterruptible("another task that has an epoll watch an epoll");
 
 static WAITING: WaitReason = WaitReason::new("an event of an epoll");
+
+static TURN: WaitReason = WaitReason::uninterruptible("another task that looks through an epoll");
 
 bitflags! {
     /// How an item is watched, beside [`Readiness`] in the same word.
@@ -90,14 +95,22 @@ fn key(fd: u64, file: &Arc<OpenFile>) -> Key {
 /// An event poll.
 pub struct EpollFile {
     items: SpinLock<BTreeMap<Key, Arc<Item>>>,
-    line: Lock<VecDeque<Arc<Item>>>,
-    notifier: Notifier,
+    line: Arc<Line>,
+    turn: SleepLock,
     me: Weak<Self>,
+}
+
+/// The items that may be ready, and who waits for one. It is of its own because items have to do with it under the locks of those
+/// who tell them, where an epoll must not be let go of.
+struct Line {
+    items: Lock<VecDeque<Arc<Item>>>,
+    notifier: Notifier,
 }
 
 /// A file that an event poll watches.
 struct Item {
     epoll: Weak<EpollFile>,
+    line: Arc<Line>,
     key: Key,
     file: Weak<OpenFile>,
     state: Lock<State>,
@@ -118,8 +131,11 @@ impl EpollFile {
     pub fn new() -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             items: SpinLock::new(BTreeMap::new()),
-            line: Lock::new(VecDeque::new()),
-            notifier: Notifier::new(&WAITING),
+            line: Arc::new(Line {
+                items: Lock::new(VecDeque::new()),
+                notifier: Notifier::new(&WAITING),
+            }),
+            turn: SleepLock::new(&TURN),
             me: Weak::clone(me),
         })
     }
@@ -162,9 +178,11 @@ impl EpollFile {
         notifier: &Notifier,
         interest: Event,
     ) -> Result<(), Errno> {
+        let _turn = self.turn.lock();
         let item = Arc::new_cyclic(|me| Item {
             me: Weak::clone(me),
             epoll: Weak::clone(&self.me),
+            line: Arc::clone(&self.line),
             key: key(fd, file),
             file: Arc::downgrade(file),
             state: Lock::new(State {
@@ -181,7 +199,7 @@ impl EpollFile {
         items.insert(item.key, Arc::clone(&item));
         let room = items.len();
         drop(items);
-        let mut line = self.line.lock();
+        let mut line = self.line.items.lock();
         let more = room.saturating_sub(line.len());
         let reserved = line.try_reserve(more);
         drop(line);
@@ -218,6 +236,7 @@ impl EpollFile {
     /// # Errors
     /// ENOENT; EINVAL: it is watched exclusively.
     pub fn modify(&self, fd: u64, file: &Arc<OpenFile>, interest: Event) -> Result<(), Errno> {
+        let _turn = self.turn.lock();
         let item = self.item(fd, file)?;
         let mut state = item.state.lock();
         if state.interest.how().contains(How::EXCLUSIVE) {
@@ -235,6 +254,7 @@ impl EpollFile {
     /// # Errors
     /// ENOENT.
     pub fn remove(&self, fd: u64, file: &Arc<OpenFile>) -> Result<(), Errno> {
+        let _turn = self.turn.lock();
         let item = self.item(fd, file)?;
         item.leave(file.file().notifier());
         self.forget(&item);
@@ -273,7 +293,7 @@ impl EpollFile {
 
     /// The epolls that watch this one, once for each way.
     fn above(&self) -> Vec<Arc<Self>> {
-        let listeners = self.notifier.listeners();
+        let listeners = self.line.notifier.listeners();
         listeners.iter().filter_map(|listener| listener.epoll()).collect()
     }
 
@@ -301,14 +321,15 @@ impl EpollFile {
 
     /// Takes what is ready, at most `max` of it. What is reported as long as it lasts goes back to the end of the line.
     fn collect(&self, max: usize) -> Vec<(Event, Arc<Item>)> {
+        let _turn = self.turn.lock();
         let mut found = Vec::new();
         let mut back = Vec::new();
-        let there = self.line.lock().len();
+        let there = self.line.items.lock().len();
         for _ in 0..there {
             if found.len() == max {
                 break;
             }
-            let Some(item) = self.line.lock().pop_front() else {
+            let Some(item) = self.line.items.lock().pop_front() else {
                 break;
             };
             item.state.lock().queued = false;
@@ -332,7 +353,11 @@ impl EpollFile {
             };
             found.push((event, item));
         }
-        back.iter().for_each(|item| item.enqueue(self));
+        back.iter().for_each(|item| item.enqueue());
+        if !back.is_empty() {
+            // Somebody may have looked meanwhile.
+            self.line.notifier.wake_one();
+        }
         found
     }
 
@@ -355,8 +380,10 @@ impl EpollFile {
                 if let Err(error) = take(&events) {
                     for (_, item) in &found {
                         item.state.lock().off = false;
-                        item.enqueue(self);
+                        item.enqueue();
                     }
+                    // Whoever has looked meanwhile has found nothing.
+                    self.line.notifier.notify(Readiness::READABLE);
                     return Err(error);
                 }
                 return Ok(events.len());
@@ -366,12 +393,12 @@ impl EpollFile {
                 return Ok(0);
             }
             let look = || {
-                if !self.line.lock().is_empty() {
+                if !self.line.items.lock().is_empty() {
                     return Some(Ok::<(), Errno>(()));
                 }
                 signals::is_pending().then_some(Err(Errno::EINTR))
             };
-            match self.notifier.wait_for(left, look) {
+            match self.line.notifier.wait_for(left, look) {
                 Some(outcome) => outcome?,
                 None => return Ok(0),
             }
@@ -390,9 +417,9 @@ impl Item {
     }
 
     /// At the end of the line, if it is not in it.
-    fn enqueue(&self, epoll: &EpollFile) {
+    fn enqueue(&self) {
         let Some(item) = self.me.upgrade() else { return };
-        let mut line = epoll.line.lock();
+        let mut line = self.line.items.lock();
         let mut state = self.state.lock();
         if !state.queued && !state.off && state.ticket.is_some() {
             state.queued = true;
@@ -407,25 +434,22 @@ impl Item {
         if let (Some(notifier), Some(ticket)) = (notifier, ticket) {
             notifier.remove(ticket);
         }
-        if let Some(epoll) = self.epoll.upgrade() {
-            let mut line = epoll.line.lock();
-            let place = line.iter().position(|item| core::ptr::eq(&**item, self));
-            let removed = place.and_then(|place| line.remove(place));
-            drop(line);
-            drop(removed);
-        }
+        let mut line = self.line.items.lock();
+        let place = line.iter().position(|item| core::ptr::eq(&**item, self));
+        let removed = place.and_then(|place| line.remove(place));
+        drop(line);
+        drop(removed);
     }
 }
 
 impl Listener for Item {
     fn notify(&self, changed: Readiness) {
-        let Some(epoll) = self.epoll.upgrade() else { return };
         let interest = self.state.lock().interest;
         if !changed.intersects(interest.readiness() | Readiness::UNASKED) {
             return;
         }
-        self.enqueue(&epoll);
-        epoll.notifier.notify(Readiness::READABLE);
+        self.enqueue();
+        self.line.notifier.notify(Readiness::READABLE);
     }
 
     fn epoll(&self) -> Option<Arc<EpollFile>> {
@@ -445,6 +469,7 @@ impl Watcher for Item {
 impl Drop for EpollFile {
     fn drop(&mut self) {
         for item in core::mem::take(self.items.get_mut()).into_values() {
+            // One whose file is just being closed leaves with that. Until then it and the line keep each other.
             if let Some(file) = item.file.upgrade() {
                 item.leave(file.file().notifier());
             }
@@ -458,7 +483,8 @@ impl File for EpollFile {
     }
 
     fn readiness(&self, _status: OpenFlags) -> Readiness {
-        let line: Vec<Arc<Item>> = self.line.lock().iter().cloned().collect();
+        let _turn = self.turn.lock();
+        let line: Vec<Arc<Item>> = self.line.items.lock().iter().cloned().collect();
         let is_ready = |item: &Arc<Item>| {
             let wanted = item.state.lock().interest.readiness() | Readiness::UNASKED;
             let file = item.file.upgrade();
@@ -472,7 +498,7 @@ impl File for EpollFile {
     }
 
     fn notifier(&self) -> Option<&Notifier> {
-        Some(&self.notifier)
+        Some(&self.line.notifier)
     }
 
     fn describe(&self, f: &mut dyn fmt::Write) -> fmt::Result {

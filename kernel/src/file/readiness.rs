@@ -125,6 +125,11 @@ impl Notifier {
         }
     }
 
+    /// One of those who wait looks again, for what any of them can use up. Nobody else is told: nothing has changed.
+    pub(super) fn wake_one(&self) {
+        self.waiters.wake_one();
+    }
+
     /// Waits until `look` gives something. It is called without locks and must not wait.
     ///
     /// # Errors
