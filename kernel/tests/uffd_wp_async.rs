@@ -428,3 +428,20 @@ fn protection_that_a_registration_left_behind_stays_and_stops_nobody() {
     assert_eq!(uffd.try_read_event(), write_protected(range.start));
     storer.kill();
 }
+
+#[test]
+fn protection_that_a_registration_left_behind_goes_when_its_page_is_copied() {
+    let (world, uffd, range) = registered_with(2, Modes::WP, Features::empty());
+    // The shared page of zeros, and a page that a fork shares.
+    assert_eq!(world.load(page(range, 0)), Ok(0));
+    assert_eq!(world.store(page(range, 1), 1), Ok(()));
+    assert_eq!(uffd.write_protect(range), Ok(()));
+    assert!(uffd.register(range, Modes::MISSING).is_ok());
+    let child = world.space.fork().expect("RAM is plenty");
+    for at in [page(range, 0), page(range, 1)] {
+        assert!(is_protected(&world, at));
+        assert_eq!(world.store(at, 9), Ok(()));
+        assert!(!is_protected(&world, at));
+    }
+    drop(child);
+}

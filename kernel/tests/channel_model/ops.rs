@@ -12,6 +12,8 @@ use crate::common::RW;
 pub const BASE_CELLS: usize = 22;
 pub const HUGE_CELLS: usize = 4;
 pub const CELLS: usize = BASE_CELLS + HUGE_CELLS;
+/// Where most happens, so that much happens to one cell. A node of the tables ends in the middle.
+const BUSY: std::ops::Range<usize> = 6..10;
 /// Huge pages in the pool: fewer than could be wanted.
 pub const POOL: usize = 4;
 
@@ -120,12 +122,17 @@ pub enum Op {
 
 fn span() -> impl Strategy<Value = Span> {
     prop_oneof![
-        6 => (0..BASE_CELLS, 1..5usize).prop_map(|(start, len)| Span(start, (start + len).min(BASE_CELLS))),
+        6 => (BUSY, 1..5usize).prop_map(|(start, len)| Span(start, start + len)),
+        3 => (0..BASE_CELLS, 1..5usize).prop_map(|(start, len)| Span(start, (start + len).min(BASE_CELLS))),
         2 => (0..BASE_CELLS, 1..20usize).prop_map(|(start, len)| Span(start, (start + len).min(BASE_CELLS))),
         3 => (BASE_CELLS..CELLS, 1..3usize).prop_map(|(start, len)| Span(start, (start + len).min(CELLS))),
         1 => Just(Span(0, BASE_CELLS)),
         1 => Just(Span(BASE_CELLS, CELLS)),
     ]
+}
+
+fn cell() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => BUSY, 2 => 0..BASE_CELLS, 2 => BASE_CELLS..CELLS]
 }
 
 /// A place and what is mapped there: huge pages where the cells are huge.
@@ -160,7 +167,7 @@ pub fn ops(longest: usize) -> impl Strategy<Value = Vec<Op>> {
         2 => (space(), span()).prop_map(|(space, span)| Op::Discard(space, span)),
         5 => (ctx(), span(), modes()).prop_map(|(ctx, span, modes)| Op::Register(ctx, span, modes)),
         1 => (ctx(), span()).prop_map(|(ctx, span)| Op::Unregister(ctx, span)),
-        20 => (0..TASK_SPACES.len(), 0..CELLS, any::<bool>())
+        20 => (0..TASK_SPACES.len(), cell(), any::<bool>())
             .prop_map(|(task, cell, store)| Op::Touch(task, cell, store)),
         5 => ctx().prop_map(Op::Read),
         4 => (ctx(), span(), 0..4usize, mode(), wp())

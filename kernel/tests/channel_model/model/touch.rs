@@ -95,7 +95,8 @@ impl Model {
         if stored.is_none() && !cell.is_absent() {
             return self.word(cell.content);
         }
-        let keeps = stored.is_none() && cell.content == Content::Marked && area.modes().contains(Modes::WP);
+        let mut keeps =
+            stored.is_none() && cell.content == Content::Marked && area.modes().contains(Modes::WP);
         let content = match cell.content {
             Content::Nothing | Content::Marked => self.populate(&area),
             other => other,
@@ -106,6 +107,8 @@ impl Model {
                 // The cell that is stored to does not count itself when it has just been populated.
                 let others = self.mapped(page) - usize::from(cell.content == content);
                 let own = area.is_shared() || (!self.is_cached(page) && others == 0);
+                // What a registration has left whose place another one has taken stops nobody, and goes with the page only.
+                keeps = own && cell.protected;
                 let page = if own { page } else { self.page(0) };
                 self.words[page] = word;
                 Content::Page(page)
