@@ -30,7 +30,7 @@ use crate::mm::kernel::KernelMm;
 use crate::mm::pt::PageTable;
 
 /// How long the last CPU waits for the others to leave.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a machine is made of.
 #[derive(Clone, Copy, Debug)]
