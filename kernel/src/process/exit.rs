@@ -31,7 +31,8 @@ pub(super) fn finish(thread: &Arc<Thread>) {
     process.note_change();
 }
 
-/// What a thread has in memory that others look at is put right. Afterwards it does not touch that memory any more.
+/// What a thread has in memory that others look at is put right, as far as that takes no monitor if the thread ends. Afterwards it
+/// does not touch that memory any more.
 pub(super) fn leave_memory(thread: &Arc<Thread>) {
     robust::release_all(thread);
     let word = thread.take_clear_at_end();

@@ -97,6 +97,7 @@ pub(super) fn begin(thread: &Arc<Thread>, mut context: Context) -> Result<(), Sp
             let _ = on_behalf(|| uaccess::write(word, &me.tid().as_u32().to_le_bytes()));
         }
         if run(&me, &mut context) == End::OfThread {
+            task::current().fault.note_ending();
             exit::finish(&me);
         }
     })?;

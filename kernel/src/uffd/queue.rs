@@ -20,7 +20,7 @@ use super::slot::{Fault, FaultState, Outstanding};
 use super::waiters::Waiters;
 use crate::arch::{Clock, Machine};
 use crate::mm::addr::VirtAddr;
-use crate::mm::fault::FaultError;
+use crate::mm::fault::{BusError, FaultError};
 use crate::mm::memtype::Granule;
 use crate::task::link::FaultAdapter;
 use crate::task::{self, Task};
@@ -179,12 +179,15 @@ impl Queue {
         Some(Ok(event))
     }
 
-    /// Whether a fault of `task`, which has read messages or is to end, can be queued.
+    /// Whether a fault of `task`, which has read messages, or is to end or ending, can be queued.
     #[cold]
     #[inline(never)]
     fn look_twice(&self, task: &Task) -> Result<(), FaultError> {
         if task.is_killed() {
             return Err(FaultError::Killed);
+        }
+        if task.fault.is_ending() {
+            return Err(FaultError::BusError(BusError::NoRetry));
         }
         // A thread of a Linux program waits like on Linux: another may be about to read.
         if task.thread().is_none() && self.is_served_by_itself(task) {

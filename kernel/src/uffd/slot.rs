@@ -66,6 +66,7 @@ pub struct FaultSlot {
     read_at: AtomicU64,
     /// See [`Self::is_looked_at_twice`].
     look_twice: AtomicBool,
+    ending: AtomicBool,
     /// What was delivered to this task while it slept in read.
     pub(super) inbox: Inbox,
     /// The handlers that this task is in.
@@ -86,6 +87,7 @@ impl Default for FaultSlot {
             reader: AtomicU64::new(0),
             read_at: AtomicU64::new(0),
             look_twice: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             inbox: Inbox::default(),
             calls: Calls::default(),
             origin: AtomicU8::new(Origin::Task as u8),
@@ -162,7 +164,7 @@ impl FaultSlot {
         }
     }
 
-    /// Whether a fault of this task may be one not to queue: it has read faults, or it is killed.
+    /// Whether a fault of this task may be one not to queue: it has read faults, or it is killed or ending.
     #[inline]
     pub(super) fn is_looked_at_twice(&self) -> bool {
         self.look_twice.load(Ordering::Relaxed)
@@ -172,6 +174,18 @@ impl FaultSlot {
     #[inline]
     pub(crate) fn look_twice(&self) {
         self.look_twice.store(true, Ordering::Relaxed);
+    }
+
+    /// The thread that the task, the current one, runs is ending: nobody is asked any more for what it still touches (Linux:
+    /// `PF_EXITING`).
+    pub(crate) fn note_ending(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        self.look_twice();
+    }
+
+    /// Whether it is.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// `reader` has read the fault. Under the queue lock.

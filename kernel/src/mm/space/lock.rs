@@ -82,7 +82,7 @@ impl Space {
         );
     }
 
-    /// The flags of [`LOCKS`] that everything gets that will be mapped.
+    /// The flags of `LOCKS` that everything gets that will be mapped.
     pub fn lock_of_future(&self) -> VmaFlags {
         VmaFlags::from_bits_truncate(self.lock_of_future.load(Ordering::Relaxed))
     }

@@ -15,7 +15,7 @@
 //! | `operation` | what `FUTEX_WAKE_OP` does to the word |
 //!
 //! The word faults as on Linux 6.18: a wait on a private word as for a load, on a shared one as for a store; waking touches
-//! shared words alone.
+//! shared words alone. The word that `FUTEX_WAKE_OP` changes is not waited for.
 
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -25,7 +25,7 @@ use crate::abi::errno::Errno;
 use crate::arch::{Machine, TaskMemory};
 use crate::mm::addr::VirtAddr;
 use crate::mm::space::Space;
-use crate::mm::uaccess::on_behalf;
+use crate::mm::uaccess::{on_behalf, without_waiting};
 use crate::syscall::{Error, Restart};
 
 mod key;
@@ -54,6 +54,18 @@ pub(super) fn load(addr: VirtAddr) -> Option<u32> {
 /// Stores `new` to the word at `addr` if it is `old`; says whether it was. `None`: it cannot be written.
 pub(super) fn exchange_if(addr: VirtAddr, old: u32, new: u32) -> Option<bool> {
     Some(on_behalf(|| Machine::compare_exchange_u32(addr, old, new))? == old)
+}
+
+/// Changes the word at `addr`; what it was before. `None`: it cannot be written, or only once a monitor has resolved a fault.
+fn change(addr: VirtAddr, to: impl Fn(u32) -> u32) -> Option<u32> {
+    without_waiting(|| {
+        loop {
+            let before = Machine::load_u32(addr)?;
+            if Machine::compare_exchange_u32(addr, before, to(before))? == before {
+                return Some(before);
+            }
+        }
+    })
 }
 
 /// Waits while the word at `addr` of `space`, the current task's, is `expected`, until somebody wakes one of `bits`. May sleep for the word itself.
@@ -173,7 +185,7 @@ pub fn requeue(
 /// the other if that was as `op` says; says how many.
 ///
 /// # Errors
-/// EFAULT: the word cannot be changed. Otherwise as for [`wake`].
+/// EFAULT: the word cannot be changed, or not without a monitor. Otherwise as for [`wake`].
 pub fn wake_op(
     space: &Arc<Space>,
     first: VirtAddr,
@@ -184,12 +196,7 @@ pub fn wake_op(
 ) -> Result<usize, Errno> {
     let first = Word::of(space, first, scope)?;
     let second_word = Word::of(space, second, scope)?;
-    let before = loop {
-        let before = load(second).ok_or(Errno::EFAULT)?;
-        if exchange_if(second, before, op.apply(before)).ok_or(Errno::EFAULT)? {
-            break before;
-        }
-    };
+    let before = change(second, |word| op.apply(word)).ok_or(Errno::EFAULT)?;
     let mut woken = queue::wake(&first.key, count, ANYBODY);
     if op.holds(before) {
         woken += queue::wake(&second_word.key, more, ANYBODY);

@@ -1,8 +1,12 @@
 //! Faults that the kernel takes on behalf of a task (section 4.4).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
 use guest_tests::attempt::outcome;
 use guest_tests::child::fork;
-use guest_tests::job;
+use guest_tests::job::{self, until};
+use guest_tests::proc::state;
 use guest_tests::region::*;
 use guest_tests::sys::{self, Answer, call};
 use guest_tests::touch::peek;
@@ -178,6 +182,8 @@ pub fn run() {
     }
     memory_file();
     another_process();
+    changed_word();
+    ending();
 }
 
 fn row(access: &Access) {
@@ -366,4 +372,86 @@ fn another_process() {
             "0x00",
         );
     }
+}
+
+/// The word that FUTEX_WAKE_OP changes is not waited for, unless it is shared: then it is looked up before.
+fn changed_word() {
+    let one = 1usize << 28 | 1 << 12;
+    let words = Region::filled("words", 1, 0);
+    for (name, flags, missing, protected) in [
+        ("private", libc::FUTEX_PRIVATE_FLAG, "EFAULT", "EFAULT"),
+        ("shared", 0, "fault flags 1 at area", "fault flags 3 at area"),
+    ] {
+        let name = |what: &str| format!("4.4 futex WAKE_OP of a {name} word: {what}");
+        let operation = (libc::FUTEX_WAKE_OP | flags) as usize;
+        let at = words.start;
+        let change = move |word: usize| answer(call(libc::SYS_futex, &[at, operation, 0, 0, word, one]));
+
+        let uffd = Uffd::with(0);
+        let area = Region::anon("area", 1);
+        uffd.watch(&area, MISSING);
+        let word = area.start;
+        let job = job::start(move || change(word));
+        check(&name("missing"), outcome(&uffd, &job), missing);
+        uffd.zeropage(word, PAGE, 0);
+        check(&name("missing, filled"), job.finish(), changed(missing));
+
+        let uffd = Uffd::with(0);
+        let area = Region::filled("area", 1, 0);
+        uffd.watch(&area, WP);
+        uffd.writeprotect(area.start, PAGE, PROTECT)
+            .expect("it is registered");
+        let word = area.start;
+        let job = job::start(move || change(word));
+        check(&name("protected"), outcome(&uffd, &job), protected);
+        uffd.writeprotect(word, PAGE, 0).expect("it is registered");
+        check(&name("protected, unprotected"), job.finish(), changed(protected));
+    }
+}
+
+/// What the call answers in the end that has come to `outcome` first.
+fn changed(outcome: &'static str) -> &'static str {
+    if outcome == "EFAULT" { outcome } else { "0" }
+}
+
+/// Nobody is asked for what a thread touches as it ends.
+fn ending() {
+    let ways = [
+        ("robust list", end_with_list as fn(usize) -> bool),
+        ("word that is cleared", end_with_word),
+    ];
+    for (name, way) in ways {
+        let child = fork(|| {
+            let uffd = Uffd::with(0);
+            let area = Region::anon("area", 1);
+            uffd.watch(&area, MISSING);
+            let ends = way(area.start);
+            i32::from(!ends || uffd.read().is_ok())
+        });
+        check(
+            &format!("4.4 the end of a thread: {name}, missing"),
+            child.wait(),
+            "exit 0",
+        );
+    }
+}
+
+/// Makes the page the head of this thread's list of robust futexes: the thread is about to end.
+fn end_with_list(page: usize) -> bool {
+    call(libc::SYS_set_robust_list, &[page, 24]).is_ok()
+}
+
+/// Ends a thread that has a word in the page cleared then; says whether it ends.
+fn end_with_word(page: usize) -> bool {
+    let tid = Arc::new(AtomicI32::new(0));
+    let theirs = tid.clone();
+    std::thread::spawn(move || {
+        let tid = call(libc::SYS_set_tid_address, &[page]).unwrap_or_default();
+        theirs.store(tid as i32, Ordering::Release);
+        let _ = call(libc::SYS_exit, &[0]);
+    });
+    until(|| {
+        let tid = tid.load(Ordering::Acquire);
+        tid != 0 && state(tid).is_none()
+    })
 }
