@@ -1,8 +1,7 @@
 //! The vDSO: an ELF shared object in every program's memory, whose functions tell the time without a system call.
 //!
 //! One page, made at first use: ELF header, program headers, dynamic section, symbols, code. C libraries find it by
-//! `AT_SYSINFO_EHDR` and look its functions up by name, in the version `LINUX_2.6` if versions were said; they are not, which
-//! matches any (`vdso(7)`).
+//! `AT_SYSINFO_EHDR` and look its functions up by name and version, which is `LINUX_2.6` (`vdso(7)`).
 
 use alloc::sync::Arc;
 
