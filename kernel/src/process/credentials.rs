@@ -32,6 +32,9 @@ pub mod capability {
     pub const LAST: u32 = 40;
     /// All of them.
     pub const ALL: u64 = (1 << (LAST + 1)) - 1;
+    /// Those that are about files, and go by the user of files: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID,
+    /// LINUX_IMMUTABLE, MKNOD, MAC_OVERRIDE.
+    pub const OF_FILES: u64 = 0b1_1111 | 1 << 9 | 1 << 27 | 1 << 32;
 }
 
 /// The three numbers of a user or a group, and the one that files go by.
@@ -96,6 +99,15 @@ impl Ids {
             saved: if keeps { self.saved } else { new_effective },
             fs: new_effective,
         })
+    }
+
+    /// `setfsuid` and `setfsgid`: who may not is not told so. What it was.
+    fn set_of_files(&mut self, id: u32, may: bool) -> u32 {
+        let old = self.fs;
+        if id != UNCHANGED && (may || self.has(id) || id == old) {
+            self.fs = id;
+        }
+        old
     }
 
     /// `setuid` and `setgid`.
@@ -210,6 +222,26 @@ impl Credentials {
         let user = self.user.set_one(id, self.can(capability::SETUID))?;
         self.change_user(user);
         Ok(())
+    }
+
+    /// `setfsuid`; who it was.
+    pub fn set_user_of_files(&mut self, id: u32) -> u32 {
+        let may = self.can(capability::SETUID);
+        let old = self.user.set_of_files(id, may);
+        let caps = &mut self.capabilities;
+        match (old, self.user.fs) {
+            (ROOT, ROOT) => {}
+            (ROOT, _) => caps.effective &= !capability::OF_FILES,
+            (_, ROOT) => caps.effective |= caps.permitted & capability::OF_FILES,
+            _ => {}
+        }
+        old
+    }
+
+    /// `setfsgid`; which it was.
+    pub fn set_group_of_files(&mut self, id: u32) -> u32 {
+        let may = self.can(capability::SETGID);
+        self.group.set_of_files(id, may)
     }
 
     /// `setresgid`.

@@ -97,27 +97,15 @@ pub fn setresgid(call: &mut Call<'_>) -> Result {
 /// `setfsuid`: gives what it was, whether or not it is set.
 pub fn setfsuid(call: &mut Call<'_>) -> Result {
     let id = call.args[0] as u32;
-    Ok(call.thread.change_credentials(|who| {
-        let old = who.user.fs;
-        let own = [who.user.real, who.user.effective, who.user.saved, old];
-        if id != UNCHANGED && (own.contains(&id) || who.can(capability::SETUID)) {
-            who.user.fs = id;
-        }
-        old.into()
-    }))
+    let old = call.thread.change_credentials(|who| who.set_user_of_files(id));
+    Ok(old.into())
 }
 
 /// `setfsgid`.
 pub fn setfsgid(call: &mut Call<'_>) -> Result {
     let id = call.args[0] as u32;
-    Ok(call.thread.change_credentials(|who| {
-        let old = who.group.fs;
-        let own = [who.group.real, who.group.effective, who.group.saved, old];
-        if id != UNCHANGED && (own.contains(&id) || who.can(capability::SETGID)) {
-            who.group.fs = id;
-        }
-        old.into()
-    }))
+    let old = call.thread.change_credentials(|who| who.set_group_of_files(id));
+    Ok(old.into())
 }
 
 /// `getgroups`: room for so many, where.

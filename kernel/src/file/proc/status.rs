@@ -90,14 +90,20 @@ pub(super) fn status(process: &Arc<Process>, thread: Option<&Arc<Thread>>) -> Re
     let ids = |ids: crate::process::credentials::Ids| {
         format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.fs)
     };
+    let groups: Vec<String> = credentials
+        .groups
+        .iter()
+        .map(|group| format!("{group}"))
+        .collect();
     let (files, place) = (process.files(), process.place());
     let mut text = format!(
         "Name:\t{name}\nUmask:\t{:04o}\nState:\t{letter} ({state})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{parent}\n\
-         TracerPid:\t0\nUid:\t{}\nGid:\t{}\nFDSize:\t{}\nGroups:\t \n",
+         TracerPid:\t0\nUid:\t{}\nGid:\t{}\nFDSize:\t{}\nGroups:\t{} \n",
         place.umask(),
         ids(credentials.user),
         ids(credentials.group),
         files.size(),
+        groups.join(" "),
     );
     let (group, session) = with_tree(|tree| (tree.group(pid), tree.session(pid)));
     text += &format!(
@@ -113,8 +119,16 @@ pub(super) fn status(process: &Arc<Process>, thread: Option<&Arc<Thread>>) -> Re
         process.thread_count()
     );
     text += &signal_rows(process, thread);
-    text += "CapInh:\t0000000000000000\nCapPrm:\t000001ffffffffff\nCapEff:\t000001ffffffffff\n\
-             CapBnd:\t000001ffffffffff\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n\
+    let sets = credentials.capabilities;
+    text += &format!(
+        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t0000000000000000\nNoNewPrivs:\t{}\n",
+        sets.inheritable,
+        sets.permitted,
+        sets.effective,
+        sets.bounding,
+        u8::from(credentials.no_new_privileges),
+    );
+    text += "Seccomp:\t0\nSeccomp_filters:\t0\n\
              Cpus_allowed:\t1\nCpus_allowed_list:\t0\nMems_allowed:\t1\nMems_allowed_list:\t0\n";
     let task = thread.and_then(|thread| thread.task());
     let switches = task.as_ref().map(|task| task.switches());

@@ -7,6 +7,7 @@ mod bounds;
 mod busy_text;
 mod cont;
 mod copy;
+mod credentials;
 mod delivery;
 mod descriptors;
 mod disk_file;
@@ -150,5 +151,6 @@ programs! {
     bounds: Everywhere, 60, "chains of polls, polls of very many files, timers without a pause, threads ended at birth";
     exhaustion: Faultline, 300, "a fork bomb, hogs of memory, descriptors, mappings, threads";
     message_stream: Everywhere, 20, "4.4: a waiter in the kernel that has a signal";
+    credentials: Everywhere, 20, "users, groups, capabilities";
     file_rights: Everywhere, 20, "permissions and owners of files";
 }
