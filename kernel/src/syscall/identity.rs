@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{Call, Result, user};
 use crate::abi::errno::Errno;
-use crate::process::credentials::{Ids, UNCHANGED, capability};
+use crate::process::credentials::{Ids, capability};
 use crate::process::{Pid, table};
 
 /// Most groups of a thread.
