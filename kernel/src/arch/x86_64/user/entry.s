@@ -37,9 +37,14 @@
 .set R10, 80
 .set R8, 88
 .set R9, 96
+.set RCX, 104
+.set R11, 112
+.set VECTOR, 120
+.set ERROR, 128
 .set RIP, 136
 .set RFLAGS, 152
 .set RSP, 160
+.set END, 176
 
 .section .text.trap, "ax"
 
@@ -54,7 +59,7 @@ user_run:
     pushq %rsi
     pushq %rdi
     movq %rsp, %gs:KERNEL_STACK
-    leaq 176(%rdi), %rax
+    leaq END(%rdi), %rax
     movq %rax, %gs:REGISTERS_END
     movq %gs:ENTRY_STACK, %rcx
     movq %rax, (%rcx)
@@ -72,22 +77,26 @@ user_run:
     swapgs
     iretq
 
-// Where SYSCALL comes in: rip is in rcx, rflags in r11, the stack pointer is still user mode's.
+// Where SYSCALL comes in: rip is in rcx, rflags in r11, the stack pointer is still user mode's. What the registers have besides
+// is stored where the turn ends; cs and ss are there already, user mode has no others.
     .balign 16
 .global syscall_entry
 syscall_entry:
     swapgs
     movq %rsp, %gs:USER_STACK_POINTER
     movq %gs:REGISTERS_END, %rsp
-    pushq $0x1b                         // ss
-    pushq %gs:USER_STACK_POINTER
-    pushq %r11
-    pushq $0x23                         // cs
-    pushq %rcx
-    pushq $0
-    pushq $256
-    SAVE_SCRATCH
-    movq %rbp, RBP-RAX(%rsp)
+    movq %rcx, RIP-END(%rsp)
+    movq %r11, RFLAGS-END(%rsp)
+    movq %rax, RAX-END(%rsp)
+    movq %rdi, RDI-END(%rsp)
+    movq %rsi, RSI-END(%rsp)
+    movq %rdx, RDX-END(%rsp)
+    movq %r10, R10-END(%rsp)
+    movq %r8, R8-END(%rsp)
+    movq %r9, R9-END(%rsp)
+    movq %rbp, RBP-END(%rsp)
+    movq %gs:USER_STACK_POINTER, %rcx
+    movq %rcx, RSP-END(%rsp)
     movq %gs:KERNEL_STACK, %rsp
     movq TURN_RBP(%rsp), %rbp           // frames go on at user_run's caller
     movq TURN_ARGUMENT(%rsp), %rdi
@@ -96,7 +105,7 @@ syscall_entry:
     movq (%rsp), %rcx                   // registers
     movq RBP(%rcx), %rbp
     testb %al, %al
-    jz turn_ends
+    jz 1f
     movq R10(%rcx), %r10
     movq R9(%rcx), %r9
     movq R8(%rcx), %r8
@@ -109,6 +118,13 @@ syscall_entry:
     movq RIP(%rcx), %rcx
     swapgs
     sysretq
+1:  movq RIP(%rcx), %rax                // as SYSCALL left them
+    movq %rax, RCX(%rcx)
+    movq RFLAGS(%rcx), %rax
+    movq %rax, R11(%rcx)
+    movq $256, VECTOR(%rcx)
+    movq $0, ERROR(%rcx)
+    jmp turn_ends
 
 // A function was called that did not have user mode go on; registers are in rcx.
 turn_ends:
