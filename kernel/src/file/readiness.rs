@@ -138,11 +138,8 @@ impl Notifier {
     /// # Panics
     /// A spin lock is held.
     #[track_caller]
-    pub fn wait<T>(&self, mut look: impl FnMut() -> Option<T>) -> Result<T, Error> {
-        self.waiters.wait_until(|| match look() {
-            Some(found) => Some(Ok(found)),
-            None => signals::is_pending().then_some(Err(Restart::IfAsked.into())),
-        })
+    pub fn wait<T>(&self, look: impl FnMut() -> Option<T>) -> Result<T, Error> {
+        self.wait_unless(false, look)
     }
 
     /// [`Self::wait`], unless the caller does not want to wait.
@@ -151,11 +148,11 @@ impl Notifier {
     /// EAGAIN also.
     #[track_caller]
     pub fn wait_unless<T>(&self, nonblocking: bool, mut look: impl FnMut() -> Option<T>) -> Result<T, Error> {
-        if nonblocking {
-            look().ok_or(Errno::EAGAIN.into())
-        } else {
-            self.wait(look)
-        }
+        self.waiters.wait_until(|| match look() {
+            Some(found) => Some(Ok(found)),
+            None if nonblocking => Some(Err(Errno::EAGAIN.into())),
+            None => signals::is_pending().then_some(Err(Restart::IfAsked.into())),
+        })
     }
 
     /// Waits until `look` gives something, or `timeout` has passed. Whether a signal ends the wait is for `look` to say.

@@ -125,21 +125,13 @@ impl WaitQueue {
     /// It has to wait while a lock is held.
     #[track_caller]
     pub fn wait_until<T>(&self, mut condition: impl FnMut() -> Option<T>) -> T {
-        if let Some(value) = condition() {
-            return value;
-        }
-        let waiter = Waiter::enter(self);
+        let mut waiter = Waiter::new(self);
         loop {
             if let Some(value) = condition() {
                 waiter.leave();
                 return value;
             }
-            if waiter.park() {
-                if let Some(value) = condition() {
-                    return value;
-                }
-                waiter.enter_again();
-            }
+            waiter.step();
         }
     }
 
@@ -155,10 +147,7 @@ impl WaitQueue {
 
     #[track_caller]
     pub(super) fn wait_alarm<T>(&self, alarm: &Alarm, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
-        if let Some(value) = condition() {
-            return Some(value);
-        }
-        let waiter = Waiter::enter(self);
+        let mut waiter = Waiter::new(self);
         loop {
             if let Some(value) = condition() {
                 waiter.leave();
@@ -169,12 +158,7 @@ impl WaitQueue {
                 // A wake-up may have been given to this waiter and nobody else.
                 return condition();
             }
-            if waiter.park() {
-                if let Some(value) = condition() {
-                    return Some(value);
-                }
-                waiter.enter_again();
-            }
+            waiter.step();
         }
     }
 
@@ -207,25 +191,33 @@ impl WaitQueue {
     }
 }
 
-/// The current task on its way through a queue.
+/// The current task on its way through a queue: it looks at its condition, gets in line, looks again, sleeps, and so on.
 struct Waiter<'a> {
     queue: &'a WaitQueue,
     task: Current,
+    is_in_line: bool,
 }
 
 impl<'a> Waiter<'a> {
-    fn enter(queue: &'a WaitQueue) -> Self {
-        let waiter = Self {
+    /// Not in line.
+    #[inline]
+    fn new(queue: &'a WaitQueue) -> Self {
+        Self {
             queue,
             task: current(),
-        };
-        waiter.enter_again();
-        waiter
+            is_in_line: false,
+        }
     }
 
-    /// At the end of the line.
-    fn enter_again(&self) {
-        self.queue.waiters.lock().push_back(Arc::clone(&self.task));
+    /// The condition does not hold: to the end of the line; from there, to sleep.
+    #[track_caller]
+    fn step(&mut self) {
+        if self.is_in_line {
+            self.is_in_line = !self.park();
+        } else {
+            self.queue.waiters.lock().push_back(Arc::clone(&self.task));
+            self.is_in_line = true;
+        }
     }
 
     /// Sleeps. True when it was woken, and is out of the line; else it is in it still.
@@ -244,11 +236,19 @@ impl<'a> Waiter<'a> {
         woken
     }
 
-    /// Out of the line, because the condition holds or the time is up.
+    /// Out of the line, if it is in it, because the condition holds or the time is up.
     ///
     /// A wake-up that came since the waiter got in line may have been for a change that this waiter did not use: it had
     /// found its condition before, and somebody behind it in line needs the later change. So it is passed on.
+    #[inline]
     fn leave(&self) {
+        if self.is_in_line {
+            self.leave_line();
+        }
+    }
+
+    #[inline(never)]
+    fn leave_line(&self) {
         let mut waiters = self.queue.waiters.lock();
         let woken = !remove(&mut waiters, &self.task);
         if woken {
