@@ -126,6 +126,17 @@ impl Space {
         mut table: SpinGuard<'_, PageTable<Stage1>>,
     ) -> Verdict {
         let page = info.addr.align_down(PAGE_SIZE);
+        // Mostly the page is there, and somebody else maps it.
+        if let Some(backing) = &vma.backing
+            && traps_minor(vma)
+        {
+            let Some(cache) = presence(vma, backing, page) else {
+                return Verdict::Failed(FaultError::BeyondEnd);
+            };
+            if let Some(verdict) = trapped(vma, EntryState::Empty, cache, info, task) {
+                return verdict;
+            }
+        }
         if vma.is_mapped_around(info.access) && self.map_around(vma, page, &mut table) {
             return Verdict::Resolved;
         }
@@ -216,10 +227,9 @@ impl Space {
             None => CacheState::Absent,
             // Somebody else is to map a page that is there: that it is there is all that is asked.
             Some(backing) if state == EntryState::Empty && traps_minor(vma) => {
-                match (vma.ty.cache().presence)(&backing.object, vma.offset_of(cursor.addr())) {
-                    Presence::BeyondEnd => return Verdict::Failed(FaultError::BeyondEnd),
-                    Presence::Absent => CacheState::Absent,
-                    Presence::Present => CacheState::Present,
+                match presence(vma, backing, cursor.addr()) {
+                    Some(cache) => cache,
+                    None => return Verdict::Failed(FaultError::BeyondEnd),
                 }
             }
             Some(backing) => match vma.ty.lookup(&backing.object, vma.offset_of(cursor.addr())) {
@@ -448,6 +458,16 @@ impl Space {
 pub(super) fn is_nobody_elses(shared: &Folio) -> bool {
     // Two owners: the entry, and the handle just made.
     shared.owners() == 2 && !shared.is_cached()
+}
+
+/// Whether the cache has the page at `page`; `None`: it lies beyond the object's end.
+#[inline]
+fn presence(vma: &Vma, backing: &Backing, page: VirtAddr) -> Option<CacheState> {
+    match (vma.ty.cache().presence)(&backing.object, vma.offset_of(page)) {
+        Presence::BeyondEnd => None,
+        Presence::Absent => Some(CacheState::Absent),
+        Presence::Present => Some(CacheState::Present),
+    }
 }
 
 /// Whether accesses to pages that only the cache has are trapped.
