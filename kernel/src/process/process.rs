@@ -185,14 +185,8 @@ impl Process {
         Arc::clone(&self.files.lock())
     }
 
-    /// Looks at its descriptors, which stay its own meanwhile. `look` neither waits nor drops what may be the last reference to
-    /// anything.
-    #[inline(always)]
-    pub fn with_files<R>(&self, look: impl FnOnce(&Table) -> R) -> R {
-        look(&self.files.lock())
-    }
-
-    /// Other descriptors take the place of its own.
+    /// Other descriptors take the place of its own, when it executes another program or ends: no thread of its makes calls
+    /// any more but the one that is in this one.
     pub fn set_files(&self, files: Arc<Table>) {
         let old = core::mem::replace(&mut *self.files.lock(), files);
         drop(old);

@@ -121,6 +121,8 @@ enum End {
 
 fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
     let Context { registers, extra, .. } = context;
+    // Others take their place only where the thread gets another loop, or has left its own (`Process::set_files`).
+    let files = thread.process().files();
     let mut interrupted = None;
     loop {
         if settle(thread, registers, extra, interrupted.take()) == Next::End {
@@ -134,7 +136,7 @@ fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
             registers.rip = 0;
             continue;
         }
-        let answer = |request: &Request| match syscall::answer(thread, request) {
+        let answer = |request: &Request| match syscall::answer(thread, &files, request) {
             Answer::Value(value) => Some(value),
             Answer::Interrupted(call) => {
                 interrupted = Some(call);
@@ -155,7 +157,7 @@ fn run(thread: &Arc<Thread>, context: &mut Context) -> End {
         };
         match run_user(registers, extra, thread.signals.notice(), answer, resolve) {
             Exit::Syscall if interrupted.is_some() => registers.rax = syscall::INTERRUPTED,
-            Exit::Syscall => match syscall::call(thread, registers, extra) {
+            Exit::Syscall => match syscall::call(thread, &files, registers, extra) {
                 After::Done => {}
                 After::Ended => return End::OfThread,
                 After::Replaced => return End::OfTask,

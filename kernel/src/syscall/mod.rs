@@ -44,6 +44,7 @@ pub use error::{Error, Restart};
 use crate::abi::errno::Errno;
 use crate::arch::Extra;
 use crate::arch::user::{Registers, Request};
+use crate::file::Table;
 use crate::mm::frame::allocator;
 use crate::process::Thread;
 use crate::process::signal::deliver::Interrupted;
@@ -53,6 +54,8 @@ use crate::process::signal::deliver::Interrupted;
 pub struct Call<'a> {
     /// The thread.
     pub thread: &'a Arc<Thread>,
+    /// The descriptors of its process.
+    pub files: &'a Arc<Table>,
     /// Its arguments, as they are in the registers.
     pub args: &'a [u64; 6],
 }
@@ -98,12 +101,13 @@ pub const INTERRUPTED: u64 = answer_of(Errno::EINTR);
 
 /// Answers a system call that needs nothing of user mode but its arguments.
 #[inline]
-pub fn answer(thread: &Arc<Thread>, request: &Request) -> Answer {
+pub fn answer(thread: &Arc<Thread>, files: &Arc<Table>, request: &Request) -> Answer {
     let Some(entry) = table::find(request.number) else {
         return Answer::NotYet;
     };
     let mut call = Call {
         thread,
+        files,
         args: &request.args,
     };
     let result = match entry.leaves_notes {
@@ -130,7 +134,7 @@ fn with_notes(entry: &table::Entry<table::Plain>, call: &mut Call<'_>) -> Result
 }
 
 /// Executes a system call that has all of user mode, or is not there.
-pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) -> After {
+pub fn call(thread: &Arc<Thread>, files: &Arc<Table>, registers: &mut Registers, extra: &mut Extra) -> After {
     let request = Request::of(registers);
     let Some(entry) = table::find_with_user_mode(request.number) else {
         registers.rax = answer_of(unknown(request.number));
@@ -142,6 +146,7 @@ pub fn call(thread: &Arc<Thread>, registers: &mut Registers, extra: &mut Extra) 
     }
     let mut call = Call {
         thread,
+        files,
         args: &request.args,
     };
     let mut user = UserMode {

@@ -42,7 +42,7 @@ pub fn pidfd_open(call: &mut Call<'_>) -> Result {
         (None, None) => return Err(Errno::ESRCH.into()),
     };
     let open = PidFile::open(handle, OpenFlags::from_bits_truncate(flags));
-    Ok(call.files().install(open, true)?)
+    Ok(call.files.install(open, true)?)
 }
 
 /// Whom `f` is about: the descriptor in argument `index`, or one of the numbers that stand for the caller.
@@ -54,7 +54,7 @@ pub(super) fn with_handle<T>(call: &Call<'_>, index: usize, f: impl FnOnce(&Hand
         SELF_THREAD => Ok(f(&Handle::of_thread(call.thread))),
         SELF_PROCESS => Ok(f(&Handle::of_process(call.thread.process()))),
         _ => {
-            let open = call.files().get(call.args[index])?;
+            let open = call.files.get(call.args[index])?;
             Ok(f(handle_of(&open)?))
         }
     }
@@ -87,7 +87,7 @@ pub fn pidfd_send_signal(call: &mut Call<'_>) -> Result {
         _ => return Err(Errno::EINVAL.into()),
     };
     if fd as i32 != SELF_THREAD && fd as i32 != SELF_PROCESS {
-        let open = call.files().get(fd)?;
+        let open = call.files.get(fd)?;
         if let Some(process) = proc::process_of(&open) {
             let process = process?;
             return send(call, &Handle::of_process(&process), scope, number, info);
@@ -163,7 +163,7 @@ pub fn pidfd_getfd(call: &mut Call<'_>) -> Result {
     if flags as u32 != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let open = call.files().get(fd)?;
+    let open = call.files.get(fd)?;
     let process = handle_of(&open)?.process().ok_or(Errno::ESRCH)?;
     if !may_look_into(call.thread, &process, By::Real) {
         return Err(Errno::EPERM.into());
@@ -172,5 +172,5 @@ pub fn pidfd_getfd(call: &mut Call<'_>) -> Result {
         return Err(Errno::ESRCH.into());
     }
     let file: Arc<OpenFile> = process.files().get_any(wanted)?;
-    Ok(call.files().install(file, true)?)
+    Ok(call.files.install(file, true)?)
 }

@@ -119,7 +119,7 @@ pub fn ppoll(call: &mut Call<'_>) -> Result {
 
 fn poll_files(call: &Call<'_>, fds: u64, count: u64, timeout: Option<Duration>) -> Result {
     let count = count as u32 as usize;
-    let files = call.files();
+    let files = call.files;
     if count > files.limit() {
         return Err(Errno::EINVAL.into());
     }
@@ -130,7 +130,7 @@ fn poll_files(call: &Call<'_>, fds: u64, count: u64, timeout: Option<Duration>) 
         .map(|fd| {
             let number = i32::from_ne_bytes([fd[0], fd[1], fd[2], fd[3]]);
             let wanted = u16::from_ne_bytes([fd[4], fd[5]]);
-            watched(&files, number, wanted)
+            watched(files, number, wanted)
         })
         .collect();
     let ready = poll::wait(&mut watched, timeout)?;
@@ -195,7 +195,7 @@ pub fn pselect6(call: &mut Call<'_>) -> Result {
 fn select_files(call: &Call<'_>, timeout: Option<Duration>) -> Result {
     let [count, sets @ ..] = *call.args;
     let count = usize::try_from(count as i32).map_err(|_| Errno::EINVAL)?;
-    let files = call.files();
+    let files = call.files;
     let count = count.min(files.limit());
     let words = count.div_ceil(64);
     user::check_room(count * PER_FILE)?;
@@ -258,7 +258,7 @@ pub fn epoll_create1(call: &mut Call<'_>) -> Result {
 
 fn install_epoll(call: &Call<'_>, cloexec: bool) -> Result {
     let open = OpenFile::new(EpollFile::new(), OpenFlags::RDWR);
-    Ok(call.files().install(open, cloexec)?)
+    Ok(call.files.install(open, cloexec)?)
 }
 
 /// `epoll_ctl`.

@@ -155,7 +155,7 @@ pub fn waitid(call: &mut Call<'_>) -> Result {
     let mut pidfd = None;
     let which = match (kind as u32, id as i32) {
         (P_PIDFD, id) if id >= 0 => {
-            let open = call.files().get(id as u64)?;
+            let open = call.files.get(id as u64)?;
             let handle = super::pidfd::handle_of(&open)?;
             let which = Which::Pid(handle.pid());
             pidfd = Some(open.status().contains(OpenFlags::NONBLOCK));
@@ -321,6 +321,7 @@ pub fn getrlimit(call: &mut Call<'_>) -> Result {
     }
     prlimit64(&mut Call {
         thread: call.thread,
+        files: call.files,
         args: &[0, resource, 0, at, 0, 0],
     })
 }
@@ -333,6 +334,7 @@ pub fn setrlimit(call: &mut Call<'_>) -> Result {
     }
     prlimit64(&mut Call {
         thread: call.thread,
+        files: call.files,
         args: &[0, resource, at, 0, 0, 0],
     })
 }

@@ -203,7 +203,7 @@ impl Header {
                     .step_by(4)
                     .filter(|fd| fd + 4 <= at + len)
                 {
-                    files.push(call.files().get_any(u64::from(number(fd)))?);
+                    files.push(call.files.get_any(u64::from(number(fd)))?);
                 }
                 if files.len() > MAX_FILES {
                     return Err(Errno::EINVAL.into());
@@ -229,7 +229,7 @@ impl Header {
         let mut numbers = Vec::new();
         for file in files.into_iter().take(room) {
             // Without a number left, the rest is not given.
-            let Ok(fd) = call.files().install(file, cloexec) else {
+            let Ok(fd) = call.files.install(file, cloexec) else {
                 break;
             };
             numbers.extend_from_slice(&(fd as u32).to_ne_bytes());

@@ -235,6 +235,7 @@ pub fn restart_syscall(call: &mut Call<'_>) -> Result {
     let block = call.thread.take_restart().ok_or(Error::Errno(Errno::EINTR))?;
     (block.call)(&mut Call {
         thread: call.thread,
+        files: call.files,
         args: &block.args,
     })
 }

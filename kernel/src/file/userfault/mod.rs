@@ -165,7 +165,7 @@ impl File for UserfaultFile {
 fn has_room() -> bool {
     let task = task::current();
     task.thread()
-        .is_none_or(|thread| thread.process().with_files(Table::has_room))
+        .is_none_or(|thread| thread.process().files().has_room())
 }
 
 /// Whether everybody may.

@@ -167,8 +167,9 @@ fn replace(thread: &Arc<Thread>, program: Program, exe: String, name: &[u8]) -> 
 /// The descriptors become its own if they were shared; those that are to be closed are.
 fn close_files(process: &Process) {
     let files = process.files();
-    // Without memory for a copy it stays shared: rather that than a program that cannot begin.
-    if Arc::strong_count(&files) > 2
+    // This one, the process's and its last thread's are its own. Without memory for a copy it stays shared: rather that than a
+    // program that cannot begin.
+    if Arc::strong_count(&files) > 3
         && let Ok(own) = files.copy()
     {
         process.set_files(own);

@@ -55,7 +55,7 @@ pub fn fcntl(call: &mut Call<'_>) -> Result {
     if open.status().contains(OpenFlags::PATH) && !allowed_for_names {
         return Err(Errno::EBADF.into());
     }
-    let files = call.files();
+    let files = call.files;
     match command {
         DUPFD | DUPFD_CLOEXEC => {
             let lowest = usize::try_from(argument as u32 as i32).map_err(|_| Errno::EINVAL)?;
@@ -148,7 +148,7 @@ pub fn ioctl(call: &mut Call<'_>) -> Result {
     let open = call.file_at_hand(0)?;
     match command as u32 {
         FIOCLEX | FIONCLEX => {
-            call.files().set_closes_on_exec(fd, command as u32 == FIOCLEX)?;
+            call.files.set_closes_on_exec(fd, command as u32 == FIOCLEX)?;
             Ok(0)
         }
         FIONBIO => {

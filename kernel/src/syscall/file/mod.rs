@@ -32,7 +32,7 @@ use alloc::vec::Vec;
 use super::{Call, Error, user};
 use crate::abi::errno::Errno;
 use crate::file::tree::{Entry, Found, Last, PATH_MAX};
-use crate::file::{OpenFile, Place, Table};
+use crate::file::{OpenFile, Place};
 
 pub(super) use program::named_program;
 
@@ -52,11 +52,6 @@ const AT_NO_AUTOMOUNT: u64 = 0x800;
 const AT_EMPTY_PATH: u64 = 0x1000;
 
 impl Call<'_> {
-    /// The descriptors of the calling process.
-    pub(super) fn files(&self) -> Arc<Table> {
-        self.thread.process().files()
-    }
-
     /// Where it stands in the tree.
     pub(super) fn place(&self) -> Arc<Place> {
         self.thread.process().place()
@@ -70,27 +65,24 @@ impl Call<'_> {
     /// The same, compiled into calls that are made often.
     #[inline(always)]
     fn file_at_hand(&self, at: usize) -> Result<Arc<OpenFile>, Error> {
-        let process = self.thread.process();
-        Ok(process.with_files(|files| files.get(self.args[at]))?)
+        Ok(self.files.get(self.args[at])?)
     }
 
     /// The same, if it may be read.
     #[inline(always)]
     fn file_to_read(&self, at: usize) -> Result<Arc<OpenFile>, Error> {
-        let process = self.thread.process();
-        Ok(process.with_files(|files| files.get_to_read(self.args[at]))?)
+        Ok(self.files.get_to_read(self.args[at])?)
     }
 
     /// The same, if it may be written.
     #[inline(always)]
     fn file_to_write(&self, at: usize) -> Result<Arc<OpenFile>, Error> {
-        let process = self.thread.process();
-        Ok(process.with_files(|files| files.get_to_write(self.args[at]))?)
+        Ok(self.files.get_to_write(self.args[at])?)
     }
 
     /// The same, a name only (`O_PATH`) included.
     fn any_file(&self, at: usize) -> Result<Arc<OpenFile>, Error> {
-        Ok(self.files().get_any(self.args[at])?)
+        Ok(self.files.get_any(self.args[at])?)
     }
 
     /// The path that argument number `at` points to.

@@ -12,7 +12,7 @@ const AT_EXEC: u64 = 4;
 
 /// Gives an open file a descriptor.
 pub(super) fn install(call: &Call<'_>, open: alloc::sync::Arc<OpenFile>, flags: OpenFlags) -> Result {
-    Ok(call.files().install(open, flags.contains(OpenFlags::CLOEXEC))?)
+    Ok(call.files.install(open, flags.contains(OpenFlags::CLOEXEC))?)
 }
 
 fn open_from(call: &Call<'_>, dirfd: Option<usize>, path: usize, flags: OpenFlags, mode: u64) -> Result {
@@ -25,7 +25,7 @@ fn open_from(call: &Call<'_>, dirfd: Option<usize>, path: usize, flags: OpenFlag
         return Err(Errno::EINVAL.into());
     }
     let path = call.path(path)?;
-    if !call.files().has_room() {
+    if !call.files.has_room() {
         return Err(Errno::EMFILE.into());
     }
     if path.is_empty() {
@@ -90,7 +90,7 @@ pub fn openat2(call: &mut Call<'_>) -> Result {
 
 /// `close`.
 pub fn close(call: &mut Call<'_>) -> Result {
-    call.files().close(call.args[0])?;
+    call.files.close(call.args[0])?;
     Ok(0)
 }
 
@@ -102,7 +102,7 @@ pub fn close_range(call: &mut Call<'_>) -> Result {
     if first > last {
         return Err(Errno::EINVAL.into());
     }
-    call.files()
+    call.files
         .close_range(first as usize, last as usize, flags & AT_EXEC != 0);
     Ok(0)
 }
@@ -110,7 +110,7 @@ pub fn close_range(call: &mut Call<'_>) -> Result {
 /// `dup`.
 pub fn dup(call: &mut Call<'_>) -> Result {
     let open = call.any_file(0)?;
-    Ok(call.files().install(open, false)?)
+    Ok(call.files.install(open, false)?)
 }
 
 /// `dup2`.
@@ -120,7 +120,7 @@ pub fn dup2(call: &mut Call<'_>) -> Result {
         call.any_file(0)?;
         return Ok(u64::from(new as u32));
     }
-    Ok(call.files().duplicate(old, new, false)?)
+    Ok(call.files.duplicate(old, new, false)?)
 }
 
 /// `dup3`.
@@ -131,7 +131,7 @@ pub fn dup3(call: &mut Call<'_>) -> Result {
     if old as u32 == new as u32 {
         return Err(Errno::EINVAL.into());
     }
-    Ok(call.files().duplicate(old, new, flags & cloexec != 0)?)
+    Ok(call.files.duplicate(old, new, flags & cloexec != 0)?)
 }
 
 /// `pipe`.
@@ -162,7 +162,7 @@ pub(in crate::syscall) fn install_pair(
     let first = install(call, first, flags)?;
     let take_back = |fd, error: Error| {
         // It may have been closed by another thread meanwhile.
-        let _ = call.files().close(fd);
+        let _ = call.files.close(fd);
         error
     };
     let second = install(call, second, flags).map_err(|error| take_back(first, error))?;

@@ -48,7 +48,7 @@ pub fn mmap(call: &mut Call<'_>) -> Result {
         wanted.check_huge_size()?;
         Source::Nothing
     } else {
-        let open = call.files().get(fd)?;
+        let open = call.files.get(fd)?;
         let mapping = open.file().mapping();
         if wanted.has(MapFlags::HUGETLB) && !is_huge(&mapping) {
             return Err(Errno::EINVAL.into());
