@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 use core::ptr;
 use core::time::Duration;
 
-use super::OpenFile;
 use super::readiness::{Listener, Poller, Readiness, Ticket};
+use super::{OpenFile, signals};
 use crate::abi::errno::Errno;
-use crate::syscall::Error;
+use crate::syscall::{Error, Restart};
 use crate::task;
 
 /// A file that is waited for.
@@ -90,13 +90,25 @@ fn register<'a>(poller: &Arc<Poller>, files: &'a [Arc<OpenFile>]) -> Result<Regi
     Ok(registrations)
 }
 
+/// The outcome when there is no more time. A signal that waits counts even then, as on Linux: with the mask of `ppoll` a program has
+/// it handled so.
+fn at_the_end(watched: &mut [Watched]) -> Result<usize, Error> {
+    match look(watched) {
+        0 if signals::is_pending() => Err(Restart::UnlessHandled.into()),
+        ready => Ok(ready),
+    }
+}
+
 /// Waits until one of them is ready, or `timeout` has passed; how many are.
 ///
 /// # Errors
-/// ENOMEM. A signal came first: [`Restart::UnlessHandled`](crate::syscall::Restart::UnlessHandled).
+/// ENOMEM. A signal came first: [`Restart::UnlessHandled`].
 pub fn wait(watched: &mut [Watched], timeout: Option<Duration>) -> Result<usize, Error> {
+    if timeout == Some(Duration::ZERO) {
+        return at_the_end(watched);
+    }
     let ready = look(watched);
-    if ready > 0 || timeout == Some(Duration::ZERO) {
+    if ready > 0 {
         return Ok(ready);
     }
     let poller = Poller::new();
@@ -110,7 +122,7 @@ pub fn wait(watched: &mut [Watched], timeout: Option<Duration>) -> Result<usize,
         }
         let left = end.map(|end| end.saturating_sub(task::now()));
         if left == Some(Duration::ZERO) || !poller.wait(left)? {
-            return Ok(look(watched));
+            return at_the_end(watched);
         }
     }
 }

@@ -455,27 +455,55 @@ fn suspended() {
         "sigsuspend: the mask is back",
         format!("{:#x}", mask(BLOCK, 0).unwrap_or(0)),
     );
-    let _ = kill(me(), libc::SIGUSR1);
     let (from, _to) = sys::pipe2(0).expect("a pipe can be made");
+    for (time, seconds) in [("time", 10), ("no time", 0)] {
+        waits_with_a_mask(time, [seconds, 0], from, &none);
+    }
+    mask(SET, 0).expect("a mask can be set");
+}
+
+/// What the waits do that take a mask, while a signal waits that the mask lets through.
+fn waits_with_a_mask(time: &str, limit: [u64; 2], from: i32, mask: &u64) {
     let poll = libc::pollfd {
         fd: from,
         events: libc::POLLIN,
         revents: 0,
     };
-    let long = [10u64, 0];
-    let got = call(
-        libc::SYS_ppoll,
-        &[
-            &raw const poll as usize,
-            1,
-            long.as_ptr() as usize,
-            &raw const none as usize,
-            8,
-        ],
-    );
-    show("ppoll with a mask: pending", answer(got));
-    show("ppoll with a mask: the handler", signal::count());
-    mask(SET, 0).expect("a mask can be set");
+    let (mask, limit_at) = (std::ptr::from_ref(mask) as usize, limit.as_ptr() as usize);
+    let pack = [mask, 8];
+    let mut event = [0u8; 12];
+    let epoll = call(libc::SYS_epoll_create1, &[0]).expect("an epoll can be made") as usize;
+    let milliseconds = limit[0] as usize * 1000;
+    let at = event.as_mut_ptr() as usize;
+    for (name, number, args) in [
+        (
+            "ppoll",
+            libc::SYS_ppoll,
+            [&raw const poll as usize, 1, limit_at, mask, 8, 0],
+        ),
+        (
+            "pselect",
+            libc::SYS_pselect6,
+            [0, 0, 0, 0, limit_at, pack.as_ptr() as usize],
+        ),
+        (
+            "epoll_pwait",
+            libc::SYS_epoll_pwait,
+            [epoll, at, 1, milliseconds, mask, 8],
+        ),
+    ] {
+        let _ = kill(me(), libc::SIGUSR1);
+        let before = signal::count();
+        show(
+            &format!("{name} with a mask, {time}: pending"),
+            answer(call(number, &args)),
+        );
+        show(
+            &format!("{name} with a mask, {time}: handlers"),
+            signal::count() - before,
+        );
+    }
+    let _ = sys::close(epoll as i32);
 }
 
 /// What signals do that nobody handles.
