@@ -10,7 +10,6 @@ use kernel::mm::fault::{self, BusError, FaultError, Origin};
 use kernel::mm::range::VirtRange;
 use kernel::mm::space::{PageRun, ScanRequest, Space};
 use kernel::mm::uaccess;
-use kernel::task;
 use kernel::task::spawn::spawn_returning;
 use kernel::uffd::api::API_VERSION;
 use kernel::uffd::{
@@ -126,8 +125,7 @@ kernel_test!(
             ensure!(why == Some(expected), "{why:?}");
         }
         let loader = task(&space, move || uaccess::load(region.start))?;
-        task::yield_now();
-        let message = uffd.try_read_event();
+        let message = uffd.read_event();
         let asked = matches!(&message, Ok(Event::Pagefault { addr, .. }) if *addr == region.start);
         ensure!(asked, "its own access: {message:?}");
         let filled = uffd.zeropage(region, NOW);
@@ -152,8 +150,7 @@ kernel_test!(
         })
         .map_err(text)?;
         for number in 0..2 {
-            task::yield_now();
-            let message = uffd.try_read_event();
+            let message = uffd.read_event();
             let asked =
                 matches!(&message, Ok(Event::Pagefault { addr, .. }) if *addr == page(region, number));
             ensure!(asked, "page {number}: {message:?}");
