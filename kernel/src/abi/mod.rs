@@ -3,6 +3,7 @@
 pub mod clone;
 pub mod errno;
 pub mod guest;
+pub mod lock;
 pub mod mman;
 pub mod shm;
 pub mod signal;

@@ -15,6 +15,7 @@
 //! | `buffer` | where reads put bytes, where writes take them from |
 //! | `readiness` | poll, select and epoll; waiting for a file |
 //! | `table` | descriptors |
+//! | `locks` | who keeps whom from a file |
 //! | `tree` | names and paths; what file systems implement |
 //! | `mounts` | what is mounted where |
 //! | `tmpfs` | files in memory |
@@ -34,6 +35,7 @@ mod directory;
 pub mod epoll;
 pub mod eventfd;
 mod flags;
+pub mod locks;
 mod mounts;
 mod open;
 mod ops;

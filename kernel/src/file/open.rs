@@ -4,10 +4,11 @@ use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::buffer::{Sink, Source};
 use super::flags::OpenFlags;
+use super::locks;
 use super::ops::{Content, DirEntry, File, Io, Seeking};
 use super::readiness::{Readiness, Watcher};
 use super::tree::{Entry, Inode};
@@ -66,6 +67,8 @@ pub struct OpenFile {
     moving: SleepLock,
     /// Who is told when it is closed for good.
     watchers: SpinLock<Vec<Weak<dyn Watcher>>>,
+    /// Whether locks were ever taken for it.
+    locks: AtomicBool,
 }
 
 impl Drop for OpenFile {
@@ -74,6 +77,9 @@ impl Drop for OpenFile {
             if let Some(watcher) = watcher.upgrade() {
                 watcher.closing(self);
             }
+        }
+        if *self.locks.get_mut() {
+            locks::forget(self, self.owner());
         }
     }
 }
@@ -112,6 +118,7 @@ impl OpenFile {
             position: AtomicU64::new(0),
             moving: SleepLock::new(&POSITION),
             watchers: SpinLock::new(Vec::new()),
+            locks: AtomicBool::new(false),
         })
     }
 
@@ -136,6 +143,16 @@ impl OpenFile {
         watchers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         watchers.push(watcher);
         Ok(())
+    }
+
+    /// Who it is, as an owner of locks.
+    pub fn owner(&self) -> locks::Owner {
+        locks::Owner::Description(locks::description(self))
+    }
+
+    /// It may have locks from now on.
+    pub fn note_locks(&self) {
+        self.locks.store(true, Ordering::Relaxed);
     }
 
     /// How it was opened, and what was changed since.

@@ -3,9 +3,10 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::OpenFile;
+use super::{OpenFile, OpenFlags, locks};
 use crate::abi::errno::Errno;
 use crate::mm::reserve::reserve;
 use crate::sync::SpinLock;
@@ -27,6 +28,14 @@ pub struct Table {
     slots: SpinLock<Vec<Option<Slot>>>,
     /// `RLIMIT_NOFILE`: numbers are below it.
     limit: AtomicUsize,
+    /// Whether record locks were ever taken for it.
+    locks: AtomicBool,
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.close_all();
+    }
 }
 
 impl fmt::Debug for Table {
@@ -46,6 +55,7 @@ impl Table {
         Arc::new(Self {
             slots: SpinLock::new(Vec::new()),
             limit: AtomicUsize::new(DEFAULT_LIMIT),
+            locks: AtomicBool::new(false),
         })
     }
 
@@ -61,7 +71,28 @@ impl Table {
         Ok(Arc::new(Self {
             slots: SpinLock::new(copy),
             limit: AtomicUsize::new(self.limit()),
+            locks: AtomicBool::new(false),
         }))
+    }
+
+    /// Who it is, as an owner of record locks.
+    pub fn owner(&self) -> locks::Owner {
+        locks::Owner::Table(ptr::from_ref(self).addr())
+    }
+
+    /// It may have record locks from now on.
+    pub fn note_locks(&self) {
+        self.locks.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes a descriptor that it has no more. As POSIX wants it, the table's record locks of the file are gone with any of its
+    /// descriptors; those that are names only do not count.
+    #[inline]
+    fn let_go(&self, closed: Slot) {
+        // Who takes a lock looks for the descriptor afterwards.
+        if self.locks.load(Ordering::Relaxed) && !closed.file.status().contains(OpenFlags::PATH) {
+            locks::forget(&closed.file, self.owner());
+        }
     }
 
     /// `RLIMIT_NOFILE`.
@@ -98,7 +129,7 @@ impl Table {
     /// EBADF: there is none, or only a name.
     #[inline]
     pub fn get(&self, fd: u64) -> Result<Arc<OpenFile>, Errno> {
-        self.get_if(fd, |file| !file.status().contains(super::OpenFlags::PATH))
+        self.get_if(fd, |file| !file.status().contains(OpenFlags::PATH))
     }
 
     /// The open file behind `fd`, if it may be read.
@@ -171,7 +202,9 @@ impl Table {
         let closed = slots[at].replace(slot);
         drop(slots);
         // Without the lock: closing may take any.
-        drop(closed);
+        if let Some(closed) = closed {
+            self.let_go(closed);
+        }
         Ok(at as u64)
     }
 
@@ -182,7 +215,7 @@ impl Table {
     pub fn close(&self, fd: u64) -> Result<(), Errno> {
         let at = index(fd)?;
         let closed = self.slots.lock().get_mut(at).and_then(Option::take);
-        closed.map(drop).ok_or(Errno::EBADF)
+        closed.map(|closed| self.let_go(closed)).ok_or(Errno::EBADF)
     }
 
     /// Takes `fd` away, if it is still this file's.
@@ -192,7 +225,9 @@ impl Table {
         let mut slots = self.slots.lock();
         let closed = slots.get_mut(at).and_then(|slot| slot.take_if(is_it));
         drop(slots);
-        drop(closed);
+        if let Some(closed) = closed {
+            self.let_go(closed);
+        }
     }
 
     /// Takes all descriptors from `first` to `last` away, or marks them to be closed at exec.
@@ -212,7 +247,9 @@ impl Table {
                 slots[found].take()
             };
             drop(slots);
-            drop(closed);
+            if let Some(closed) = closed {
+                self.let_go(closed);
+            }
             at = found + 1;
         }
     }
@@ -229,7 +266,9 @@ impl Table {
             };
             let closed = slots[found].take();
             drop(slots);
-            drop(closed);
+            if let Some(closed) = closed {
+                self.let_go(closed);
+            }
             at = found + 1;
         }
     }
@@ -237,7 +276,7 @@ impl Table {
     /// Takes all away: the process ends.
     pub fn close_all(&self) {
         let all = core::mem::take(&mut *self.slots.lock());
-        drop(all);
+        all.into_iter().flatten().for_each(|closed| self.let_go(closed));
     }
 
     /// Whether `fd` is closed at exec.

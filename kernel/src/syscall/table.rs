@@ -110,7 +110,7 @@ calls! {
     63 info::uname;
     67 memory::shmdt;
     72 file::control::fcntl;
-    73 file::control::flock;
+    73 file::locks::flock;
     74 file::size::fsync;
     75 file::size::fsync;
     76 file::size::truncate;

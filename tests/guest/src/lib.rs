@@ -4,7 +4,7 @@
 //!   programs      one file each: what is tried, and what Linux 6.18 answers
 //!      │
 //!   transcript    the lines that are compared
-//!   uffd  attempt  region  touch  job  child  signal  proc     what they are made of
+//!   uffd  attempt  region  touch  job  child  locker  signal  proc     what they are made of
 //!      │
 //!   sys  errno    system calls as the kernel answers them: a value or an errno
 //! ```
@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod child;
 pub mod errno;
 pub mod job;
+pub mod locker;
 pub mod proc;
 pub mod region;
 pub mod signal;

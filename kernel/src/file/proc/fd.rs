@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use crate::abi::errno::Errno;
 use crate::abi::stat::{S_IFLNK, S_IFMT, Stat, StatFs};
+use crate::file::locks::{self, Owner};
 use crate::file::pseudo::{Link, PseudoDirectory, PseudoFs, Text, list_names};
 use crate::file::tree::{Directory, Entry, Inode, Target};
 use crate::file::{DirEntry, File, OpenFile, OpenFlags};
@@ -52,18 +53,22 @@ impl Descriptors {
 
     fn name(&self, fd: u64) -> Arc<dyn Inode> {
         let process = Weak::clone(&self.process);
-        let open = move || {
-            let process = process.upgrade().ok_or(Errno::ENOENT)?;
-            process.files().get_any(fd).map_err(|_| Errno::ENOENT)
+        let opened = move || {
+            let files = process.upgrade().ok_or(Errno::ENOENT)?.files();
+            let open = files.get_any(fd).map_err(|_| Errno::ENOENT)?;
+            Ok((open, files.owner()))
         };
         match self.kind {
             Kind::Links => {
-                let mode = open().map_or(0, |open| rights(&open));
+                let mode = opened().map_or(0, |(open, _)| rights(&open));
                 Link::with_mode(&self.fs, mode, move || {
-                    open().map(|open| Target::Entry(entry_of(&open)))
+                    opened().map(|(open, _)| Target::Entry(entry_of(&open)))
                 })
             }
-            Kind::Info => Text::private(&self.fs, move || open().map(|open| info(&open).into_bytes())),
+            Kind::Info => Text::private(&self.fs, move || {
+                let (open, table) = opened()?;
+                info(&open, table).map(String::into_bytes)
+            }),
         }
     }
 }
@@ -88,16 +93,20 @@ pub(super) fn entry_of(open: &Arc<OpenFile>) -> Arc<Entry> {
     }
 }
 
-fn info(open: &OpenFile) -> String {
+/// The text about a descriptor of `table`'s.
+fn info(open: &OpenFile, table: Owner) -> Result<String, Errno> {
     let status = open.status().bits();
     let mut text = format!(
         "pos:\t{}\nflags:\t0{status:o}\nmnt_id:\t1\nino:\t{}\n",
         open.position(),
         open.stat().ino
     );
+    for (number, lock) in (1..).zip(locks::through(open, table)?) {
+        text += &format!("lock:\t{number}: {lock}\n");
+    }
     // Writing to a string does not fail.
     let _ = open.file().describe(&mut text);
-    text
+    Ok(text)
 }
 
 impl PseudoDirectory for Descriptors {

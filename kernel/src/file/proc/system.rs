@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering;
 use crate::abi::errno::Errno;
 use crate::file::pseudo::{Fixed, PseudoFs, Text};
 use crate::file::tree::Inode;
-use crate::file::{sys, userfault};
+use crate::file::{locks as file_locks, sys, userfault};
 use crate::mm::addr::PAGE_SIZE;
 use crate::mm::frame::{Kind, allocator};
 use crate::process::clock::realtime;
@@ -26,6 +26,7 @@ pub(super) fn files(fs: &Arc<PseudoFs>) -> Vec<(&'static str, Arc<dyn Inode>)> {
         ("cpuinfo", text(cpuinfo)),
         ("filesystems", text(filesystems)),
         ("loadavg", text(|| "0.00 0.00 0.00 1/1 1\n".into())),
+        ("locks", Text::readable(fs, locks)),
         ("meminfo", text(meminfo)),
         ("stat", text(stat)),
         ("uptime", text(uptime)),
@@ -203,6 +204,21 @@ fn stat() -> String {
         "cpu  {hundredths} 0 0 0 0 0 0 0 0 0\ncpu0 {hundredths} 0 0 0 0 0 0 0 0 0\nintr 0\nctxt 0\nbtime {started}\n\
          processes 1\nprocs_running 1\nprocs_blocked 0\n"
     )
+}
+
+fn locks() -> Result<Vec<u8>, Errno> {
+    let mut text = String::new();
+    let mut number = 0;
+    for lock in file_locks::all()? {
+        let arrow = if lock.waits {
+            "-> "
+        } else {
+            number += 1;
+            ""
+        };
+        text += &format!("{number}: {arrow}{lock}\n");
+    }
+    Ok(text.into_bytes())
 }
 
 fn uptime() -> String {

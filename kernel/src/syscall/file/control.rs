@@ -1,7 +1,8 @@
-//! `fcntl`, `ioctl`, `flock`.
+//! `fcntl`, `ioctl`.
 
 use alloc::sync::Arc;
 
+use super::locks::{self, Sharing};
 use crate::abi::errno::Errno;
 use crate::abi::stat::{S_IFMT, S_IFREG};
 use crate::file::pipe::PipeFile;
@@ -39,8 +40,6 @@ mod command {
 
 /// `FD_CLOEXEC`.
 const FD_CLOEXEC: u64 = 1;
-/// `F_UNLCK`: what `F_GETLK` answers where nobody has a lock.
-const UNLOCKED: u16 = 2;
 
 /// `fcntl`.
 pub fn fcntl(call: &mut Call<'_>) -> Result {
@@ -78,15 +77,12 @@ pub fn fcntl(call: &mut Call<'_>) -> Result {
             open.set_status(OpenFlags::from_bits_retain(argument as u32));
             Ok(0)
         }
-        GETLK | OFD_GETLK => {
-            checked_lock(argument)?;
-            user::write(argument, &UNLOCKED.to_ne_bytes())?;
-            Ok(0)
-        }
-        SETLK | SETLKW | OFD_SETLK | OFD_SETLKW => {
-            checked_lock(argument)?;
-            Ok(0)
-        }
+        GETLK => locks::show(call, &open, Sharing::Table, argument),
+        SETLK => locks::set(call, &open, Sharing::Table, argument, false),
+        SETLKW => locks::set(call, &open, Sharing::Table, argument, true),
+        OFD_GETLK => locks::show(call, &open, Sharing::Description, argument),
+        OFD_SETLK => locks::set(call, &open, Sharing::Description, argument, false),
+        OFD_SETLKW => locks::set(call, &open, Sharing::Description, argument, true),
         SETOWN | SETSIG | GETOWN | GETSIG => Ok(0),
         SETPIPE_SZ => {
             let pipe = open.as_file::<PipeFile>().ok_or(Errno::EBADF)?;
@@ -103,16 +99,6 @@ pub fn fcntl(call: &mut Call<'_>) -> Result {
         }
         _ => Err(Errno::EINVAL.into()),
     }
-}
-
-/// A `struct flock` that can be one. Locks are granted to everybody: the files are this machine's alone, and programs that
-/// lock them against each other are not told apart.
-fn checked_lock(at: u64) -> Result {
-    let kind = user::read_u32(at)? as u16;
-    if kind > UNLOCKED {
-        return Err(Errno::EINVAL.into());
-    }
-    Ok(0)
 }
 
 fn add_seals(open: &OpenFile, argument: u64) -> Result {
@@ -166,14 +152,4 @@ pub fn ioctl(call: &mut Call<'_>) -> Result {
         }
         command => open.file().ioctl(&open, command, argument),
     }
-}
-
-/// `flock`: granted to everybody, as [`fcntl`]'s locks are.
-pub fn flock(call: &mut Call<'_>) -> Result {
-    const NONBLOCKING: u64 = 4;
-    if !matches!(call.args[1] & !NONBLOCKING, 1 | 2 | 8) {
-        return Err(Errno::EINVAL.into());
-    }
-    call.file(0)?;
-    Ok(0)
 }

@@ -5,7 +5,8 @@
 //! | `transfer` | read and write in all their forms, lseek |
 //! | `between` | from file to file: sendfile, splice, copy_file_range |
 //! | `open` | open, close, dup, pipe |
-//! | `control` | fcntl, ioctl, flock |
+//! | `control` | fcntl, ioctl |
+//! | `locks` | flock, and what fcntl does about locks |
 //! | `stat` | what is known about a file |
 //! | `names` | making, moving and taking away names; directories |
 //! | `attributes` | modes, owners, times |
@@ -16,6 +17,7 @@
 pub mod attributes;
 pub mod between;
 pub mod control;
+pub mod locks;
 pub mod mount;
 pub mod names;
 pub mod open;

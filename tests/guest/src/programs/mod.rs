@@ -23,6 +23,7 @@ mod guest_memfd;
 mod huge_promises;
 mod kernel_access;
 mod lifetime;
+mod locks;
 mod machine_state;
 mod markers;
 mod memfd;
@@ -152,5 +153,6 @@ programs! {
     exhaustion: Faultline, 300, "a fork bomb, hogs of memory, descriptors, mappings, threads";
     message_stream: Everywhere, 20, "4.4: a waiter in the kernel that has a signal";
     credentials: Everywhere, 20, "users, groups, capabilities";
+    locks: Everywhere, 60, "flock and record locks: who excludes whom, and who waits";
     file_rights: Everywhere, 20, "permissions and owners of files";
 }
