@@ -90,19 +90,27 @@ impl TimerFile {
 
     /// Has it go off at its next time.
     fn arm(&self) -> Result<(), Errno> {
-        let Some(at) = self.state.lock().interval.at else {
+        loop {
+            let Some(at) = self.state.lock().interval.at else {
+                return Ok(());
+            };
+            let monotonic = clock::now(Clock::Monotonic).saturating_add(clock::until(self.clock, at));
+            let timer = timers::prepare(monotonic).map_err(|_| Errno::ENOMEM)?;
+            let mut state = self.state.lock();
+            if state.interval.at != Some(at) {
+                // Another thread has set it, or counted the times that have come.
+                continue;
+            }
+            // Noted down before it can be due. Another thread may have been faster.
+            let other = state.timer.replace(timer);
+            drop(state);
+            if let Some(other) = other {
+                timers::cancel(other);
+            }
+            // One that is set does not stay open by that.
+            timers::set(timer, Arc::new(Alarm(Weak::clone(&self.me))));
             return Ok(());
-        };
-        // One that is set does not stay open by that.
-        let me = Arc::new(Alarm(Weak::clone(&self.me)));
-        let monotonic = clock::now(Clock::Monotonic).saturating_add(clock::until(self.clock, at));
-        let timer = timers::schedule(monotonic, me).map_err(|_| Errno::ENOMEM)?;
-        // Another thread may have set it at the same time.
-        let other = self.state.lock().timer.replace(timer);
-        if let Some(other) = other {
-            timers::cancel(other);
         }
-        Ok(())
     }
 
     /// Counts the times that have come.
@@ -212,6 +220,32 @@ impl Drop for TimerFile {
     fn drop(&mut self) {
         if let Some(timer) = self.state.get_mut().timer.take() {
             timers::cancel(timer);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_that_are_due_while_they_are_set_go_off_all_the_same() {
+        let setting = Setting {
+            value: Duration::from_nanos(1),
+            interval: Duration::ZERO,
+        };
+        let set = |_| {
+            let timer = TimerFile::new(Clock::Monotonic, 1);
+            timer.set(setting, false, 0).expect("the host has threads");
+            timer
+        };
+        let timers: alloc::vec::Vec<_> = (0..100_000).map(set).collect();
+        let given_up = crate::task::now() + Duration::from_secs(60);
+        for (number, timer) in timers.iter().enumerate() {
+            while timer.state.lock().timer.is_some() {
+                assert!(crate::task::now() < given_up, "timer {number} never went off");
+                crate::task::yield_now();
+            }
         }
     }
 }

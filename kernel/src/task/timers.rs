@@ -43,19 +43,32 @@ fn changed() -> &'static WaitQueue {
     CHANGED.call_once(|| WaitQueue::new(&EARLIEST))
 }
 
-/// Has `what` told when [`super::now`] shows `at`.
+/// Has `what` told when [`super::now`] shows `at`. It may be told before this returns: whoever goes by the timer's name takes
+/// [`prepare`] and [`set`].
 ///
 /// # Errors
 /// No memory for the task that does it.
 pub fn schedule(at: Duration, what: Arc<dyn Timed>) -> Result<TimerId, SpawnError> {
+    let timer = prepare(at)?;
+    set(timer, what);
+    Ok(timer)
+}
+
+/// A timer for when [`super::now`] shows `at`. Nobody is told before it is [`set`], so that it can be noted down first.
+///
+/// # Errors
+/// No memory for the task that tells.
+pub fn prepare(at: Duration) -> Result<TimerId, SpawnError> {
     start()?;
-    let id = TimerId {
-        at,
-        number: NEXT.fetch_add(1, Ordering::Relaxed),
-    };
-    TIMERS.lock().insert(id, what);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ok(TimerId { at, number })
+}
+
+/// Has `what` told when the time of `timer` has come. One that was cancelled before is set all the same: who is told finds it noted
+/// down no more.
+pub fn set(timer: TimerId, what: Arc<dyn Timed>) {
+    TIMERS.lock().insert(timer, what);
     changed().wake_all();
-    Ok(id)
 }
 
 /// Takes a timer back; false when it is due already, and told or about to be.

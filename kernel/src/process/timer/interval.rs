@@ -143,18 +143,24 @@ impl timers::Timed for Real {
 
 impl Real {
     fn arm(self: &Arc<Self>, at: Duration) {
-        let me: Arc<dyn timers::Timed> = Arc::<Self>::clone(self);
         // Without memory for the task it never goes off; there is nobody to tell.
-        let id = timers::schedule(at, me).ok();
-        // Somebody may have been faster.
-        let other = core::mem::replace(&mut self.state.lock().1, id);
-        if let Some(other) = other {
-            timers::cancel(other);
+        let Ok(id) = timers::prepare(at) else { return };
+        let mut state = self.state.lock();
+        if state.0.at != Some(at) {
+            // It was stopped.
+            return;
         }
+        // Noted down before it can be due.
+        state.1 = Some(id);
+        drop(state);
+        let me: Arc<dyn timers::Timed> = Arc::<Self>::clone(self);
+        timers::set(id, me);
     }
 
     fn stop(&self) {
-        if let Some(id) = self.state.lock().1.take() {
+        let mut state = self.state.lock();
+        state.0.at = None;
+        if let Some(id) = state.1.take() {
             timers::cancel(id);
         }
     }

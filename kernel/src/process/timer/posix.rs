@@ -127,14 +127,23 @@ impl PosixTimer {
         let at = self.state.lock().0.at;
         let Some(at) = at else { return };
         let on_monotonic = clock::now(Clock::Monotonic).saturating_add(clock::until(self.clock, at));
-        let me: Arc<dyn timers::Timed> = Arc::<Self>::clone(self);
         // Without memory for the task it never goes off; there is nobody to tell.
-        let id = timers::schedule(on_monotonic, me).ok();
-        // Another thread may have set it at the same time.
-        let other = core::mem::replace(&mut self.state.lock().1, id);
+        let Ok(id) = timers::prepare(on_monotonic) else {
+            return;
+        };
+        let mut state = self.state.lock();
+        if state.0.at != Some(at) {
+            // Another thread has set or stopped it.
+            return;
+        }
+        // Noted down before it can be due. Another thread may have been faster.
+        let other = state.1.replace(id);
+        drop(state);
         if let Some(other) = other {
             timers::cancel(other);
         }
+        let me: Arc<dyn timers::Timed> = Arc::<Self>::clone(self);
+        timers::set(id, me);
     }
 
     /// It does not go off any more.
