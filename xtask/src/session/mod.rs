@@ -244,11 +244,11 @@ mod tests {
     #[test]
     fn a_machine_that_never_stops_talking_is_killed_after_the_total_limit() {
         let limits = Limits {
-            total: Some(2),
-            silence: Some(1),
+            total: Some(6),
+            silence: Some(5),
         };
         let (outcome, _) = play("while true; do echo x; sleep 0.1; done", limits);
-        assert_eq!(outcome.ended, Ended::TimedOut(Limit::Total(2)));
+        assert_eq!(outcome.ended, Ended::TimedOut(Limit::Total(6)));
     }
 
     #[test]
