@@ -32,7 +32,7 @@ fn a_triple_fault_in_bochs_is_told_too() {
 
 #[test]
 fn a_hang_is_ended_by_the_kernel_shortly_before_the_time_limit() {
-    let said = xtask(&["qemu", "--timeout", "8", "--json", "hang"]).expect(
+    let said = xtask(&["qemu", "--timeout", "16", "--json", "hang"]).expect(
         Status::Deadline,
         &["the time is over", "(init): can run", "no fault is outstanding"],
     );

@@ -170,7 +170,7 @@ fn a_signal_is_told_from_an_exit() {
 
 #[test]
 fn a_program_that_hangs_is_ended_by_the_time_limit() {
-    let output = command(&["run", "--timeout", "8", program(), "plain", "hang"])
+    let output = command(&["run", "--timeout", "16", program(), "plain", "hang"])
         .output()
         .unwrap();
     let said = ended(output, 124);
