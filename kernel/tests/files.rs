@@ -8,7 +8,7 @@ use common::{World, anon_frames, eventually, object_world, page, part, returned}
 use kernel::abi::errno::Errno;
 use kernel::file::eventfd::EventFile;
 use kernel::file::pipe::{Pipe, PipeFile};
-use kernel::file::socket::{Kind, Receive, SocketFile};
+use kernel::file::socket::{Kind, Message, Receive, Socket, SocketFile};
 use kernel::file::tmpfs::{self, RegularFile, Seals};
 use kernel::file::{Content, allocate};
 use kernel::file::{OpenFile, OpenFlags, Readiness, Segment, Sink, Source, Whence};
@@ -319,6 +319,18 @@ fn sockets(kind: Kind) -> [Arc<OpenFile>; 2] {
     SocketFile::pair(kind, OpenFlags::NONBLOCK)
 }
 
+fn socket_of(open: &OpenFile) -> &Arc<Socket> {
+    open.as_file::<SocketFile>().expect("a socket").socket()
+}
+
+/// A message with this file and nothing else but its bytes.
+fn with(file: Arc<OpenFile>) -> Message<'static> {
+    Message {
+        files: vec![file],
+        ..Message::default()
+    }
+}
+
 #[test]
 fn sockets_carry_bytes_both_ways_until_one_is_gone() {
     let _world = World::new();
@@ -352,26 +364,26 @@ fn messages_stay_whole_and_lose_what_does_not_fit() {
 }
 
 #[test]
-fn files_go_with_the_first_byte_of_what_they_were_sent_with() {
+fn files_end_what_one_read_of_a_stream_gives() {
     let _world = World::new();
     let [one, other] = sockets(Kind::Stream);
     let (reads, writes) = nonblocking_pipe();
-    let sender = one.as_file::<SocketFile>().unwrap();
-    let receiver = other.as_file::<SocketFile>().unwrap();
+    let (sender, receiver) = (socket_of(&one), socket_of(&other));
     assert_eq!(write(&one, b"before"), Ok(6));
-    let sent = sender.send(&mut Source::kernel(b"with"), vec![writes], true, true);
+    let sent = sender.send(&mut Source::kernel(b"with"), with(writes), true);
     assert_eq!(sent, Ok(4));
+    assert_eq!(write(&one, b"after"), Ok(5));
     let mut bytes = [0; 20];
     let mut to = Sink::kernel(&mut bytes);
-    let plain = receiver.receive(&mut to, Receive::default()).unwrap();
+    let with = receiver.receive(&mut to, Receive::default()).unwrap();
     assert_eq!(
-        (to.done(), plain.files.len()),
-        (6, 0),
-        "up to the message with files"
+        (to.done(), with.files.len()),
+        (10, 1),
+        "up to the end of the message with files"
     );
     let mut to = Sink::kernel(&mut bytes);
-    let with = receiver.receive(&mut to, Receive::default()).unwrap();
-    assert_eq!((to.done(), with.files.len()), (4, 1));
+    let plain = receiver.receive(&mut to, Receive::default()).unwrap();
+    assert_eq!((to.done(), plain.files.len()), (5, 0));
     assert_eq!(write(&with.files[0], b"through"), Ok(7));
     drop(with);
     assert_eq!(read(&reads, 9), Ok(b"through".to_vec()));
@@ -383,8 +395,8 @@ fn files_that_nobody_receives_are_closed_with_the_sockets() {
     let _world = World::new();
     let [one, other] = sockets(Kind::SeqPacket);
     let (reads, writes) = nonblocking_pipe();
-    let sender = one.as_file::<SocketFile>().unwrap();
-    let sent = sender.send(&mut Source::kernel(b"x"), vec![writes], true, true);
+    let sender = socket_of(&one);
+    let sent = sender.send(&mut Source::kernel(b"x"), with(writes), true);
     assert_eq!(sent, Ok(1));
     assert_eq!(read(&reads, 1), errno(Errno::EAGAIN));
     drop(other);

@@ -16,6 +16,7 @@ use crate::abi::stat::{
 use crate::file::access::User;
 use crate::file::directory::DirectoryFile;
 use crate::file::pipe::Pipe;
+use crate::file::socket::Rendezvous;
 use crate::file::tree::{Change, Directory, Entry, Inode, New, Replace, Target};
 use crate::file::{DirEntry, File, OpenFlags, clock, dev};
 use crate::mm::addr::PAGE_SIZE;
@@ -125,7 +126,7 @@ pub enum Kind {
     /// A named pipe.
     Fifo(Arc<Pipe>),
     /// The name of a socket.
-    Socket,
+    Socket(Rendezvous),
     /// A character device.
     CharDevice(DeviceNumber),
     /// A block device.
@@ -139,7 +140,7 @@ impl Kind {
             Self::Regular(_) => S_IFREG,
             Self::Symlink(_) => S_IFLNK,
             Self::Fifo(_) => S_IFIFO,
-            Self::Socket => S_IFSOCK,
+            Self::Socket(_) => S_IFSOCK,
             Self::CharDevice(_) => S_IFCHR,
             Self::BlockDevice(_) => S_IFBLK,
         }
@@ -307,13 +308,20 @@ impl Inode for Node {
             }
             Kind::Fifo(pipe) => pipe.open(flags),
             Kind::CharDevice(number) => dev::open(*number, flags),
-            Kind::Socket | Kind::BlockDevice(_) => Err(Errno::ENXIO.into()),
+            Kind::Socket(_) | Kind::BlockDevice(_) => Err(Errno::ENXIO.into()),
             Kind::Symlink(_) => Err(Errno::ELOOP.into()),
         }
     }
 
     fn directory(&self) -> Option<&dyn Directory> {
         self.is_directory().then_some(self)
+    }
+
+    fn rendezvous(&self) -> Option<&Rendezvous> {
+        match &self.kind {
+            Kind::Socket(rendezvous) => Some(rendezvous),
+            _ => None,
+        }
     }
 
     fn target(&self) -> Result<Target, Errno> {
@@ -362,7 +370,7 @@ impl Directory for Node {
             New::Directory => self.fs.root(mode),
             New::Symlink(target) => self.fs.node(mode, Kind::Symlink(target.into())),
             New::Fifo => self.fs.node(mode, Kind::Fifo(Pipe::new())),
-            New::Socket => self.fs.node(mode, Kind::Socket),
+            New::Socket => self.fs.node(mode, Kind::Socket(Rendezvous::default())),
             New::CharDevice(number) => self.fs.node(mode, Kind::CharDevice(number)),
             New::BlockDevice(number) => self.fs.node(mode, Kind::BlockDevice(number)),
         };

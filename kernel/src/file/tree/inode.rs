@@ -7,6 +7,7 @@ use core::any::Any;
 use super::entry::Entry;
 use crate::abi::errno::Errno;
 use crate::abi::stat::{DeviceNumber, S_IFDIR, S_IFLNK, S_IFMT, Stat, StatFs, Timestamp};
+use crate::file::socket::Rendezvous;
 use crate::file::{DirEntry, File, OpenFlags};
 use crate::syscall::Error;
 
@@ -80,6 +81,11 @@ pub trait Inode: Any + Send + Sync {
 
     /// Its names, if it is a directory.
     fn directory(&self) -> Option<&dyn Directory> {
+        None
+    }
+
+    /// Where the socket is found that is bound to it, if it is the name of one.
+    fn rendezvous(&self) -> Option<&Rendezvous> {
         None
     }
 

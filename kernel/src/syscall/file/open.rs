@@ -11,7 +11,11 @@ const UNSHARE: u64 = 2;
 const AT_EXEC: u64 = 4;
 
 /// Gives an open file a descriptor.
-pub(super) fn install(call: &Call<'_>, open: alloc::sync::Arc<OpenFile>, flags: OpenFlags) -> Result {
+pub(in crate::syscall) fn install(
+    call: &Call<'_>,
+    open: alloc::sync::Arc<OpenFile>,
+    flags: OpenFlags,
+) -> Result {
     Ok(call.files.install(open, flags.contains(OpenFlags::CLOEXEC))?)
 }
 

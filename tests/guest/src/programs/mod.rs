@@ -52,6 +52,7 @@ mod special;
 mod timers;
 mod tmpfs_files;
 mod uffd_signals;
+mod unix_sockets;
 mod unregister;
 mod vdso;
 mod waiting;
@@ -138,6 +139,7 @@ programs! {
     pidfd: Everywhere, 40, "descriptors of processes, process_madvise";
     execute: Everywhere, 40, "execve: arguments, what stays and what goes, refusals";
     descriptors: Everywhere, 30, "dup, fcntl, close, pipes, eventfd, devices";
+    unix_sockets: Everywhere, 30, "named sockets: bind, listen, connect, accept, what they refuse";
     waiting: Everywhere, 30, "poll, select, epoll";
     proc_files: Everywhere, 30, "/proc and /sys as programs read them";
     proc_mem: Everywhere, 20, "/proc/PID/mem: what a debugger reads and writes that rights forbid";
