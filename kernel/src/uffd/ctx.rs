@@ -531,14 +531,12 @@ impl Ctx {
         self.queue.lock().state == State::Closed
     }
 
-    /// Takes an area's registration away, with the write protection that came with it; who waits is the caller's business.
+    /// Takes away the write protection that came with a registration from part of its area; who waits is the caller's business.
     /// Poison stays.
-    pub(super) fn end_registration(space: &Space, vma: &mut Vma) -> Option<Registration> {
-        let old = vma.uffd.take()?;
-        if old.modes.contains(Modes::WP) {
-            space.forget_write_protection(vma, vma.range);
+    pub(super) fn forget_protection(space: &Space, vma: &Vma, part: VirtRange, registration: &Registration) {
+        if registration.modes.contains(Modes::WP) {
+            space.forget_write_protection(vma, part);
         }
-        Some(old)
     }
 
     pub(super) fn close(self: &Arc<Self>) {
@@ -551,7 +549,9 @@ impl Ctx {
                 registration.is_some_and(|registration| Arc::ptr_eq(&registration.ctx, self))
             };
             vmas.update_unsplit(everything, ours, |vma| {
-                Self::end_registration(&space, vma);
+                if let Some(old) = vma.uffd.take() {
+                    Self::forget_protection(&space, vma, vma.range, &old);
+                }
             });
             // Before the areas are unlocked: nobody registers with a context that is about to deliver nothing.
             self.queue.lock().state = State::Closed;

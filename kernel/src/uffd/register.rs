@@ -203,7 +203,8 @@ impl Uffd {
     /// with MISSING are woken; waiters of other modes sleep on (as on Linux).
     ///
     /// # Errors
-    /// See [`UnregisterError`]; all areas are looked at before any changes, but for where the range ends.
+    /// See [`UnregisterError`]; all areas are looked at before any changes, but for where the range ends. An area that would be
+    /// parted within a page keeps its registration, but has lost its protection there, and its waiters are awake (as on Linux).
     pub fn unregister(&self, range: VirtRange) -> Result<(), UnregisterError> {
         self.ctx.gate(Ioctls::UNREGISTER)?;
         check_range(range)?;
@@ -229,16 +230,24 @@ impl Uffd {
         if !mapped {
             return Err(UnregisterError::NotMapped);
         }
+        let pass = |vma: &Vma, part: VirtRange, old: &Registration| {
+            Ctx::forget_protection(&space, vma, part, old);
+            if old.modes.contains(Modes::MISSING) {
+                self.ctx.queue.lock().wake(part.start, part.end);
+            }
+        };
         let registered = |vma: &Vma| vma.uffd.is_some();
         let whole = VirtRange::new(range.start, cut.unwrap_or(range.end));
         vmas.update_where(whole, registered, |vma| {
-            if let Some(old) = Ctx::end_registration(&space, vma)
-                && old.modes.contains(Modes::MISSING)
-            {
-                let part = vma.range;
-                self.ctx.queue.lock().wake(part.start, part.end);
+            if let Some(old) = vma.uffd.take() {
+                pass(vma, vma.range, &old);
             }
         })?;
-        cut.map_or(Ok(()), |_| Err(UnregisterError::Misaligned))
+        let Some(start) = cut else { return Ok(()) };
+        let part = VirtRange::new(start, range.end);
+        for vma in vmas.overlapping(part) {
+            vma.uffd.iter().for_each(|old| pass(vma, part, old));
+        }
+        Err(UnregisterError::Misaligned)
     }
 }

@@ -107,9 +107,12 @@ impl Space {
         Ok(())
     }
 
-    /// Ends all protection in part of an area whose registration goes. The caller holds the areas exclusively.
+    /// Ends all protection in part of an area whose registration goes; it may end within a page, which counts. The caller holds the
+    /// areas exclusively.
     pub(crate) fn forget_write_protection(&self, vma: &Vma, part: VirtRange) {
-        self.unprotect_part(vma, part);
+        let end = part.end.align_up(vma.ty.granule().size());
+        let end = end.expect("areas end with their pages");
+        self.unprotect_part(vma, VirtRange::new(part.start, end));
     }
 
     /// Calls `change` for the part of each area in `range` from `from` on, before which everything is done.

@@ -12,6 +12,7 @@ use guest_tests::uffd::*;
 pub fn run() {
     arguments();
     owners();
+    cut_page();
     state();
     waiters();
     wake();
@@ -116,6 +117,48 @@ fn owners() {
             "ok",
         );
     }
+}
+
+/// What has been done by the time it turns out that the range would part an area within a page.
+fn cut_page() {
+    if !want_huge_pages(2) {
+        return;
+    }
+    let uffd = Uffd::with(0);
+    let huge = Region::huge("huge", 2);
+    let second = huge.start + HUGE;
+    huge.fill(0, 1, 0x11);
+    uffd.watch(&huge, MISSING | WP);
+    uffd.writeprotect(huge.start, HUGE, PROTECT)
+        .expect("it is registered");
+    check(
+        "3.3 cut page: a protected one",
+        ok(uffd.unregister(huge.start, PAGE)),
+        "EINVAL",
+    );
+    check("3.3 cut page: a write", writing(&uffd, huge.start), "written");
+    let waiter = read(second);
+    check(
+        "3.3 cut page: a waiter",
+        outcome(&uffd, &waiter),
+        "fault flags 0 at huge+0x200000",
+    );
+    check(
+        "3.3 cut page: its page",
+        ok(uffd.unregister(second, PAGE)),
+        "EINVAL",
+    );
+    check(
+        "3.3 cut page: the waiter, again",
+        outcome(&uffd, &waiter),
+        "fault flags 0 at huge+0x200000",
+    );
+    check(
+        "3.3 cut page: to its end",
+        ok(uffd.unregister(second, HUGE)),
+        "ok",
+    );
+    check("3.3 cut page: the waiter, after that", waiter.finish(), "0x00");
 }
 
 /// What it leaves in the page table.
