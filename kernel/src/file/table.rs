@@ -85,13 +85,15 @@ impl Table {
         self.locks.store(true, Ordering::Relaxed);
     }
 
-    /// Closes a descriptor that it has no more. As POSIX wants it, the table's record locks of the file are gone with any of its
+    /// Closes descriptors that it has no more. As POSIX wants it, the table's record locks of a file are gone with any of its
     /// descriptors; those that are names only do not count.
     #[inline]
-    fn let_go(&self, closed: Slot) {
-        // Who takes a lock looks for the descriptor afterwards.
-        if self.locks.load(Ordering::Relaxed) && !closed.file.status().contains(OpenFlags::PATH) {
-            locks::forget(&closed.file, self.owner());
+    fn let_go(&self, closed: impl IntoIterator<Item = Slot>) {
+        for closed in closed {
+            // Who takes a lock looks for the descriptor afterwards.
+            if self.locks.load(Ordering::Relaxed) && !closed.file.status().contains(OpenFlags::PATH) {
+                locks::forget(&closed.file, self.owner());
+            }
         }
     }
 
@@ -202,9 +204,7 @@ impl Table {
         let closed = slots[at].replace(slot);
         drop(slots);
         // Without the lock: closing may take any.
-        if let Some(closed) = closed {
-            self.let_go(closed);
-        }
+        self.let_go(closed);
         Ok(at as u64)
     }
 
@@ -215,7 +215,7 @@ impl Table {
     pub fn close(&self, fd: u64) -> Result<(), Errno> {
         let at = index(fd)?;
         let closed = self.slots.lock().get_mut(at).and_then(Option::take);
-        closed.map(|closed| self.let_go(closed)).ok_or(Errno::EBADF)
+        closed.map(|closed| self.let_go([closed])).ok_or(Errno::EBADF)
     }
 
     /// Takes `fd` away, if it is still this file's.
@@ -225,9 +225,7 @@ impl Table {
         let mut slots = self.slots.lock();
         let closed = slots.get_mut(at).and_then(|slot| slot.take_if(is_it));
         drop(slots);
-        if let Some(closed) = closed {
-            self.let_go(closed);
-        }
+        self.let_go(closed);
     }
 
     /// Takes all descriptors from `first` to `last` away, or marks them to be closed at exec.
@@ -247,9 +245,7 @@ impl Table {
                 slots[found].take()
             };
             drop(slots);
-            if let Some(closed) = closed {
-                self.let_go(closed);
-            }
+            self.let_go(closed);
             at = found + 1;
         }
     }
@@ -266,9 +262,7 @@ impl Table {
             };
             let closed = slots[found].take();
             drop(slots);
-            if let Some(closed) = closed {
-                self.let_go(closed);
-            }
+            self.let_go(closed);
             at = found + 1;
         }
     }
@@ -276,7 +270,7 @@ impl Table {
     /// Takes all away: the process ends.
     pub fn close_all(&self) {
         let all = core::mem::take(&mut *self.slots.lock());
-        all.into_iter().flatten().for_each(|closed| self.let_go(closed));
+        self.let_go(all.into_iter().flatten());
     }
 
     /// Whether `fd` is closed at exec.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{InLine, Key, Kind, LOCKS, Lock, Owner, Range, Registry, Sort};
+use super::{InLine, Key, Kind, LOCKS, Lock, Locked, Owner, Range, Sort};
 use crate::abi::errno::Errno;
 use crate::file::OpenFile;
 use crate::mm::reserve::reserve;
@@ -43,21 +43,17 @@ impl fmt::Display for Shown {
     }
 }
 
-impl Registry {
-    /// Hands the locks of some files to `take`: of each file `flock`'s first.
-    fn each(&self, is_meant: impl Fn(Key) -> bool, mut take: impl FnMut(Shown)) {
-        for file in self.files.iter().filter(|file| is_meant(file.key)) {
-            for sort in [Sort::Whole, Sort::Record] {
-                for lock in file.list(sort).all() {
-                    take(Shown {
-                        waits: false,
-                        key: file.key,
-                        sort,
-                        lock: *lock,
-                    });
-                }
-            }
-        }
+impl Locked {
+    /// Its locks, `flock`'s first.
+    fn shown(&self) -> impl Iterator<Item = Shown> {
+        [Sort::Whole, Sort::Record].into_iter().flat_map(move |sort| {
+            self.list(sort).all().iter().map(move |lock| Shown {
+                waits: false,
+                key: self.key,
+                sort,
+                lock: *lock,
+            })
+        })
     }
 }
 
@@ -71,7 +67,7 @@ pub fn all() -> Result<Vec<Shown>, Errno> {
         let locks = LOCKS.lock();
         reserve(&mut shown, locks.count + locks.line.len()).map_err(|_| Errno::ENOMEM)?;
         reserve(&mut waiting, locks.line.len()).map_err(|_| Errno::ENOMEM)?;
-        locks.each(|_| true, |lock| shown.push(lock));
+        shown.extend(locks.files.iter().flat_map(Locked::shown));
         for InLine { waiter, .. } in &locks.line {
             let obstacle = locks.obstacle(waiter.key, waiter.sort, &waiter.wanted);
             let lock = Shown {
@@ -106,19 +102,14 @@ pub fn through(open: &OpenFile, table: Owner) -> Result<Vec<Shown>, Errno> {
     let description = super::description(open);
     let mut shown = Vec::new();
     let locks = LOCKS.lock();
-    let count = locks.get(key).map_or(0, super::Locked::count);
-    reserve(&mut shown, count).map_err(|_| Errno::ENOMEM)?;
-    let is_meant = |lock: &Lock| {
-        let by = [table, Owner::Description(description)];
-        lock.description == description && by.contains(&lock.owner)
+    let Some(file) = locks.get(key) else {
+        return Ok(shown);
     };
-    locks.each(
-        |other| other == key,
-        |lock| {
-            if is_meant(&lock.lock) {
-                shown.push(lock);
-            }
-        },
-    );
+    reserve(&mut shown, file.count()).map_err(|_| Errno::ENOMEM)?;
+    let is_meant = |shown: &Shown| {
+        let by = [table, Owner::Description(description)];
+        shown.lock.description == description && by.contains(&shown.lock.owner)
+    };
+    shown.extend(file.shown().filter(is_meant));
     Ok(shown)
 }

@@ -100,7 +100,7 @@ impl Socket {
         let mut far = Some(Self::new(self.kind));
         loop {
             let listener = Self::find(to, self.kind, place)?;
-            let timeout = self.options.timeout(Timeout::Send);
+            let timeout = self.timeout(Timeout::Send);
             let linked = self.wait(nonblocking, timeout, || self.link(&listener, &mut far))??;
             if linked {
                 listener.notifier.notify(Readiness::READABLE);
@@ -169,7 +169,7 @@ impl Socket {
         if !self.kind.connects() {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let timeout = self.options.timeout(Timeout::Receive);
+        let timeout = self.timeout(Timeout::Receive);
         let accepted = self.wait(nonblocking, timeout, || {
             let mut state = self.state.lock();
             let deaf = state.deaf;

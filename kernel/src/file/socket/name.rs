@@ -4,7 +4,7 @@
 //! socket, and the socket the file. Abstract names go with the socket; each kind of sockets has names of its own.
 
 use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Entry as Place;
+use alloc::collections::btree_map::Entry as Slot;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
@@ -122,8 +122,8 @@ impl Socket {
             return Err(Errno::EINVAL);
         }
         match all.entry((self.kind, name.into())) {
-            Place::Occupied(_) => Err(Errno::EADDRINUSE),
-            Place::Vacant(free) => {
+            Slot::Occupied(_) => Err(Errno::EADDRINUSE),
+            Slot::Vacant(free) => {
                 free.insert(Arc::downgrade(self));
                 state.name = Some(Arc::new(Address::Abstract(name.into())));
                 Ok(())

@@ -59,15 +59,6 @@ impl Options {
     pub fn room(&self) -> usize {
         self.rooms[0].load(Ordering::Relaxed)
     }
-
-    pub fn is_on(&self, switch: Switch) -> bool {
-        self.switches.load(Ordering::Relaxed) & bit(switch) != 0
-    }
-
-    pub fn timeout(&self, which: Timeout) -> Option<Duration> {
-        let nanoseconds = self.timeouts[which as usize].load(Ordering::Relaxed);
-        (nanoseconds != FOREVER).then(|| Duration::from_nanos(nanoseconds))
-    }
 }
 
 fn bit(switch: Switch) -> u32 {
@@ -77,7 +68,7 @@ fn bit(switch: Switch) -> u32 {
 impl Socket {
     /// Whether something is on.
     pub fn is_on(&self, switch: Switch) -> bool {
-        self.options.is_on(switch)
+        self.options.switches.load(Ordering::Relaxed) & bit(switch) != 0
     }
 
     /// Turns something on or off.
@@ -103,7 +94,8 @@ impl Socket {
 
     /// How long its calls wait; `None` for ever.
     pub fn timeout(&self, which: Timeout) -> Option<Duration> {
-        self.options.timeout(which)
+        let nanoseconds = self.options.timeouts[which as usize].load(Ordering::Relaxed);
+        (nanoseconds != FOREVER).then(|| Duration::from_nanos(nanoseconds))
     }
 
     /// Sets that.

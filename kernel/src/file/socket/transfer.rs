@@ -238,7 +238,7 @@ impl Socket {
     /// Puts a message into the line of `receiver`, when there is room.
     fn put(self: &Arc<Self>, receiver: &Arc<Self>, message: Queued, nonblocking: bool) -> Result<(), Error> {
         let mut message = Some(message);
-        let timeout = self.options.timeout(Timeout::Send);
+        let timeout = self.timeout(Timeout::Send);
         let put = self.wait(nonblocking, timeout, || {
             if self.state.lock().dumb {
                 return Some(Err(Errno::EPIPE));
@@ -335,7 +335,7 @@ impl Socket {
 
     /// Waits until something has come; false when nothing will.
     fn wait_for_message(&self, nonblocking: bool) -> Result<bool, Error> {
-        let timeout = self.options.timeout(Timeout::Receive);
+        let timeout = self.timeout(Timeout::Receive);
         let found = self.wait(nonblocking, timeout, || {
             let mut state = self.state.lock();
             // What went wrong comes before the messages, and after the bytes.

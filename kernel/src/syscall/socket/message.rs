@@ -20,8 +20,6 @@ const CREDENTIALS: u32 = 2;
 const MAX_FILES: usize = 253;
 /// Most bytes beside a message (`net.core.optmem_max`).
 const MAX_CONTROL: u64 = 131_072;
-/// Bytes of a `msghdr`.
-const HEADER: usize = 56;
 /// Bytes of a `cmsghdr`.
 const CONTROL: usize = 16;
 /// Bytes of a `ucred`.
@@ -60,31 +58,38 @@ fn receiver(bytes: &[u8], kind: Kind) -> core::result::Result<Option<Address>, E
     }
 }
 
-fn send(call: &Call<'_>, parts: &[Segment], beside: Beside, to: &[u8], flags: u64) -> Result {
-    with_socket(call, |open, file| {
-        let socket = file.socket();
-        let place = call.place();
-        let message = Message {
-            files: beside.files,
-            identity: beside.identity,
-            to: receiver(to, socket.kind())?.map(|to| (to, &*place)),
-            quiet: flags & flag::NOSIGNAL != 0,
-        };
-        let sent = socket.send(&mut Source::task(parts), message, waits_not(open, flags))?;
-        Ok(sent as u64)
-    })
+fn send(
+    call: &Call<'_>,
+    open: &OpenFile,
+    socket: &Arc<Socket>,
+    parts: &[Segment],
+    beside: Beside,
+    to: &[u8],
+    flags: u64,
+) -> Result {
+    let to = receiver(to, socket.kind())?;
+    let place = to.is_some().then(|| call.place());
+    let message = Message {
+        files: beside.files,
+        identity: beside.identity,
+        to: to.zip(place.as_deref()),
+        quiet: flags & flag::NOSIGNAL != 0,
+    };
+    let sent = socket.send(&mut Source::task(parts), message, waits_not(open, flags))?;
+    Ok(sent as u64)
 }
 
 /// `sendto`.
 pub fn sendto(call: &mut Call<'_>) -> Result {
     let [_, at, len, flags, to, to_len] = *call.args;
-    with_socket(call, |_, _| Ok(()))?;
-    let part = segment(at, len)?;
-    let to = match to {
-        0 => Vec::new(),
-        to => address::read(to, to_len)?,
-    };
-    send(call, &[part], Beside::default(), &to, flags)
+    with_socket(call, |open, file| {
+        let part = segment(at, len)?;
+        let to = match to {
+            0 => Vec::new(),
+            to => address::read(to, to_len)?,
+        };
+        send(call, open, file.socket(), &[part], Beside::default(), &to, flags)
+    })
 }
 
 /// `recvfrom`.
@@ -129,26 +134,20 @@ struct Header {
 
 impl Header {
     fn read(at: u64) -> core::result::Result<Self, Error> {
-        let bytes = user::read_vec(at, HEADER)?;
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_ne_bytes(word)
-        };
-        let name = word(0);
-        let name_len = if name == 0 { 0 } else { word(8) as i32 };
+        let [name, name_len, parts, count, control, control_len, _flags] = user::read_words(at)?;
+        let name_len = if name == 0 { 0 } else { name_len as i32 };
         let name_len = u64::try_from(name_len).map_err(|_| Errno::EINVAL)?;
-        let parts = segments(word(16), word(24)).map_err(|error| match error {
+        let parts = segments(parts, count).map_err(|error| match error {
             // Too many parts.
-            Error::Errno(Errno::EINVAL) if word(24) > 1024 => Errno::EMSGSIZE.into(),
+            Error::Errno(Errno::EINVAL) if count > 1024 => Errno::EMSGSIZE.into(),
             error => error,
         })?;
         Ok(Self {
             name,
             name_len: name_len.min(address::MAX),
             parts,
-            control: word(32),
-            control_len: word(40),
+            control,
+            control_len,
         })
     }
 
@@ -299,11 +298,12 @@ impl Control {
 /// `sendmsg`.
 pub fn sendmsg(call: &mut Call<'_>) -> Result {
     let [_, at, flags, ..] = *call.args;
-    with_socket(call, |_, _| Ok(()))?;
-    let header = Header::read(at)?;
-    let to = address::read(header.name, header.name_len)?;
-    let beside = header.beside(call)?;
-    send(call, &header.parts, beside, &to, flags)
+    with_socket(call, |open, file| {
+        let header = Header::read(at)?;
+        let to = address::read(header.name, header.name_len)?;
+        let beside = header.beside(call)?;
+        send(call, open, file.socket(), &header.parts, beside, &to, flags)
+    })
 }
 
 /// `recvmsg`.
